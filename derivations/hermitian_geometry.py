@@ -1,0 +1,54 @@
+"""Hermitian geometry from the derivatives of a metric g_{ab̄}: volume, Chern connection, curvature.
+
+As matrices, G[a, b] = g_{ab̄}: Γ_c = ∂_cG G⁻¹ with Γ_c[a, e] = Γ^e_{ca}, R_{cē} = -∂_ē(Γ_c) G, and
+Ric_{cē} = -∂_c∂_ē log det G.  For a Kähler metric these are the Levi-Civita ones; otherwise they are Chern's.
+"""
+
+from kahler_verify.calculus import (
+    Bar,
+    Contract,
+    Derivation,
+    Entry,
+    Kernel,
+    LogDet,
+    Output,
+    Partial,
+    dimension,
+    field,
+    index,
+)
+
+d = dimension("d")
+a, b, c, e = index("a b c e")
+
+G = field("g", d, d, hermitian=True, positive=True)
+v = field("v", d, constant=True)
+
+Gamma = Partial(G, c) * G**-1
+R = -Partial(Gamma, Bar(e)) * G
+ricci = -Partial(LogDet(G), c, Bar(e))
+
+# g^{cē} is (G⁻¹)[e, c]
+scalar = Contract(Entry(G**-1, e, c) * ricci, c, e)
+along_v = Contract(
+    Entry(R, a, b) * Entry(v, a) * Entry(v.H, b) * Entry(v, c) * Entry(v.H, e), a, b, c, e
+)
+length = Contract(Entry(G, a, b) * Entry(v, a) * Entry(v.H, b), a, b)
+defect = Entry(Partial(G, c), a, b) - Entry(Partial(G, a), c, b)
+
+hermitian_geometry = Derivation(
+    name="hermitian_geometry",
+    title="Chern connection and curvature of a Hermitian metric",
+    source="Kobayashi & Nomizu, Foundations of Differential Geometry II, ch. IX; signs as in CLAIMS",
+    assumptions=("g is positive definite and twice differentiable",),
+    latent=d,
+    kernels=(
+        Kernel("log_det_gradient", {"gradient": Output(Partial(LogDet(G), c), (c,))}),
+        Kernel("chern_connection", {"gamma": Output(Entry(Gamma, a, e), (c, a, e))}),
+        Kernel("chern_curvature", {"R": Output(Entry(R, a, b), (a, b, c, e))}),
+        Kernel("chern_ricci", {"ricci": Output(ricci, (c, e))}),
+        Kernel("chern_scalar", {"scalar": Output(scalar)}),
+        Kernel("holomorphic_sectional", {"curvature": Output(along_v / length**2)}),
+        Kernel("kaehler_defect", {"defect": Output(defect, (c, a, b))}),
+    ),
+)

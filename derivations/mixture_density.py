@@ -1,0 +1,40 @@
+"""Minus the log density of a mixture of circular complex Gaussians: Ψ = -log Σ_k π_k det P_k e^{-q_k}.
+
+The same calculus as the log-sum-exp potential with the sign of q turned: weights favour near centres,
+and the covariance term is subtracted, so that Ψ need not be plurisubharmonic.
+"""
+
+from kahler_verify.calculus import (
+    Bar,
+    Derivation,
+    Kernel,
+    LogSumExp,
+    Output,
+    Partial,
+    dimension,
+    field,
+    index,
+)
+
+d = dimension("d")
+a, b, c, e = index("a b c e")
+
+q = field("q", component=True, hermitian=True)
+quadratic = ((q, "quadratic"),)
+
+Psi = -LogSumExp(-q)
+g = Partial(Psi, a, Bar(b))
+
+mixture_density = Derivation(
+    name="mixture_density",
+    title="∂∂̄ of minus the log density of a complex Gaussian mixture",
+    source="Gracyk, arXiv 2511.15172; sign of the covariance derived here",
+    assumptions=("the q_k = (z - c_k)ᴴP_k(z - c_k) are quadratic; P_k is positive definite",),
+    latent=d,
+    definition=Psi,
+    kernels=(
+        Kernel("metric", {"g": Output(g, (a, b))}, {}, quadratic),
+        Kernel("metric_d", {"g_d": Output(Partial(g, c), (c, a, b))}, {}, quadratic),
+        Kernel("metric_db", {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))}, {}, quadratic),
+    ),
+)

@@ -1,0 +1,71 @@
+"""Log-sum-exp mixtures of plurisubharmonic components: Φ = log Σ_k π_k e^{q_k(z)}.
+
+The number of components stays a symbol.  Weights w_k ∝ π_k e^{q_k} favour far centres when the q_k are
+squared distances.  Derivatives come out in centred moments under w; uncentred ones lose every digit.
+"""
+
+from kahler_verify.calculus import (
+    Bar,
+    Derivation,
+    Kernel,
+    LogSumExp,
+    Mean,
+    Output,
+    Partial,
+    coordinates,
+    covariance,
+    dimension,
+    field,
+    index,
+    parameter,
+    potential,
+)
+
+d = dimension("d")
+a, b, c, e = index("a b c e")
+
+q = field("q", component=True, hermitian=True)
+quadratic = ((q, "quadratic"),)  # second ∂ and second ∂̄ vanish: q = (z - c)ᴴP(z - c)
+
+Phi = LogSumExp(q)
+g = Partial(Phi, a, Bar(b))
+
+# the law of total covariance: curvature within components, and their spread
+within = Mean(q, Partial(q, a, Bar(b)))
+between = covariance(q, Partial(q, a), Partial(q, Bar(b)))
+
+kernels = [
+    Kernel("metric_within", {"within": Output(within, (a, b))}),
+    Kernel("metric_between", {"between": Output(between, (a, b))}),
+]
+for name, assumptions in (("", quadratic), ("_general", ())):
+    kernels += [
+        Kernel(f"metric{name}", {"g": Output(g, (a, b))}, {}, assumptions),
+        Kernel(f"metric_d{name}", {"g_d": Output(Partial(g, c), (c, a, b))}, {}, assumptions),
+        Kernel(f"metric_db{name}", {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))}, {}, assumptions),
+    ]
+kernels = [k for k in kernels if k.name != "metric_general"]  # the same formula as metric
+
+mixture_potential = Derivation(
+    name="mixture_potential",
+    title="Metric of a log-sum-exp potential with any number of components",
+    source="Gracyk, arXiv 2511.15172 (mixture potential); law of total covariance derived here",
+    assumptions=(
+        "the q_k are real",
+        "kernels without _general: the q_k are quadratic, (z - c_k)ᴴP_k(z - c_k)",
+    ),
+    latent=d,
+    definition=Phi,
+    kernels=tuple(kernels),
+)
+
+# One component, from which the mixture's inputs q_d and q_db are computed.
+z = coordinates("z", d)
+centre = parameter("centre", d)
+precision = parameter("precision", d, d, hermitian=True)
+
+quadratic_form = potential(
+    "quadratic_form",
+    (z - centre).adjoint() * precision * (z - centre),
+    title="Quadratic form (z - c)ᴴP(z - c), the component of mixtures",
+)

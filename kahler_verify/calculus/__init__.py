@@ -1,0 +1,57 @@
+"""The language that derivations are written in (SymPy expressions over letters with Wirtinger jets)."""
+
+from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial, assume, derive
+from kahler_verify.calculus.derivation import (
+    Claim,
+    Derivation,
+    Kernel,
+    Output,
+    explicit_coordinates,
+    potential,
+)
+from kahler_verify.calculus.letters import (
+    Bar,
+    Jet,
+    coordinates,
+    dimension,
+    field,
+    index,
+    parameter,
+)
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, covariance
+from kahler_verify.calculus.wick import gaussian_mean
+from kahler_verify.calculus.wirtinger import wirtinger
+from kahler_verify.calculus.words import LogDet, Tr, adjoint, scalars
+
+__all__ = [
+    "Bar",
+    "Centred",
+    "Claim",
+    "Contract",
+    "Derivation",
+    "Entry",
+    "Jet",
+    "Kernel",
+    "LogDet",
+    "LogSumExp",
+    "Mean",
+    "Moment",
+    "OnDiagonal",
+    "Output",
+    "Partial",
+    "Tr",
+    "adjoint",
+    "assume",
+    "coordinates",
+    "covariance",
+    "derive",
+    "dimension",
+    "explicit_coordinates",
+    "field",
+    "gaussian_mean",
+    "index",
+    "parameter",
+    "potential",
+    "scalars",
+    "wirtinger",
+]

@@ -1,0 +1,141 @@
+"""What a derivation file declares: a definition, the kernels wanted from it, claims and sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sympy import Expr, Symbol
+
+from kahler_verify.calculus.definition import Partial, assume, derive
+from kahler_verify.calculus.letters import Bar, Jet, dimension, index
+from kahler_verify.calculus.words import scalars
+from kahler_verify.errors import DerivationError
+
+VERDICTS = ("holds", "holds under A", "refuted", "measured", "open")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result of a kernel: its unevaluated definition and the order of its latent indices."""
+
+    definition: Expr
+    indices: tuple[Symbol, ...] = ()
+
+    def derived(self, *assumptions: tuple[Jet, str]) -> Expr:
+        """The definition evaluated by the calculus, under further assumptions on fields."""
+        return assume(derive(self.definition), *assumptions)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function to generate: named outputs, a layout for matrix fields, and assumptions.
+
+    ``layout`` maps a field's name to ``full``, ``diagonal`` or ``scalar``; ``assumptions`` are pairs
+    such as ``(mu, "holomorphic")``; ``known`` gives expected values in the same notation, for checks.
+    """
+
+    name: str
+    outputs: Mapping[str, Output]
+    layout: Mapping[str, str] = field(default_factory=dict)
+    assumptions: tuple[tuple[Jet, str], ...] = ()
+
+    def derived(self) -> dict[str, Expr]:
+        """Every output evaluated by the calculus."""
+        return {name: out.derived(*self.assumptions) for name, out in self.outputs.items()}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that evidence judges; ``check`` names what evidence has to do.
+
+    ``check`` is one of the kinds that ``kahler_verify.evidence.ledger`` interprets, with ``data`` its
+    arguments: expressions that must vanish, witnesses, kernels that must agree with their definition.
+    """
+
+    id: str
+    statement: str
+    source: str
+    check: str = "open"
+    assumptions: str = ""
+    expected: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """One subject: what a file of derivations/ declares."""
+
+    name: str
+    title: str
+    kernels: tuple[Kernel, ...]
+    latent: Expr
+    source: str = ""
+    assumptions: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    definition: Expr | None = None
+    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
+    known: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise DerivationError(f"name: expected a Python identifier, got {self.name!r}")
+        names = [k.name for k in self.kernels]
+        if len(set(names)) != len(names):
+            raise DerivationError(f"{self.name}: kernels need different names, got {names}")
+
+
+def explicit_coordinates(names: str) -> tuple[Symbol, ...]:
+    """Coordinates z1, z2, … of a fixed dimension; write z̄ as ``conjugate(z1)``."""
+    return tuple(Symbol(name, complex=True) for name in names.split())
+
+
+def potential(
+    name: str,
+    expr: Expr,
+    *,
+    title: str = "",
+    source: str = "",
+    coordinates: tuple[Symbol, ...] = (),
+    assumptions: tuple[str, ...] = (),
+    claims: tuple[Claim, ...] = (),
+) -> Derivation:
+    """A Kähler potential Φ and the kernels its geometry needs.
+
+    ``value`` Φ, ``metric`` g_{ab̄} = ∂_a∂_b̄Φ, ``metric_d`` ∂_c g_{ab̄} and ``metric_db`` ∂_c∂_ē g_{ab̄}
+    (outputs [a, b], [c, a, b] and [c, e, a, b]).  With ``coordinates`` from
+    :func:`explicit_coordinates` the kernels are unrolled for that fixed dimension; otherwise ``expr``
+    is built from letters and holds in every dimension.
+    """
+    a, b, c, e = index("a b c e")
+    phi = expr if coordinates else scalars(expr)
+    derivatives = {
+        "metric": ("g", (a, Bar(b)), (a, b)),
+        "metric_d": ("g_d", (a, c, Bar(b)), (c, a, b)),
+        "metric_db": ("g_db", (a, c, Bar(b), Bar(e)), (c, e, a, b)),
+    }
+    kernels = [Kernel("value", {"phi": Output(phi)})]
+    for kernel, (out, by, order) in derivatives.items():
+        definition = Partial(phi, *by)
+        kernels.append(Kernel(kernel, {out: Output(definition, order)}))
+    latent = dimension("d")
+    letters = [j for j in phi.atoms(Jet) if "coordinate" in j.field.traits]
+    if not coordinates and not letters:
+        raise DerivationError(
+            f"potential {name}: expected an expression of coordinates('z', d) or coordinates=(z1, …), "
+            f"got {phi}"
+        )
+    if letters:
+        latent = letters[0].field.shape[0]
+    return Derivation(
+        name=name,
+        title=title or name.replace("_", " "),
+        kernels=tuple(kernels),
+        latent=latent,
+        source=source,
+        assumptions=assumptions,
+        claims=claims,
+        definition=phi,
+        coordinates=coordinates,
+    )

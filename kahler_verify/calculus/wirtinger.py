@@ -1,0 +1,96 @@
+"""The derivation ∂_i (and ∂_ī): linear, Leibniz, and one rule for each head.
+
+SymPy's own ``diff`` is not used on words: it differentiates noncommutative powers wrongly and returns
+0 for ``log(Determinant(A))``.  Here an expression that no rule covers is an error, never a zero.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sympy import Add, Expr, Function, Integer, Mul, Pow, S, Symbol, log
+
+from kahler_verify.calculus.letters import Jet
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.words import LogDet, Tr, distribute
+from kahler_verify.errors import DerivationError
+
+
+@cache
+def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
+    """∂_i of an expression, or ∂_ī with ``bar=True``; expanded."""
+    if isinstance(expr, Jet):
+        return expr.partial(i, bar=bar)
+    if expr.is_number or isinstance(expr, Symbol):
+        return S.Zero
+    if expr.is_Add:
+        return Add(*[wirtinger(t, i, bar) for t in expr.args])
+    if expr.is_Mul:
+        return _leibniz(expr.args, i, bar)
+    if expr.is_Pow:
+        return _power(expr, i, bar)
+    if isinstance(expr, Tr):
+        return Tr(wirtinger(expr.args[0], i, bar))
+    if isinstance(expr, LogDet):
+        matrix = expr.args[0]
+        return Tr(Pow(matrix, -1) * wirtinger(matrix, i, bar))
+    if isinstance(expr, LogSumExp):
+        q = expr.args[0]
+        return Mean(q, wirtinger(q, i, bar))
+    if isinstance(expr, Mean):
+        q, x = expr.args
+        return Mean(q, wirtinger(x, i, bar)) + _with_score(q, Centred(q, x), i, bar)
+    if isinstance(expr, Moment):
+        q, y = expr.args
+        return Moment(q, wirtinger(y, i, bar)) + _with_score(q, y, i, bar)
+    if isinstance(expr, Centred):
+        q, x = expr.args
+        return Centred(q, wirtinger(x, i, bar)) - _with_score(q, expr, i, bar)
+    if isinstance(expr, Function):
+        return _chain(expr, i, bar)
+    raise DerivationError(f"no derivation rule for {type(expr).__name__}: {expr}")
+
+
+def _with_score(q: Expr, y: Expr, i: Symbol, bar: bool) -> Expr:
+    """E[y ∂q°]: how the weights move under ∂."""
+    return Moment(q, y * Centred(q, wirtinger(q, i, bar)))
+
+
+def _leibniz(factors: tuple[Expr, ...], i: Symbol, bar: bool) -> Expr:
+    terms = []
+    for n, factor in enumerate(factors):
+        moved = wirtinger(factor, i, bar)
+        if moved != 0:
+            terms.append(Mul(*factors[:n], moved, *factors[n + 1 :]))
+    return distribute(Add(*terms))
+
+
+def _power(expr: Expr, i: Symbol, bar: bool) -> Expr:
+    base, power = expr.base, expr.exp
+    if base.is_commutative:
+        moved = wirtinger(base, i, bar)
+        out = power * base ** (power - 1) * moved if moved != 0 else S.Zero
+        moved_power = wirtinger(power, i, bar)
+        if moved_power != 0:
+            out += expr * log(base) * moved_power
+        return distribute(out)
+    if not isinstance(power, Integer):
+        raise DerivationError(f"matrix powers must be integers, got {expr}")
+    inverse = Pow(base, -1)
+    unit, moved = (base, wirtinger(base, i, bar)) if power > 0 else (
+        inverse,
+        -inverse * wirtinger(base, i, bar) * inverse,
+    )
+    steps = abs(int(power))
+    return distribute(Add(*[unit**n * moved * unit ** (steps - 1 - n) for n in range(steps)]))
+
+
+def _chain(expr: Function, i: Symbol, bar: bool) -> Expr:
+    if is_component(expr):
+        raise DerivationError(f"a function of a component field needs a mixture head: {expr}")
+    terms = []
+    for n, argument in enumerate(expr.args, start=1):
+        moved = wirtinger(argument, i, bar)
+        if moved != 0:
+            terms.append(expr.fdiff(n) * moved)
+    return distribute(Add(*terms))

@@ -1,0 +1,198 @@
+"""Words: noncommutative products of letters, and the scalars made of them (trace, log det).
+
+Two heads suffice for divergences.  ``Tr`` is linear and has a cyclic normal form, so that equality of
+trace expressions is equality of SymPy expressions; ``LogDet`` is opaque until it is differentiated.
+"""
+
+from __future__ import annotations
+
+from sympy import Add, Expr, Function, Mul, Pow, S, Symbol, sympify
+
+from kahler_verify.calculus.letters import ONE, Jet
+from kahler_verify.errors import DerivationError
+
+Letter = tuple[Expr, int]  # (a jet or a compound matrix, +1 or -1)
+
+
+def distribute(expr: Expr) -> Expr:
+    """Multiply sums out, and nothing else: denominators such as (1 + zᴴz)⁻² stay as they are."""
+    expr = sympify(expr)
+    if not expr.is_commutative:
+        expr = expr.replace(
+            lambda e: e.is_Pow and not e.is_commutative and e.base.is_Add and e.exp.is_positive,
+            lambda e: e.expand(multinomial=True),
+        )
+    return expr.expand(
+        mul=True, multinomial=False, power_base=False, power_exp=False, log=False, basic=False
+    )
+
+
+def factor_word(term: Expr) -> tuple[Expr, list[Letter]]:
+    """A monomial as (commutative coefficient, word)."""
+    commuting, rest = Mul.make_args(term), []
+    coefficient = Mul(*[f for f in commuting if f.is_commutative])
+    for f in (f for f in commuting if not f.is_commutative):
+        base, power = f.as_base_exp()
+        if not power.is_Integer:
+            raise DerivationError(f"matrix powers must be integers, got {f}")
+        bases = [b for b in Mul.make_args(base) if not b.is_commutative]
+        if len(bases) > 1 and power < 0:
+            raise DerivationError(f"write the inverse of a product factor by factor, got {f}")
+        rest += [(b, 1 if power > 0 else -1) for b in bases] * abs(int(power))
+    return coefficient, rest
+
+
+def product(word: list[Letter]) -> Expr:
+    """The word as a SymPy product."""
+    return Mul(*[base if power == 1 else Pow(base, -1) for base, power in word])
+
+
+def shape_of(expr: Expr) -> tuple[Expr, Expr]:
+    """Rows and columns of a matrix expression; commutative expressions are 1 × 1."""
+    if expr.is_commutative or isinstance(expr, Function):
+        return ONE, ONE
+    if hasattr(expr, "shape"):
+        return expr.shape
+    if expr.is_Add:
+        shapes = {shape_of(t) for t in expr.args}
+        if len(shapes) != 1:
+            raise DerivationError(f"cannot add shapes {sorted(map(str, shapes))} in {expr}")
+        return shapes.pop()
+    if expr.is_Pow:
+        rows, cols = shape_of(expr.base)
+        if rows != cols:
+            raise DerivationError(f"only square matrices have powers, got {rows} × {cols}: {expr}")
+        return rows, cols
+    if expr.is_Mul:
+        shapes = [shape_of(f) for f in expr.args if not f.is_commutative]
+        for left, right in zip(shapes, shapes[1:], strict=False):
+            if left[1] != right[0]:
+                raise DerivationError(f"shapes {left} and {right} do not multiply in {expr}")
+        return shapes[0][0], shapes[-1][1]
+    raise DerivationError(f"no shape is known for {type(expr).__name__}: {expr}")
+
+
+def adjoint(expr: Expr) -> Expr:
+    """The adjoint of a matrix expression, the conjugate of a scalar one."""
+    expr = sympify(expr)
+    if isinstance(expr, Jet):
+        return expr.H
+    if isinstance(expr, Tr):
+        return Tr(adjoint(expr.args[0]))
+    if expr.is_Add:
+        return Add(*[adjoint(t) for t in expr.args])
+    if expr.is_Mul:
+        return Mul(*[adjoint(f) for f in reversed(expr.args)])
+    if expr.is_Pow and (expr.exp.is_real or expr.base.is_positive):
+        return Pow(adjoint(expr.base), adjoint(expr.exp))
+    if isinstance(expr, LogDet):  # of Hermitian matrices only
+        return expr
+    if isinstance(expr, Symbol) or expr.is_number:
+        return expr.conjugate() if expr.is_number else expr
+    if isinstance(expr, Function) or hasattr(expr, "conjugates_its_arguments"):
+        return expr.func(*[adjoint(a) for a in expr.args])
+    raise DerivationError(f"no adjoint is known for {type(expr).__name__}: {expr}")
+
+
+def cancel(word: list[Letter]) -> list[Letter]:
+    """Remove neighbours X X⁻¹."""
+    out: list[Letter] = []
+    for letter in word:
+        if out and out[-1][0] == letter[0] and out[-1][1] == -letter[1]:
+            out.pop()
+        else:
+            out.append(letter)
+    return out
+
+
+def _key(word: list[Letter]) -> list[tuple[str, int]]:
+    return [(str(base), power) for base, power in word]
+
+
+def _trace_of_word(word: list[Letter]) -> Expr:
+    size = shape_of(product(word[:1]))[0]
+    word = cancel(word)
+    while len(word) > 1 and word[0][0] == word[-1][0] and word[0][1] == -word[-1][1]:
+        word = word[1:-1]
+    if not word:
+        return size
+    rows = [i for i, (b, _) in enumerate(word) if shape_of(b)[0] == 1]
+    if rows:  # cut the cycle at every 1 × 1 joint: each piece row…column is a number of its own
+        word = word[rows[0] :] + word[: rows[0]]
+        starts = [i for i, (b, _) in enumerate(word) if shape_of(b)[0] == 1]
+        pieces = [word[i:j] for i, j in zip(starts, [*starts[1:], len(word)], strict=True)]
+        return Mul(*[Tr(product(piece), evaluate=False) for piece in pieces])
+    turns = (word[i:] + word[:i] for i in range(len(word)))
+    return Tr(product(min(turns, key=_key)), evaluate=False)
+
+
+class Tr(Function):
+    """Trace: linear, cyclic; of a 1 × 1 product, the number itself."""
+
+    is_commutative = True
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        x = distribute(x)
+        if x.is_Add:
+            return Add(*[cls(t) for t in x.args])
+        coefficient, word = factor_word(x)
+        if not word:
+            if x == 0:
+                return S.Zero
+            raise DerivationError(
+                f"Tr({x}): the size of this identity is unknown; write its dimension instead"
+            )
+        rows, cols = shape_of(product(word))
+        if rows != cols:
+            raise DerivationError(f"Tr: expected a square matrix, got {rows} × {cols}: {x}")
+        normal = _trace_of_word(word)
+        if coefficient == 1 and isinstance(normal, Tr) and normal.args[0] == x:
+            return None
+        return coefficient * normal
+
+    def _latex(self, printer, exp=None) -> str:
+        word = factor_word(self.args[0])[1]
+        body = printer._print(self.args[0])
+        if shape_of(product(word[:1]))[0] != 1:
+            body = rf"\operatorname{{tr}}\left({body}\right)"
+        elif exp is not None:
+            body = rf"\left({body}\right)"
+        return body if exp is None else rf"{body}^{{{exp}}}"
+
+
+class LogDet(Function):
+    """log det of a Hermitian positive matrix."""
+
+    is_commutative = True
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        if x.is_commutative:
+            raise DerivationError(f"LogDet: expected a matrix, got the scalar {x}")
+        rows, cols = shape_of(x)
+        if rows != cols:
+            raise DerivationError(f"LogDet: expected a square matrix, got {rows} × {cols}: {x}")
+        return None
+
+    def _latex(self, printer, exp=None) -> str:
+        body = rf"\log\det {printer._print(self.args[0])}"
+        return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
+
+
+def scalars(expr: Expr) -> Expr:
+    """Wrap every 1 × 1 product (such as zᴴAz) into ``Tr``, so that papers' notation can be typed."""
+    expr = sympify(expr)
+    if not isinstance(expr, Expr) or isinstance(expr, Tr | LogDet | Jet) or expr.is_Atom:
+        return expr
+    if expr.is_commutative or not (expr.is_Add or expr.is_Mul or expr.is_Pow):
+        return expr.func(*[scalars(a) for a in expr.args])
+    if expr.is_Add:
+        return Add(*[scalars(t) for t in expr.args]) if shape_of(expr) == (1, 1) else expr
+    if expr.is_Pow:
+        return scalars(expr.base) ** expr.exp if shape_of(expr) == (1, 1) else expr
+    numbers = [f for f in expr.args if shape_of(f) == (1, 1)]
+    matrices = Mul(*[f for f in expr.args if shape_of(f) != (1, 1)])
+    if matrices != 1 and shape_of(matrices) == (1, 1):
+        matrices = Tr(matrices)
+    return Mul(*[scalars(f) for f in numbers], matrices)

@@ -1,0 +1,160 @@
+"""One kernel: a straight-line torch function for the outputs that a derivation asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sympy import Add, Expr, Integer, Mul, Symbol, factor_terms
+
+from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
+from kahler_verify.codegen.program import Axis, Operand, Program
+from kahler_verify.errors import GenerationError
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A printed function: its arguments, body lines, results and operation count."""
+
+    arguments: tuple[str, ...]
+    meanings: tuple[tuple[str, str, str], ...]  # name, shape, meaning
+    lines: tuple[tuple[str, str], ...]
+    results: tuple[str, ...]
+    operations: Expr
+
+
+def print_kernel(
+    outputs: Mapping[str, tuple[Expr, tuple[Symbol, ...]]],
+    latent: Expr,
+    layouts: Mapping[str, str] | None = None,
+    heads: dict[Expr, str] | None = None,
+) -> Printed:
+    """Print derived expressions; each output is given with the order of its latent indices.
+
+    ``heads`` collects the transcendental heads met, so that kernels of one module share names.
+    """
+    heads = heads if heads is not None else {}
+    draft = Program(draft=True)  # dimensions are read off inputs, so inputs must be known first
+    for expr, indices in outputs.values():
+        print_output(Lowering(draft, latent, layouts, heads), expr, indices)
+    program = Program(inputs=draft.inputs)
+    lowering = Lowering(program, latent, layouts, heads)
+    results = []
+    for name, (expr, indices) in outputs.items():
+        results.append(program.let(print_output(lowering, expr, indices), f"{name}_"))
+    return finish_program(program, results)
+
+
+def finish_program(program: Program, results: list[str]) -> Printed:
+    """Drop dead lines and unused inputs."""
+    live = _live(program, results)
+    used = set().union(*[_words(code) for _, code in live], results)
+    inputs = [program.inputs[n] for n in sorted(program.inputs) if n in used]
+    return Printed(
+        arguments=tuple(i.name for i in inputs),
+        meanings=tuple((i.name, shape_text(i.sizes), i.meaning) for i in inputs),
+        lines=tuple(live),
+        results=tuple(results),
+        operations=factor_terms(program.operations),
+    )
+
+
+def print_output(lowering: Lowering, expr: Expr, indices: tuple[Symbol, ...]) -> str:
+    """Code of one output: its terms contracted, permuted and summed."""
+    if not indices:
+        return lowering.scalar(expr)
+    out = tuple(lowering.axis(i) for i in indices)
+    program = lowering.program
+    monomials = lowering.monomials(expr, indices)
+    if not monomials:
+        raise GenerationError("an output that is identically zero has no kernel")
+    products, rest = _split_matrix_products(monomials, out)
+    terms = [_matrix_product(lowering, products, out)] if products else []
+    for monomial in rest:
+        code = program.arranged(program.contract(list(monomial.operands), out), out)
+        number, symbols = monomial.coefficient.as_coeff_Mul()
+        if symbols != 1:
+            code = program.let(f"{lowering.scalar(symbols)} * {code}", "t")
+        terms.append((number, Symbol(code)))
+    return signed_sum(terms, str)
+
+
+def _split_matrix_products(
+    monomials: list[Monomial], out: tuple[Axis, ...]
+) -> tuple[list[tuple[Operand, Operand]], list[Monomial]]:
+    """Terms X[a, …] Y[b, …] with coefficient one and everything else summed, and the others."""
+    products, rest = [], []
+    if len(out) == 2:
+        for m in monomials:
+            pair = _as_pair(m, out)
+            if pair is None:
+                rest.append(m)
+            else:
+                products.append(pair)
+    if len(products) < 2 and not any(_is_gram(x, y) for x, y in products):
+        return [], monomials
+    return products, rest
+
+
+def _as_pair(monomial: Monomial, out: tuple[Axis, ...]) -> tuple[Operand, Operand] | None:
+    if monomial.coefficient != 1 or len(monomial.operands) != 2:
+        return None
+    a, b = out
+    x, y = monomial.operands
+    if a not in x.axes:
+        x, y = y, x
+    summed = [axis for axis in x.axes if axis != a]
+    if x.axes[:1] != (a,) or y.axes[:1] != (b,) or set(y.axes) - {b} != set(summed):
+        return None
+    return (x, y) if summed else None
+
+
+def _is_gram(x: Operand, y: Operand) -> bool:
+    return x.tensor == y.tensor and x.conj != y.conj and x.axes[1:] == y.axes[1:]
+
+
+def _matrix_product(
+    lowering: Lowering, products: list[tuple[Operand, Operand]], out: tuple[Axis, ...]
+) -> tuple[Expr, Expr]:
+    """All such terms as one matrix product, or as a Gram matrix X Xᴴ where it is one."""
+    program = lowering.program
+    products = sorted(products, key=lambda p: (p[0].conj, p[0].tensor))
+    left = program.let(_stacked(program, [x for x, _ in products], products), "x")
+    work = Add(*[8 * Mul(*[a.size for a in x.axes]) * out[1].size for x, _ in products])
+    if all(_is_gram(x, y) for x, y in products):
+        code = f"{left} @ {left}.mH"
+    else:
+        right = program.let(_stacked(program, [y for _, y in products], products), "x")
+        code = f"{left} @ {right}.mT"
+    return Integer(1), Symbol(program.let(code, "t", work))
+
+
+def _stacked(
+    program: Program, operands: list[Operand], products: list[tuple[Operand, Operand]]
+) -> str:
+    parts = []
+    for operand, (x, _) in zip(operands, products, strict=True):
+        code = program.arranged(operand, (operand.axes[0], *x.axes[1:]))
+        parts.append(f"{code}.flatten(-{len(x.axes) - 1})" if len(x.axes) > 2 else code)
+    return f"torch.cat([{', '.join(parts)}], -1)" if len(parts) > 1 else parts[0]
+
+
+def _live(program: Program, results: list[str]) -> list[tuple[str, str]]:
+    """The lines that results depend on, in order."""
+    needed = set().union(*[_words(r) for r in results])
+    out = []
+    for name, code in reversed(program.lines):
+        if name in needed:
+            needed |= _words(code)
+            out.append((name, code))
+    return out[::-1]
+
+
+def _words(code: str) -> set[str]:
+    return set(re.findall(r"\w+", code))
+
+
+def shape_text(sizes: tuple[Expr, ...]) -> str:
+    """A shape as in docstrings: ``[..., d, n]``."""
+    return "[" + ", ".join(["...", *[str(s) for s in sizes]]) + "]"

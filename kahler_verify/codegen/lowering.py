@@ -1,0 +1,479 @@
+"""From words and heads to index notation: each term becomes a product of tensors with named axes.
+
+Inverses never appear: Σ⁻¹ = L⁻ᴴL⁻¹ is split, and its halves are pushed into the neighbouring letters
+by triangular solves (whitening).  A field's layout says how it is stored: ``full`` [n, n], ``diagonal``
+[n], or ``scalar`` [] (a multiple of the identity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sympy import Add, Expr, Function, Integer, Mul, Pow, Rational, S, Symbol, ilcm
+
+from kahler_verify.calculus.definition import Contract, Entry
+from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, factors_of
+from kahler_verify.calculus.words import LogDet, Tr, factor_word, shape_of
+from kahler_verify.codegen.program import Axis, Input, Operand, Program
+from kahler_verify.errors import GenerationError
+
+K = Symbol("K", integer=True, positive=True)
+SOLVE = "torch.linalg.solve_triangular"
+# Functions that a `heads` function may compute; bodies take their values as inputs.
+HEADS = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A letter between inverses: which factors of Σ⁻¹ = L⁻ᴴL⁻¹ are pushed into it, on which side.
+
+    A side is "" (nothing), "half" (one triangular solve) or "whole" (both).
+    """
+
+    jet: Jet | None  # None: the identity
+    field: Field  # whose factor is pushed in, or the jet's own
+    left: str = ""
+    right: str = ""
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """coefficient × operands, summed over the axes that are not in the output."""
+
+    coefficient: Expr
+    operands: tuple[Operand, ...]
+
+
+class Lowering:
+    """Lowers expressions into one :class:`Program`."""
+
+    def __init__(
+        self,
+        program: Program,
+        latent: Expr,
+        layouts: Mapping[str, str] | None = None,
+        heads: dict[Expr, str] | None = None,
+    ):
+        self.program = program
+        self.latent = latent
+        self.layouts = layouts or {}
+        self.heads = heads if heads is not None else {}  # shared by the kernels of a module
+        self._dummies = 0
+
+    # ------------------------------------------------------------------ terms
+    def monomials(self, expr: Expr, free: tuple[Symbol, ...]) -> list[Monomial]:
+        """Every term of a sum, in index notation; ``free`` are the output's latent indices."""
+        return [self._monomial(term, free) for term in Add.make_args(expr) if term != 0]
+
+    def axis(self, i: Symbol) -> Axis:
+        """The axis of a latent index."""
+        return Axis(str(i), self.latent)
+
+    def _dummy(self, size: Expr) -> Axis:
+        self._dummies += 1
+        return Axis(f"_{self._dummies}", size)
+
+    def _monomial(self, term: Expr, free: tuple[Symbol, ...]) -> Monomial:
+        coefficient: Expr = Integer(1)
+        operands: list[Operand] = []
+        numbers: list[Expr] = []
+        for factor in Mul.make_args(term):
+            if factor.is_number or isinstance(factor.as_base_exp()[0], Symbol):
+                coefficient *= factor  # a number or a power of a dimension
+            elif not self._latent_indices(factor):
+                numbers.append(factor)
+            else:
+                for each in factors_of(factor):
+                    operands += self._indexed(each)
+        number = Mul(*numbers)
+        if number != 1:
+            operands.append(Operand(self.scalar(number), ()))
+        operands, factor = self._contract_deltas(operands, {self.axis(i) for i in free})
+        return Monomial(coefficient * factor, tuple(operands))
+
+    def _latent_indices(self, expr: Expr) -> set[Symbol]:
+        """Latent indices that occur in the expression and are not summed inside it."""
+        if isinstance(expr, Contract):
+            return self._latent_indices(expr.args[0]) - set(expr.indices)
+        marks = set(expr.indices) if isinstance(expr, Entry) else set()
+        if isinstance(expr, Jet):
+            return {*expr.hol, *expr.anti}
+        return marks.union(*[self._latent_indices(a) for a in expr.args if isinstance(a, Expr)])
+
+    def _indexed(self, factor: Expr) -> list[Operand]:
+        if isinstance(factor, Tr):
+            return self._trace(factor)
+        if isinstance(factor, Entry):
+            word = factor_word(factor.word)[1]
+            rows, cols = shape_of(factor.word)
+            axes = iter([self.axis(i) for i in factor.indices])
+            left = next(axes) if rows != 1 else None
+            right = next(axes) if cols != 1 else None
+            return self._chain(word, left, right)
+        if isinstance(factor, Mean):
+            return [self._mean(factor.args[1])]
+        if isinstance(factor, Moment):
+            k = self._dummy(K)
+            centred = [self._centred(f, k) for f in factors_of(factor.args[1])]
+            return [self._weights(k), *centred]
+        if isinstance(factor, Jet) and factor.field.is_scalar:
+            return [self._scalar_jet(factor)]
+        raise GenerationError(f"the printer has no rule for {type(factor).__name__}: {factor}")
+
+    def _contract_deltas(
+        self, operands: list[Operand], free: set[Axis]
+    ) -> tuple[list[Operand], Expr]:
+        """Rename axes that an identity joins; an identity between two free axes stays."""
+        coefficient: Expr = Integer(1)
+        deltas = [o.axes for o in operands if o.tensor == "delta"]
+        rest = [o for o in operands if o.tensor != "delta"]
+        while deltas:
+            i, j = deltas.pop()
+            if i == j:
+                if not any(i in axes for axes in [o.axes for o in rest] + deltas):
+                    coefficient *= i.size  # the trace of an identity
+                continue
+            if i in free and j in free:
+                rest.append(Operand(self.program.eye(i.size), (i, j)))
+                continue
+            old, new = (j, i) if i in free else (i, j)
+            rest = [replace(o, axes=tuple(new if a == old else a for a in o.axes)) for o in rest]
+            deltas = [tuple(new if a == old else a for a in axes) for axes in deltas]
+        return rest, coefficient
+
+    # ------------------------------------------------------------------ scalars
+    def scalar(self, expr: Expr) -> str:
+        """Code of a number for each batch element, from +, -, *, / and integer powers."""
+        if expr.is_Integer:
+            return str(expr)
+        if expr is S.ImaginaryUnit:
+            return "1j"
+        if isinstance(expr, Symbol):
+            return self.symbol(expr)
+        if expr.is_Add:
+            # over one denominator, since 1 / 3 alone would be a rounded Python float
+            below = ilcm(*[term.as_coeff_Mul()[0].q for term in expr.args])
+            terms = [(below * term).as_coeff_Mul() for term in expr.args]
+            above = self.program.let(signed_sum(terms, self.scalar), "s")
+            return above if below == 1 else self.program.let(f"{above} / {below}", "s")
+        if expr.is_Mul or expr.is_Rational or (expr.is_Pow and expr.exp.is_Integer):
+            above, below = expr.as_numer_denom() if expr.is_Rational else _fraction(expr)
+            top = " * ".join(self.scalar(f) for f in _units(above)) or "1"
+            bottom = " * ".join(self.scalar(f) for f in _units(below))
+            return self.program.let(f"{top} / ({bottom})" if bottom else top, "s")
+        if isinstance(expr, Contract):
+            terms = [(m.coefficient, m) for m in self.monomials(expr.args[0], ())]
+            unit = [(c, replace(m, coefficient=Integer(1))) for c, m in terms]
+            return self.program.let(signed_sum(unit, lambda m: self.finish(m, ())), "s")
+        if isinstance(expr, Tr | Entry | Mean | Moment | Jet):
+            (monomial,) = self.monomials_of_scalar(expr)
+            return self.finish(monomial, ())
+        if isinstance(expr, Function | Pow):
+            return self.head(expr)
+        raise GenerationError(f"the printer has no rule for {type(expr).__name__}: {expr}")
+
+    def symbol(self, symbol: Symbol) -> str:
+        """Code of a bare symbol, which is a dimension."""
+        return self.program.size_code(symbol)
+
+    def monomials_of_scalar(self, expr: Expr) -> list[Monomial]:
+        """A scalar factor in index notation."""
+        operands, factor = self._contract_deltas(self._indexed(expr), set())
+        return [Monomial(factor, tuple(operands))]
+
+    def head(self, expr: Expr) -> str:
+        """The value of a transcendental head, which the body takes as an input."""
+        name = head_name(expr)
+        if expr not in self.heads:
+            number = sum(h.startswith(f"{name}_") for h in self.heads.values())
+            self.heads[expr] = f"{name}_{number}"
+        self._input(self.heads[expr], (), f"the value of {expr}")
+        return self.heads[expr]
+
+    def finish(self, monomial: Monomial, out: tuple[Axis, ...]) -> str:
+        """Contract a monomial whose coefficient is one or a dimension; the name of the result."""
+        if not monomial.operands:
+            return self.scalar(monomial.coefficient)
+        code = self.program.arranged(self.program.contract(list(monomial.operands), out), out)
+        if monomial.coefficient == 1:
+            return code
+        return self.program.let(f"{self.scalar(monomial.coefficient)} * {code}", "s")
+
+    # ------------------------------------------------------------------ mixtures
+    def _weights(self, k: Axis) -> Operand:
+        name = self._input("w", (K,), "weights of the components at z, normalised")
+        return Operand(name, (k,))
+
+    def _component_jet(self, jet: Expr, k: Axis) -> Operand:
+        if not (isinstance(jet, Jet) and jet.field.is_scalar):
+            raise GenerationError(f"expected a derivative of a component potential, got {jet}")
+        stored = self._scalar_jet(jet, k)
+        return stored
+
+    def _mean(self, jet: Expr) -> Operand:
+        k = self._dummy(K)
+        stored = self._component_jet(jet, k)
+        out = tuple(a for a in stored.axes if a != k)
+        plain = replace(stored, conj=False)
+        mean = self.program.contract([self._weights(k), plain], out)
+        return replace(mean, conj=mean.conj != stored.conj)
+
+    def _centred(self, centred: Centred, k: Axis) -> Operand:
+        stored = self._component_jet(centred.args[1], k)
+        mean = self._mean(centred.args[1])
+        code = self.program.arranged(replace(mean, conj=mean.conj != stored.conj), stored.axes[1:])
+        position = -len(stored.axes)
+        name = self.program.let(f"{stored.tensor} - {code}.unsqueeze({position})", "u")
+        return replace(stored, tensor=name)
+
+    def _scalar_jet(self, jet: Jet, k: Axis | None = None) -> Operand:
+        hol, anti, conj = jet.hol, jet.anti, jet.dagger
+        if "hermitian" in jet.field.traits and len(anti) > len(hol):
+            hol, anti, conj = anti, hol, True
+        lead = (k,) if k is not None else ()
+        axes = (*lead, *[self.axis(i) for i in (*hol, *anti)])
+        name = self._jet_input(jet.field, len(hol), len(anti), axes)
+        return Operand(name, axes, conj)
+
+    # ------------------------------------------------------------------ words
+    def _trace(self, trace: Tr) -> list[Operand]:
+        word = factor_word(trace.args[0])[1]
+        if shape_of(_plain(word[0]))[0] == 1:
+            return self._chain(word, None, None)
+        inverses = [i for i, (_, power) in enumerate(word) if power < 0]
+        if inverses:  # turn the cycle so that it ends with an inverse, whose halves join
+            turn = inverses[-1] + 1
+            word = word[turn:] + word[:turn]
+        joint = self._dummy(shape_of(_plain(word[0]))[0])
+        return self._chain(word, joint, joint, cyclic=bool(inverses))
+
+    def _chain(
+        self,
+        word: list[tuple[Expr, int]],
+        left: Axis | None,
+        right: Axis | None,
+        *,
+        cyclic: bool = False,
+    ) -> list[Operand]:
+        letters = self._whitened(word, cyclic=cyclic)
+        operands, here = [], left
+        for n, letter in enumerate(letters):
+            rows, cols = (
+                letter.jet.shape if letter.jet is not None else (letter.field.shape[0],) * 2
+            )
+            row = here if rows != 1 else None
+            col = None
+            if cols != 1:
+                col = right if n == len(letters) - 1 else self._dummy(cols)
+            operands += self._letter(letter, row, col)
+            here = col
+        return operands
+
+    def _whitened(self, word: list[tuple[Expr, int]], *, cyclic: bool) -> list[Letter]:
+        """Push the halves of every inverse into its neighbours."""
+        out: list[Letter] = []
+        pending: tuple[Field, str] | None = None
+        if cyclic:
+            pending = (self._invertible(word[-1][0]), "half")
+        for n, (base, power) in enumerate(word):
+            last = n == len(word) - 1
+            if power > 0:
+                if not isinstance(base, Jet):
+                    raise GenerationError(f"expected a letter, got the compound matrix {base}")
+                letter = Letter(base, pending[0] if pending else base.field)
+                out.append(replace(letter, left=pending[1]) if pending else letter)
+                pending = None
+                continue
+            owner = self._invertible(base)
+            if pending is not None:  # two inverses in a row: an identity stands between them
+                out.append(Letter(None, owner, left=pending[1]))
+                pending = None
+            if not out:  # the word begins with an inverse: nothing to its left takes a half
+                pending = (owner, "whole")
+                if last:
+                    out.append(Letter(None, owner, left="whole"))
+                    pending = None
+                continue
+            side = "whole" if last and not cyclic else "half"
+            previous = out[-1]
+            if previous.jet is not None and previous.left and previous.field != owner:
+                raise GenerationError("a letter between two different inverses is not supported")
+            out[-1] = replace(previous, field=owner, right=side)
+            pending = None if last else (owner, "half")
+        return out
+
+    def _invertible(self, base: Expr) -> Field:
+        if isinstance(base, Jet) and "positive" in base.field.traits and not (base.hol or base.anti):
+            return base.field
+        raise GenerationError(
+            f"only fields declared positive=True have an inverse in kernels, got ({base})⁻¹"
+        )
+
+    def layout(self, field: Field) -> str:
+        """How a field is stored: full, diagonal or scalar (vectors are always full)."""
+        rows, cols = field.shape
+        return self.layouts.get(field.name, "full") if 1 not in (rows, cols) else "full"
+
+    def _letter(self, letter: Letter, row: Axis | None, col: Axis | None) -> list[Operand]:
+        jet = letter.jet
+        if jet is None:
+            tensor, _ = self._solve_into(letter, self.program.eye(letter.field.shape[0]), 0, False)
+            return [Operand(tensor, (row, col))]
+        if "coordinate" in jet.field.traits and jet.hol:
+            if letter.left or letter.right:
+                raise GenerationError(f"an inverse next to a basis vector is not supported: {jet}")
+            (i,) = jet.hol
+            self._jet_input(jet.field, 0, 0, (self.axis(i),))  # tells the dimension
+            return [Operand("delta", (self.axis(i), row if row is not None else col))]
+        hol, anti, dagger = jet.hol, jet.anti, jet.dagger
+        if "hermitian" in jet.field.traits and len(anti) > len(hol):
+            hol, anti, dagger = anti, hol, True
+        latent = tuple(self.axis(i) for i in (*hol, *anti))
+        layout = self.layout(jet.field)
+        if jet.field.shape[1] == 1:  # a vector: its one axis is a row, or a column when daggered
+            own = (col if dagger else row,)
+        elif layout == "full":
+            own = (col, row) if dagger else (row, col)
+        else:
+            own = (row,) if layout == "diagonal" else ()
+        name = self._jet_input(jet.field, len(hol), len(anti), (*latent, *own))
+        if letter.left or letter.right:
+            name, _ = self._solve_into(letter, name, len(latent), dagger)
+        operands = [Operand(name, (*latent, *own), dagger)]
+        if layout != "full":
+            operands.append(Operand("delta", (row, col)))
+        return operands
+
+    def _solve_into(self, letter: Letter, x: str, latents: int, dagger: bool) -> tuple[str, str]:
+        """Multiply a stored tensor by halves of the inverse; a dagger swaps the sides."""
+        left, right = (letter.right, letter.left) if dagger else (letter.left, letter.right)
+        field, let = letter.field, self.program.let
+        layout = self.layout(field)
+        n = field.shape[0]
+        sizes = {"full": (n, n), "diagonal": (n,), "scalar": ()}[layout]
+        meaning = {
+            "full": f"Cholesky factor L of {field.name} = L Lᴴ, lower triangular",
+            "diagonal": f"s > 0 with {field.name} = diag(s²)",
+            "scalar": f"s > 0 with {field.name} = s² I",
+        }[layout]
+        factor = self._input(f"{_stored_name(field)}_factor", sizes, meaning)
+        is_vector = letter.jet is not None and 1 in letter.jet.field.shape
+        if layout != "full":
+            halves = sum({"": 0, "half": 1, "whole": 2}[side] for side in (left, right))
+            own = 1 if is_vector else len({"full": "ij", "diagonal": "i", "scalar": ""}[
+                "full" if letter.jet is None else self.layout(letter.jet.field)])
+            if layout == "diagonal" and own == 2:
+                raise GenerationError(f"{field.name} is diagonal next to a full matrix")
+            s = factor + ".unsqueeze(-1)" * (own if layout == "scalar" else 0)
+            s = self.program.let(s + f".unsqueeze({-1 - own})" * latents, "r")
+            divisor = s if halves == 1 else self.program.let(f"{s} * {s}", "r")
+            return let(f"{x} / {divisor}", "v"), layout
+        work = 4 * n * n * (1 if is_vector else n) * self.latent**latents
+        if is_vector:
+            if right:
+                raise GenerationError("an inverse stands on the wrong side of a vector")
+            matrix, back, spare = (f"{x}.mT", ".mT", latents - 1)
+            if not latents:
+                matrix, back, spare = f"{x}.unsqueeze(-1)", ".squeeze(-1)", 0
+            factor = self._spread(factor, spare)
+            return let(f"{self._solve(factor, matrix, left, work)}{back}", "v"), layout
+        factor = self._spread(factor, latents)
+        if left:
+            x = let(self._solve(factor, x, left, work), "y")
+        if right:
+            x = let(f"{self._solve(factor, f'{x}.mH', right, work)}.mH", "y")
+        return x, layout
+
+    def _spread(self, factor: str, latents: int) -> str:
+        if latents == 0:
+            return factor
+        return self.program.let(factor + ".unsqueeze(-3)" * latents, "f")
+
+    def _solve(self, factor: str, x: str, side: str, work: Expr) -> str:
+        self.program.operations += work
+        half = f"{SOLVE}({factor}, {x}, upper=False)"
+        if side == "half":
+            return half
+        self.program.operations += work
+        half = self.program.let(half, "y")
+        return f"{SOLVE}({factor}.mH, {half}, upper=True)"
+
+    # ------------------------------------------------------------------ inputs
+    def _jet_input(self, field: Field, hol: int, anti: int, axes: tuple[Axis, ...]) -> str:
+        name = _stored_name(field)
+        marks = "d" * hol + "b" * anti
+        what = "∂" * hol + "∂̄" * anti + field.name
+        layout = self.layout(field)
+        if layout != "full":
+            what += f" ({layout}: what multiplies the identity)" if layout == "scalar" else (
+                f" ({layout}: its diagonal)"
+            )
+        return self._input(
+            f"{name}_{marks}" if marks else name, tuple(a.size for a in axes), what
+        )
+
+    def _input(self, name: str, sizes: tuple[Expr, ...], meaning: str) -> str:
+        known = self.program.inputs.setdefault(name, Input(name, sizes, meaning))
+        if known.sizes != sizes:
+            raise GenerationError(f"{name}: is used with shapes {known.sizes} and {sizes}")
+        return name
+
+
+def head_name(expr: Expr) -> str:
+    """The kind of a head, or an error for a function that no printer lists."""
+    if isinstance(expr, LogSumExp):
+        return "log_sum_exp"
+    if isinstance(expr, LogDet):
+        return "log_det"
+    if isinstance(expr, Pow):
+        return "power"
+    if type(expr).__name__ in HEADS:
+        return type(expr).__name__
+    raise GenerationError(
+        f"the printer has no rule for the function {type(expr).__name__} in {expr}; "
+        f"expected one of {', '.join(HEADS)}"
+    )
+
+
+def _stored_name(field: Field) -> str:
+    return field.name + ("0" if "frozen" in field.traits else "")
+
+
+def _plain(letter: tuple[Expr, int]) -> Expr:
+    return letter[0]
+
+
+def _fraction(expr: Expr) -> tuple[Expr, Expr]:
+    above, below = [], []
+    for f in Mul.make_args(expr):
+        base, power = f.as_base_exp()
+        if f.is_Rational:
+            above.append(Integer(f.p))
+            below.append(Integer(f.q))
+        elif power.is_Integer and power < 0:
+            below.append(base ** (-power))
+        else:
+            above.append(f)
+    return Mul(*above), Mul(*below)
+
+
+def _units(product: Expr) -> list[Expr]:
+    return [f for f in factors_of(product) if f != 1] if product != 1 else []
+
+
+def signed_sum(terms: list[tuple[Expr, Expr]], code) -> str:
+    """Code of Σ coefficient × term with rational coefficients, signs in front."""
+    out = ""
+    for coefficient, term in sorted(terms, key=lambda t: (bool(t[0] < 0), str(t[1]))):
+        size = abs(Rational(coefficient))
+        body = code(term) if term != 1 else ""
+        if size.p != 1 or not body:
+            body = f"{size.p} * {body}" if body else str(size.p)
+        if size.q != 1:
+            body = f"{body} / {size.q}"
+        sign = "-" if coefficient < 0 else "+"
+        out += f" {sign} {body}" if out else (f"-{body}" if coefficient < 0 else body)
+    return out
+

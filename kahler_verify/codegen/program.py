@@ -1,0 +1,170 @@
+"""A straight-line program: named tensors, each computed once, with its operation count.
+
+Every line is kept under its own text, so that a subexpression that occurs twice is computed once.
+``einsum`` renames indices, orders operands and folds a conjugate of everything, so that sharing works
+up to index renaming and conjugation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import opt_einsum
+from sympy import Expr, Integer, Mul, Symbol
+
+from kahler_verify.errors import GenerationError
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+# The regime that contraction orders are planned for: sizes of the dimensions by name.
+NOMINAL_SIZE = {"d": 8, "n": 784, "K": 128}
+COMPLEX_MULTIPLY_ADD = 8  # real operations
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One index of an operand: a unique name and the dimension that it runs over."""
+
+    name: str
+    size: Expr
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A named tensor with one axis for each index behind the batch, perhaps conjugated."""
+
+    tensor: str
+    axes: tuple[Axis, ...]
+    conj: bool = False
+
+    @property
+    def code(self) -> str:
+        return f"{self.tensor}.conj()" if self.conj else self.tensor
+
+
+@dataclass(frozen=True)
+class Input:
+    """A kernel's argument: its name, the sizes behind the batch, and what it means."""
+
+    name: str
+    sizes: tuple[Expr, ...]
+    meaning: str
+
+
+def nominal(size: Expr) -> int:
+    """The size that a dimension is planned for."""
+    return int(size) if size.is_Integer else NOMINAL_SIZE.get(str(size), 8)
+
+
+@dataclass
+class Program:
+    """Lines of the kernel body, its inputs and its operation count for one batch element."""
+
+    inputs: dict[str, Input] = field(default_factory=dict)
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    operations: Expr = Integer(0)
+    draft: bool = False  # a first pass, which only finds out what the inputs are
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def let(self, code: str, hint: str = "t", operations: Expr = Integer(0)) -> str:
+        """The name of the tensor that ``code`` computes; a new line only when it is new."""
+        if code.isidentifier():
+            return code
+        if code not in self._known:
+            used = {name for name, _ in self.lines} | set(self.inputs)
+            number = 0
+            while f"{hint}{number}" in used:
+                number += 1
+            self._known[code] = f"{hint}{number}"
+            self.lines.append((f"{hint}{number}", code))
+            self.operations += operations
+        return self._known[code]
+
+    def size_code(self, size: Expr) -> str:
+        """Code for a dimension, read off an input's shape."""
+        for each in sorted(self.inputs.values(), key=lambda i: i.name):
+            if size in each.sizes:
+                position = each.sizes.index(size) - len(each.sizes)
+                return f"{each.name}.shape[{position}]"
+        if self.draft:
+            return "1"
+        raise GenerationError(f"no input of this kernel has an axis of dimension {size}")
+
+    def eye(self, size: Expr) -> str:
+        """The identity matrix of a dimension."""
+        for each in sorted(self.inputs.values(), key=lambda i: i.name):
+            if size in each.sizes:
+                like = f"dtype={each.name}.dtype, device={each.name}.device"
+                return self.let(f"torch.eye({self.size_code(size)}, {like})", "identity")
+        if self.draft:
+            return "identity"
+        raise GenerationError(f"no input of this kernel has an axis of dimension {size}")
+
+    def contract(self, operands: list[Operand], out: tuple[Axis, ...]) -> Operand:
+        """The product of all operands summed over every axis not in ``out``, pair by pair."""
+        operands = sorted(operands, key=lambda o: (o.tensor, o.conj, [a.name for a in o.axes]))
+        for left, right in _pairs(operands, out):
+            second, first = operands.pop(max(left, right)), operands.pop(min(left, right))
+            kept = {a for o in operands for a in o.axes} | set(out)
+            operands.append(self._einsum([first, second], kept))
+        (only,) = operands
+        return only if set(only.axes) == set(out) else self._einsum([only], set(out))
+
+    def arranged(self, operand: Operand, out: tuple[Axis, ...]) -> str:
+        """Code for the operand with its axes in the order of ``out``."""
+        code = operand.code
+        if operand.axes != out:
+            names = {a: LETTERS[i] for i, a in enumerate(operand.axes)}
+            source = "".join(names[a] for a in operand.axes)
+            target = "".join(names[a] for a in out)
+            code = self.let(f'torch.einsum("...{source}->...{target}", {code})', "p")
+        return code
+
+    def _einsum(self, operands: list[Operand], kept: set[Axis]) -> Operand:
+        candidates = []
+        for order in (operands, operands[::-1]):
+            for flip in (False, True):
+                candidates.append(_spell(order, kept, flip))
+        conjugates, code, axes, flip = min(candidates, key=lambda c: c[:2])
+        sizes = {a: a.size for o in operands for a in o.axes}
+        work = COMPLEX_MULTIPLY_ADD * Mul(*sizes.values()) if len(operands) > 1 else Integer(0)
+        return Operand(self.let(code, "t", work), axes, flip)
+
+
+def _pairs(operands: list[Operand], out: tuple[Axis, ...]) -> list[tuple[int, int]]:
+    if len(operands) < 2:
+        return []
+    axes = sorted({a for o in operands for a in o.axes}, key=lambda a: a.name)
+    letter = {a: opt_einsum.get_symbol(i) for i, a in enumerate(axes)}
+    terms = ["".join(letter[a] for a in o.axes) for o in operands]
+    target = "".join(letter[a] for a in out)
+    shapes = [tuple(nominal(a.size) for a in o.axes) for o in operands]
+    path, _ = opt_einsum.contract_path(
+        f"{','.join(terms)}->{target}", *shapes, shapes=True, optimize="optimal"
+    )
+    pairs = []
+    for step in path:
+        if len(step) != 2:
+            raise GenerationError(f"expected a path of pairs, got the step {step}")
+        pairs.append((step[0], step[1]))
+    return pairs
+
+
+def _spell(
+    operands: list[Operand], kept: set[Axis], flip: bool
+) -> tuple[int, str, tuple[Axis, ...], bool]:
+    """One way to write an einsum: (conjugates, code, axes of the result, is it conjugated)."""
+    letter: dict[Axis, str] = {}
+    for axis in (a for o in operands for a in o.axes):
+        letter.setdefault(axis, LETTERS[len(letter)])
+    axes = tuple(a for a in letter if a in kept)
+    sources = ",".join("..." + "".join(letter[a] for a in o.axes) for o in operands)
+    target = "..." + "".join(letter[a] for a in axes)
+    written = [Operand(o.tensor, o.axes, o.conj != flip) for o in operands]
+    code = f'torch.einsum("{sources}->{target}", {", ".join(o.code for o in written)})'
+    return sum(o.conj for o in written), code, axes, flip
+
+
+def dimension_symbols(sizes: tuple[Expr, ...]) -> set[Symbol]:
+    """The symbols among sizes."""
+    return {s for size in sizes for s in size.free_symbols}

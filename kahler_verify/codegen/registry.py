@@ -1,0 +1,63 @@
+"""Where derivations are found: the shipped ones and any file that a user names.
+
+A derivation file is Python code and is executed: run only files that you trust.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.errors import DerivationError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+KERNELS = PACKAGE / "kernels"
+
+
+def shipped_folder() -> Path:
+    """The folder of shipped derivations: in the wheel, or at the top of a checkout."""
+    for folder in (PACKAGE / "_derivations", PACKAGE.parent / "derivations"):
+        if folder.is_dir():
+            return folder
+    raise DerivationError("the shipped derivations are missing from this installation")
+
+
+def load_file(path: str | Path) -> list[Derivation]:
+    """Execute a derivation file and return the derivations at its top level, in order.
+
+    Raises:
+        DerivationError: the file is missing, fails, or declares no derivation.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DerivationError(f"path: expected a derivation file, got {path}, which is not a file")
+    name = f"_derivation_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise DerivationError(f"path: expected a Python file (.py), got {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, NameError, TypeError, ValueError, AttributeError, ImportError) as error:
+        raise DerivationError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.modules.pop(name, None)
+    found = [v for v in vars(module).values() if isinstance(v, Derivation)]
+    unique = list({id(d): d for d in found}.values())
+    if not unique:
+        raise DerivationError(f"{path}: declares no Derivation at its top level")
+    return unique
+
+
+def shipped() -> dict[str, Derivation]:
+    """All shipped derivations by name, in the order of their files."""
+    out: dict[str, Derivation] = {}
+    for path in sorted(shipped_folder().glob("[!_]*.py")):
+        for derivation in load_file(path):
+            if derivation.name in out:
+                raise DerivationError(f"two derivations are named {derivation.name}")
+            out[derivation.name] = derivation
+    return out

@@ -1,0 +1,39 @@
+"""Every error that kahler_verify raises on purpose, one class per stage."""
+
+__all__ = [
+    "CheckpointError",
+    "CompilationError",
+    "DerivationError",
+    "EvidenceError",
+    "GenerationError",
+    "InputError",
+    "KahlerVerifyError",
+]
+
+
+class KahlerVerifyError(Exception):
+    """Base class: catching it catches every error of this package."""
+
+
+class DerivationError(KahlerVerifyError):
+    """A definition is malformed, or the calculus cannot differentiate it."""
+
+
+class GenerationError(KahlerVerifyError):
+    """An expression cannot be printed, or kernels and derivations disagree."""
+
+
+class CompilationError(GenerationError):
+    """``torch.compile`` was asked for and cannot work on this machine."""
+
+
+class InputError(KahlerVerifyError, ValueError):
+    """An argument has the wrong shape, dtype, device or value."""
+
+
+class CheckpointError(KahlerVerifyError):
+    """A checkpoint is foreign, truncated, or inconsistent with its configuration."""
+
+
+class EvidenceError(KahlerVerifyError):
+    """A check could not be carried out, or a claim exercised no sample."""
