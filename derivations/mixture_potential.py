@@ -12,6 +12,7 @@ from kahler_verify.calculus import (
     Mean,
     Output,
     Partial,
+    adjoint,
     coordinates,
     covariance,
     dimension,
@@ -66,6 +67,6 @@ precision = parameter("precision", d, d, hermitian=True)
 
 quadratic_form = potential(
     "quadratic_form",
-    (z - centre).adjoint() * precision * (z - centre),
+    adjoint(z - centre) * precision * (z - centre),
     title="Quadratic form (z - c)ᴴP(z - c), the component of mixtures",
 )

@@ -103,7 +103,7 @@ def potential(
 ) -> Derivation:
     """A Kähler potential Φ and the kernels its geometry needs.
 
-    ``value`` Φ, ``metric`` g_{ab̄} = ∂_a∂_b̄Φ, ``metric_d`` ∂_c g_{ab̄} and ``metric_db`` ∂_c∂_ē g_{ab̄}
+    ``value`` Φ, ``gradient`` ∂_aΦ, ``metric`` g_{ab̄} = ∂_a∂_b̄Φ, ``metric_d`` ∂_c g_{ab̄} and ``metric_db`` ∂_c∂_ē g_{ab̄}
     (outputs [a, b], [c, a, b] and [c, e, a, b]).  With ``coordinates`` from
     :func:`explicit_coordinates` the kernels are unrolled for that fixed dimension; otherwise ``expr``
     is built from letters and holds in every dimension.
@@ -111,6 +111,7 @@ def potential(
     a, b, c, e = index("a b c e")
     phi = expr if coordinates else scalars(expr)
     derivatives = {
+        "gradient": ("phi_d", (a,), (a,)),
         "metric": ("g", (a, Bar(b)), (a, b)),
         "metric_d": ("g_d", (a, c, Bar(b)), (c, a, b)),
         "metric_db": ("g_db", (a, c, Bar(b), Bar(e)), (c, e, a, b)),

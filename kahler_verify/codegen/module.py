@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Module:
     name: str
     text: str
     fingerprint: str
+    heads: Mapping[Expr, str]  # transcendental values that kernels take as inputs, by expression
 
     @property
     def body(self) -> str:
@@ -87,8 +89,10 @@ def generate_module(derivation: Derivation) -> Module:
     text = "\n".join(header) + "\n\nfrom __future__ import annotations\n\nimport torch\n\n"
     text += f"__all__ = {names!r}\n"
     text += f"\nVANISHING = {vanishing!r}  # kernels that are zero in every dimension\n" if vanishing else ""
+    if heads:
+        text += f"\nHEADS = {sorted(heads.values())!r}  # transcendental values that kernels take\n"
     text += "\n\n" + "\n\n\n".join(functions) + "\n"
-    return Module(derivation.name, formatted(text), fingerprint)
+    return Module(derivation.name, formatted(text), fingerprint, heads)
 
 
 def _explicit_kernel(

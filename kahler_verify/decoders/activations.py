@@ -1,0 +1,309 @@
+"""Complex activations: which are holomorphic, where their poles lie, and which are refused.
+
+The metric of a decoder needs its second derivatives, so every activation here is at least C², and a
+holomorphic decoder needs activations that are holomorphic away from isolated poles. Functions with
+branch cuts (log, sqrt, asinh, ...) are holomorphic only on a cut plane: a decoder built from them
+jumps across the cut, and they are refused by name, as are functions with kinks (ReLU and its kin).
+
+Everything is written with real torch functions of the real and imaginary part: torch's complex
+``tanh`` and ``exp`` cost 15 to 30 times their real twins. Moduli are written as products with the
+conjugate, never with ``abs``, whose square has a silently wrong Hessian at 0.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from kahler_verify.errors import InputError
+
+__all__ = ["ACTIVATIONS", "REFUSED", "Activation", "ActivationLayer", "get_activation"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A C² function of one complex variable, applied entry by entry.
+
+    Attributes:
+        name: the name in the registry.
+        formula: what it computes, in words that a paper would use.
+        function: complex tensor to complex tensor; takes a second, real argument when ``biased``.
+        holomorphic: whether ∂f/∂z̄ = 0 wherever f is defined.
+        poles: where the poles lie, in words; "none" for entire functions and C² functions of the
+            whole plane.
+        pole_distance: complex tensor to the real tensor of distances to the nearest pole, or None
+            where there is no pole.
+        biased: whether the function takes a learnt real bias per unit.
+    """
+
+    name: str
+    formula: str
+    function: Callable[..., Tensor]
+    holomorphic: bool
+    poles: str = "none"
+    pole_distance: Callable[[Tensor], Tensor] | None = None
+    biased: bool = False
+
+    def __call__(self, z: Tensor, *bias: Tensor) -> Tensor:
+        """Apply the function entry by entry."""
+        return self.function(z, *bias)
+
+
+class ActivationLayer(nn.Module):
+    """A registered activation as a layer; holds the bias per unit of those that have one."""
+
+    def __init__(self, name: str, width: int) -> None:
+        super().__init__()
+        self.activation = get_activation(name)
+        self.bias = nn.Parameter(torch.zeros(width)) if self.activation.biased else None
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply the activation entry by entry."""
+        return self.activation(z) if self.bias is None else self.activation(z, self.bias)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows between the brackets."""
+        return self.activation.name
+
+
+def get_activation(name: str, *, holomorphic: bool | None = None) -> Activation:
+    """Look an activation up by name.
+
+    Args:
+        name: a key of ``ACTIVATIONS``.
+        holomorphic: ask for a holomorphic one (True), a non-holomorphic one (False), or any (None).
+
+    Raises:
+        InputError: the name is unknown, or names a function that is refused (the message says why),
+            or the activation is not of the kind asked for.
+    """
+    activation = ACTIVATIONS.get(name)
+    if activation is None:
+        if name in REFUSED:
+            raise InputError(f"the activation {name!r} is refused: {REFUSED[name]}")
+        raise InputError(f"expected an activation among {_names(holomorphic)}, but got {name!r}")
+    if holomorphic is not None and activation.holomorphic is not holomorphic:
+        wanted, got = ("a holomorphic", "is not") if holomorphic else ("a non-holomorphic", "is")
+        raise InputError(
+            f"expected {wanted} activation, one of {_names(holomorphic)}, but got {name!r}, "
+            f"which {got} holomorphic"
+        )
+    return activation
+
+
+def _names(holomorphic: bool | None) -> str:
+    return ", ".join(
+        name
+        for name, activation in ACTIVATIONS.items()
+        if holomorphic is None or activation.holomorphic is holomorphic
+    )
+
+
+# Holomorphic
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
+def _quadratic(z: Tensor) -> Tensor:
+    return z + z * z / 4
+
+
+def _cubic(z: Tensor) -> Tensor:
+    return z + z * z * z / 6
+
+
+def _sin(z: Tensor) -> Tensor:
+    x, y = z.real, z.imag
+    return torch.complex(x.sin() * y.cosh(), x.cos() * y.sinh())
+
+
+def _tanh(z: Tensor) -> Tensor:
+    # With t = tanh x this form overflows nowhere; its denominator vanishes at the poles alone.
+    t, s, c = z.real.tanh(), z.imag.sin(), z.imag.cos()
+    scale = (c * c + t * t * s * s).reciprocal()
+    return torch.complex(t * scale, s * c * (1 - t) * (1 + t) * scale)
+
+
+def _sigmoid(z: Tensor) -> Tensor:
+    return (_tanh(z / 2) + 1) / 2
+
+
+def _silu(z: Tensor) -> Tensor:
+    return z * _sigmoid(z)
+
+
+def _distance_to_imaginary_lattice(offset: float, period: float) -> Callable[[Tensor], Tensor]:
+    """The distance to the points i(offset + k period), k an integer."""
+
+    def distance(z: Tensor) -> Tensor:
+        rest = z.imag - offset
+        return torch.hypot(z.real, rest - period * torch.round(rest / period))
+
+    return distance
+
+
+# Non-holomorphic: split functions act on the real and the imaginary part, modulus functions scale
+# z by a function of |z|².
+
+
+def _split(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def split(z: Tensor) -> Tensor:
+        return torch.complex(function(z.real), function(z.imag))
+
+    return split
+
+
+def _real_softplus(x: Tensor) -> Tensor:
+    # torch's default threshold of 20 leaves a kink of 2e-9 in the derivative; at 60 it is 1e-26.
+    return nn.functional.softplus(x, threshold=60.0)
+
+
+def _real_gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x * math.sqrt(0.5))) / 2
+
+
+def _real_silu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _squared_modulus(z: Tensor) -> Tensor:
+    return z.real * z.real + z.imag * z.imag
+
+
+def _modulus_sigmoid(z: Tensor, bias: Tensor) -> Tensor:
+    return z * torch.sigmoid(_squared_modulus(z) + bias)
+
+
+def _modulus_squash(z: Tensor) -> Tensor:
+    return z * torch.rsqrt(1 + _squared_modulus(z))
+
+
+ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
+    {
+        activation.name: activation
+        for activation in (
+            Activation("identity", "z", _identity, holomorphic=True),
+            Activation("quadratic", "z + z²/4", _quadratic, holomorphic=True),
+            Activation("cubic", "z + z³/6", _cubic, holomorphic=True),
+            Activation("sin", "sin z; grows like exp|Im z|", _sin, holomorphic=True),
+            Activation(
+                "tanh",
+                "tanh z",
+                _tanh,
+                holomorphic=True,
+                poles="simple poles at iπ(k + ½), k an integer",
+                pole_distance=_distance_to_imaginary_lattice(math.pi / 2, math.pi),
+            ),
+            Activation(
+                "sigmoid",
+                "1/(1 + exp(-z))",
+                _sigmoid,
+                holomorphic=True,
+                poles="simple poles at iπ(2k + 1), k an integer",
+                pole_distance=_distance_to_imaginary_lattice(math.pi, 2 * math.pi),
+            ),
+            Activation(
+                "silu",
+                "z/(1 + exp(-z))",
+                _silu,
+                holomorphic=True,
+                poles="simple poles at iπ(2k + 1), k an integer",
+                pole_distance=_distance_to_imaginary_lattice(math.pi, 2 * math.pi),
+            ),
+            Activation("split_tanh", "tanh Re z + i tanh Im z", _split(torch.tanh), False),
+            Activation(
+                "split_softplus",
+                "s(Re z) + i s(Im z), s = log(1 + exp)",
+                _split(_real_softplus),
+                False,
+            ),
+            Activation(
+                "split_gelu",
+                "s(Re z) + i s(Im z), s(x) = x (1 + erf(x/√2))/2",
+                _split(_real_gelu),
+                False,
+            ),
+            Activation(
+                "split_silu",
+                "s(Re z) + i s(Im z), s(x) = x/(1 + exp(-x))",
+                _split(_real_silu),
+                False,
+            ),
+            Activation(
+                "modulus_sigmoid",
+                "z σ(|z|² + b), σ = 1/(1 + exp(-·)): a smooth modReLU, b learnt per unit",
+                _modulus_sigmoid,
+                False,
+                biased=True,
+            ),
+            Activation("modulus_squash", "z/√(1 + |z|²)", _modulus_squash, False),
+        )
+    }
+)
+"""The registered activations by name."""
+
+
+def _refusals() -> dict[str, str]:
+    cuts = {
+        "log": "(-∞, 0]",
+        "log1p": "(-∞, -1]",
+        "sqrt": "(-∞, 0]",
+        "pow": "(-∞, 0] unless the exponent is an integer",
+        "softplus": "{x + iπ(2k + 1): x ≥ 0}, where 1 + exp(z) ≤ 0",
+        "logsigmoid": "{x + iπ(2k + 1): x ≤ 0}, where 1 + exp(-z) ≤ 0",
+        "mish": "those of the softplus inside it",
+        "asinh": "(-i∞, -i] and [i, i∞)",
+        "acosh": "(-∞, 1]",
+        "atanh": "(-∞, -1] and [1, ∞)",
+        "asin": "(-∞, -1] and [1, ∞)",
+        "acos": "(-∞, -1] and [1, ∞)",
+        "atan": "(-i∞, -i] and [i, i∞)",
+    }
+    reasons = {
+        name: f"it has branch cuts, {where}; it jumps across them, so it is not holomorphic there "
+        "and a decoder built from it is not even continuous. Take a meromorphic or an entire "
+        "function instead: tanh, sigmoid, silu, sin, cubic"
+        for name, where in cuts.items()
+    }
+    for alias, name in {
+        "arcsinh": "asinh",
+        "arccosh": "acosh",
+        "arctanh": "atanh",
+        "arcsin": "asin",
+        "arccos": "acos",
+        "arctan": "atan",
+    }.items():
+        reasons[alias] = reasons[name]
+
+    smooth = "Take a C² function instead: split_softplus, split_gelu, split_silu, modulus_sigmoid"
+    kinks = {
+        "relu": "its derivative jumps at 0",
+        "crelu": "its derivative jumps where Re z or Im z is 0",
+        "split_relu": "its derivative jumps where Re z or Im z is 0",
+        "zrelu": "it jumps at the edges of the first quadrant",
+        "modrelu": "its derivative jumps on the circle |z| = -b",
+        "leaky_relu": "its derivative jumps at 0",
+        "prelu": "its derivative jumps at 0",
+        "relu6": "its derivative jumps at 0 and 6",
+        "elu": "its second derivative jumps at 0 (it is C¹ only)",
+        "celu": "its second derivative jumps at 0 (it is C¹ only)",
+        "selu": "its derivative jumps at 0",
+        "hardtanh": "its derivative jumps at ±1",
+        "hardswish": "its derivative jumps at ±3",
+        "softshrink": "its derivative jumps at its threshold",
+        "softsign": "its second derivative jumps at 0 (it is C¹ only)",
+        "abs": "it has a corner at 0, and torch's second derivative of abs(z)**2 at 0 is 0, not 1",
+        "cardioid": "the phase that it uses is not differentiable at 0",
+    }
+    for name, why in kinks.items():
+        reasons[name] = f"{why}, and the metric needs C² activations. {smooth}"
+    return reasons
+
+
+REFUSED: Mapping[str, str] = MappingProxyType(_refusals())
+"""Activations that are refused, by name, with the reason."""

@@ -1,0 +1,240 @@
+"""Checkpoints: safetensors with the configuration as JSON in the header. Loading runs no code.
+
+A file is written under another name and then renamed, so that what stands under its name is whole.
+Nothing in it is trusted: the configuration is validated, the tensors it implies are listed without
+allocating them, and the file must hold exactly those, of those shapes and types, all finite.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.errors import CheckpointError, InputError
+
+__all__ = ["FORMAT", "VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT = "kahler_verify.complex_vae"
+VERSION = 1
+_LARGEST_HEADER = 64 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and what the file says of how it came about (held-out ELBO, seconds, versions)."""
+
+    model: ComplexVAE
+    report: dict[str, Any]
+
+    @property
+    def config(self) -> VAEConfig:
+        """The model's configuration."""
+        return self.model.config
+
+
+def save_checkpoint(
+    path: str | Path, model: ComplexVAE, *, report: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model to ``path``; ``report`` is kept with it, as JSON.
+
+    Raises:
+        CheckpointError: a weight is not finite, or the file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    _require_finite(Path(path), tensors)
+    write_tensors(
+        path,
+        tensors,
+        {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "config": json.dumps(model.config.to_dict(), sort_keys=True),
+            "report": json.dumps(dict(report or {}), sort_keys=True, allow_nan=False),
+        },
+    )
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a model that ``save_checkpoint`` wrote; in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: the file is not a whole and sane checkpoint; the message says what was
+            expected and what came.
+    """
+    path = Path(path)
+    metadata, tensors = read_tensors(path, FORMAT, VERSION)
+    config = config_from_json(path, metadata)
+    report = _parse_object(path, metadata, "report")
+    model = _empty_model(path, config)
+    require_tensors(path, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return Checkpoint(model.eval(), report)
+
+
+def _empty_model(path: Path, config: VAEConfig) -> ComplexVAE:
+    try:
+        with torch.device("meta"):  # shapes without memory
+            return ComplexVAE(config)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its configuration makes no model ({error})") from error
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file whole or not at all: beside ``path``, then renamed to it."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(plain, temporary, metadata=dict(metadata))
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's files are private; a checkpoint is not
+        Path(temporary).replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def read_tensors(
+    path: Path, expected_format: str, expected_version: int
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read a safetensors file whose metadata carry this format and version."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"expected a checkpoint at {path}, but it is "
+            f"{'not a file' if path.exists() else 'not there'}"
+        )
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(10)
+        if len(start) < 10:
+            raise CheckpointError(f"{path}: expected a safetensors file, but it has {size} bytes")
+        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+            raise CheckpointError(
+                f"{path}: expected a safetensors file, but this is a pickle or a torch.save "
+                "archive, which is not read because it could run code"
+            )
+        header = int.from_bytes(start[:8], "little")
+        if start[8:9] != b"{" or header > _LARGEST_HEADER:
+            raise CheckpointError(f"{path}: expected a safetensors file, but its header is not one")
+        if header + 8 > size:
+            raise CheckpointError(
+                f"{path}: expected {header + 8} bytes or more, but it is truncated to {size}"
+            )
+        with safe_open(path, framework="pt") as opened:
+            metadata = dict(opened.metadata() or {})
+            _require_format(path, metadata, expected_format, expected_version)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, UnicodeDecodeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected a whole safetensors file, but it is foreign, damaged or truncated "
+            f"({error})"
+        ) from error
+    return metadata, tensors
+
+
+def _require_format(
+    path: Path, metadata: Mapping[str, str], expected_format: str, expected_version: int
+) -> None:
+    found = metadata.get("format")
+    if found != expected_format:
+        raise CheckpointError(
+            f"{path}: expected the format {expected_format!r}, but got {_short(found)}"
+        )
+    if metadata.get("version") != str(expected_version):
+        raise CheckpointError(
+            f"{path}: expected version {expected_version} of {expected_format}, "
+            f"but got {_short(metadata.get('version'))}"
+        )
+
+
+def config_from_json(path: Path, metadata: Mapping[str, str]) -> VAEConfig:
+    """The validated configuration in a file's metadata."""
+    values = _parse_object(path, metadata, "config")
+    try:
+        return VAEConfig.from_dict(values)
+    except (InputError, TypeError) as error:
+        raise CheckpointError(f"{path}: its configuration is not valid: {error}") from error
+
+
+def _parse_object(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
+    if key not in metadata:
+        raise CheckpointError(f"{path}: expected {key!r} in its metadata, but it is missing")
+    try:
+        values = json.loads(metadata[key])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected {key!r} to be JSON, but {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{path}: expected {key!r} to be a JSON object, but got {_short(values)}"
+        )
+    return values
+
+
+def require_tensors(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Exactly the expected names, shapes and (one) floating-point type, and finite values."""
+    missing = sorted(set(expected) - set(tensors))
+    extra = sorted(set(tensors) - set(expected))
+    if missing or extra:
+        raise CheckpointError(
+            f"{path}: expected the {len(expected)} tensors of its configuration; "
+            f"missing: {_some(missing)}; unknown: {_some(extra)}"
+        )
+    for name, like in expected.items():
+        found = tensors[name]
+        if found.shape != like.shape:
+            raise CheckpointError(
+                f"{path}: expected {name} to have shape {tuple(like.shape)}, "
+                f"but got {tuple(found.shape)}"
+            )
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise CheckpointError(
+            f"{path}: expected tensors all float32 or all float64, "
+            f"but got {sorted(map(str, dtypes))}"
+        )
+    _require_finite(path, tensors)
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise CheckpointError(
+                f"{path}: expected finite weights, but {bad} of {tensor.numel()} entries of "
+                f"{name} are NaN or infinite"
+            )
+        if name.endswith(".scale") and not bool((tensor > 0).all()):
+            raise CheckpointError(f"{path}: expected {name} to be positive, but it is not")
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return "none"
+    return ", ".join(map(_short, names[:4])) + (", ..." if len(names) > 4 else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,1 @@
+"""The independent routes to each number, their comparison, and what they prove."""

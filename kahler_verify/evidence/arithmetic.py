@@ -1,0 +1,302 @@
+"""Other number systems for the very text of generated kernels: one source, many arithmetics.
+
+A kernel imports torch and calls a dozen functions.  :func:`run_text` executes its unpatched source with
+an array namespace in torch's place, over numpy object arrays of exact or rigorous numbers:
+
+- ``rational``: Q(i), exact (python-flint's fmpq);
+- ``prime_field``: F_p[i] with p = 2^61 - 1, where conjugation is the Frobenius map x ↦ x^p;
+- ``ball``: complex balls (python-flint's acb), rigorous enclosures;
+- ``decimal``: mpmath at 50 digits.
+"""
+
+from __future__ import annotations
+
+import builtins
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import flint
+import mpmath
+import numpy as np
+
+from kahler_verify.errors import EvidenceError
+
+PRIME = 2**61 - 1  # ≡ 3 mod 4, so that x² + 1 is irreducible and F_p[i] is a field
+
+# What a kernel may call.  A test keeps the generated files inside this list.
+NAMESPACE = (
+    "torch.einsum",
+    "torch.linalg.solve_triangular",
+    "torch.eye",
+    "torch.cat",
+    "torch.stack",
+    "torch.zeros_like",
+)
+METHODS = ("conj", "unsqueeze", "squeeze", "flatten", "unflatten", "select", "mT", "mH", "shape")
+
+
+class Gaussian:
+    """x + iy over a field of real numbers or residues (fmpq, nmod)."""
+
+    __slots__ = ("x", "y")
+
+    def __init__(self, x: Any, y: Any):
+        self.x, self.y = x, y
+
+    def _lift(self, other: Any) -> Gaussian:
+        if isinstance(other, Gaussian):
+            return other
+        zero = self.x - self.x
+        if isinstance(other, int):
+            return Gaussian(zero + other, zero)
+        if isinstance(other, complex) and other.real.is_integer() and other.imag.is_integer():
+            return Gaussian(zero + int(other.real), zero + int(other.imag))
+        raise EvidenceError(f"expected an exact number in a kernel, got {other!r}")
+
+    def __add__(self, other: Any) -> Gaussian:
+        o = self._lift(other)
+        return Gaussian(self.x + o.x, self.y + o.y)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Gaussian:
+        o = self._lift(other)
+        return Gaussian(self.x - o.x, self.y - o.y)
+
+    def __rsub__(self, other: Any) -> Gaussian:
+        return self._lift(other) - self
+
+    def __mul__(self, other: Any) -> Gaussian:
+        o = self._lift(other)
+        return Gaussian(self.x * o.x - self.y * o.y, self.x * o.y + self.y * o.x)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Gaussian:
+        o = self._lift(other)
+        norm = o.x * o.x + o.y * o.y
+        top = self * o.conjugate()
+        return Gaussian(top.x / norm, top.y / norm)
+
+    def __rtruediv__(self, other: Any) -> Gaussian:
+        return self._lift(other) / self
+
+    def __neg__(self) -> Gaussian:
+        return Gaussian(-self.x, -self.y)
+
+    def conjugate(self) -> Gaussian:
+        """The complex conjugate."""
+        return Gaussian(self.x, -self.y)
+
+    def __eq__(self, other: object) -> bool:
+        o = self._lift(other)
+        return bool(self.x == o.x and self.y == o.y)
+
+    def __hash__(self) -> int:
+        return hash((str(self.x), str(self.y)))
+
+    def __repr__(self) -> str:
+        return f"({self.x} + {self.y}i)"
+
+
+class Array(np.ndarray):
+    """An object array with the tensor methods that generated kernels use."""
+
+    @property
+    def mT(self) -> Array:
+        """Transpose of the last two axes."""
+        return self.swapaxes(-1, -2)
+
+    @property
+    def mH(self) -> Array:
+        """Adjoint of the last two axes."""
+        return self.conj().swapaxes(-1, -2)
+
+    @property
+    def device(self) -> None:
+        """Object arrays have no device."""
+        return None
+
+    def conj(self) -> Array:
+        """Element-wise conjugate."""
+        return array([x.conjugate() for x in self.ravel()], self.shape)
+
+    def unsqueeze(self, axis: int) -> Array:
+        """Insert an axis of length one."""
+        return np.expand_dims(self, axis).view(Array)
+
+    def squeeze(self, axis: int) -> Array:  # type: ignore[override]
+        """Remove an axis of length one."""
+        return np.squeeze(np.asarray(self), axis).view(Array)
+
+    def flatten(self, start: int) -> Array:  # type: ignore[override]
+        """Join the axes from ``start`` to the last."""
+        return self.reshape(*self.shape[:start], -1)
+
+    def unflatten(self, axis: int, sizes: tuple[int, ...]) -> Array:
+        """Split the last axis."""
+        return self.reshape(*self.shape[:axis], *sizes)
+
+    def select(self, axis: int, position: int) -> Array:
+        """One slice of an axis."""
+        return array(np.take(np.asarray(self), position, axis=axis))
+
+
+def array(values: Any, shape: tuple[int, ...] | None = None) -> Array:
+    """An object array of numbers."""
+    if isinstance(values, np.ndarray):
+        return values.view(Array)
+    flat = list(values) if shape is not None else [values]
+    out = np.empty(len(flat), dtype=object)
+    out[:] = flat
+    return out.reshape(shape if shape is not None else ()).view(Array)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A number system: exact integers lifted, random elements, and transcendental functions if any."""
+
+    name: str
+    number: Callable[[Any], Any]  # from int, Fraction-like pair or complex
+    draw: Callable[[random.Random], Any]
+    draw_positive: Callable[[random.Random], Any]
+    function: Callable[[str, Any], Any] | None = None  # None: heads are drawn
+
+    def zeros(self, *shape: int) -> Array:
+        """An array of zeros."""
+        return array([self.number(0) for _ in range(int(np.prod(shape, dtype=int)))], shape)
+
+    def eye(self, n: int) -> Array:
+        """The identity matrix."""
+        out = self.zeros(n, n)
+        for i in range(n):
+            out[i, i] = self.number(1)
+        return out
+
+    def namespace(self) -> SimpleNamespace:
+        """The stand-in for torch."""
+        functions = {}
+        if self.function is not None:
+            call = self.function
+            for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"):
+                functions[name] = lambda x, name=name: array(
+                    [call(name, v) for v in array(x).ravel()], x.shape
+                )
+        return SimpleNamespace(
+            einsum=einsum,
+            linalg=SimpleNamespace(solve_triangular=solve_triangular),
+            eye=lambda n, dtype=None, device=None: self.eye(n),
+            cat=lambda parts, axis: np.concatenate(parts, axis=axis).view(Array),
+            stack=lambda parts, axis: np.stack(parts, axis=axis).view(Array),
+            zeros_like=lambda x: x - x,
+            **functions,
+        )
+
+
+def einsum(equation: str, *operands: Array) -> Array:
+    """torch.einsum with leading ellipses, by numpy over objects."""
+    left, target = equation.split("->")
+    sources = left.split(",")
+    batch = [o.ndim - len(s.removeprefix("...")) for o, s in zip(operands, sources, strict=True)]
+    letters = "ZYXWVUTSRQ"[: max(batch)]
+    spelled = []
+    for count, source in zip(batch, sources, strict=True):
+        spelled.append(letters[len(letters) - count :] + source.removeprefix("..."))
+    # numpy wants equal sizes where torch broadcasts ones
+    sizes: dict[str, int] = {}
+    for o, s in zip(operands, spelled, strict=True):
+        for size, letter in zip(o.shape, s, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    full = [
+        np.broadcast_to(np.asarray(o), [sizes[c] for c in s])
+        for o, s in zip(operands, spelled, strict=True)
+    ]
+    out = np.einsum(",".join(spelled) + "->" + letters + target.removeprefix("..."), *full)
+    return array(out) if isinstance(out, np.ndarray) else array(out)
+
+
+def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
+    """Forward or backward substitution, batched with broadcasting."""
+    n = factor.shape[-1]
+    batch = np.broadcast_shapes(factor.shape[:-2], right.shape[:-2])
+    triangle = np.broadcast_to(np.asarray(factor), batch + factor.shape[-2:])
+    target = np.broadcast_to(np.asarray(right), batch + right.shape[-2:])
+    out = np.empty(target.shape, dtype=object)
+    for i in reversed(range(n)) if upper else range(n):
+        rest = target[..., i, :]
+        for j in range(i + 1, n) if upper else range(i):
+            rest = rest - triangle[..., i, j][..., None] * out[..., j, :]
+        out[..., i, :] = rest / triangle[..., i, i][..., None]
+    return out.view(Array)
+
+
+def run_text(text: str, arithmetic: Arithmetic) -> Mapping[str, Any]:
+    """Execute the unpatched source of a generated module with this arithmetic in torch's place."""
+    namespace = arithmetic.namespace()
+
+    def stand_in(name: str, *args: Any, **kwargs: Any) -> Any:
+        return namespace if name == "torch" else builtins.__import__(name, *args, **kwargs)
+
+    scope: dict[str, Any] = {"__builtins__": {**vars(builtins), "__import__": stand_in}}
+    exec(compile(text, "<generated kernel>", "exec"), scope)
+    return scope
+
+
+def _rational(value: Any) -> Gaussian:
+    if isinstance(value, complex):
+        return Gaussian(flint.fmpq(int(value.real)), flint.fmpq(int(value.imag)))
+    return Gaussian(flint.fmpq(int(value)), flint.fmpq(0))
+
+
+def _draw_rational(rng: random.Random) -> Gaussian:
+    part = lambda: flint.fmpq(rng.randint(-9, 9), rng.randint(1, 5))  # noqa: E731
+    return Gaussian(part(), part())
+
+
+rational = Arithmetic(
+    "Q(i)",
+    _rational,
+    _draw_rational,
+    lambda rng: Gaussian(flint.fmpq(rng.randint(1, 9), rng.randint(1, 5)), flint.fmpq(0)),
+)
+
+
+def _residue(value: Any) -> Gaussian:
+    if isinstance(value, complex):
+        return Gaussian(flint.nmod(int(value.real), PRIME), flint.nmod(int(value.imag), PRIME))
+    return Gaussian(flint.nmod(int(value), PRIME), flint.nmod(0, PRIME))
+
+
+prime_field = Arithmetic(
+    "F_p[i], p = 2^61 - 1",
+    _residue,
+    lambda rng: Gaussian(
+        flint.nmod(rng.randrange(PRIME), PRIME), flint.nmod(rng.randrange(PRIME), PRIME)
+    ),
+    lambda rng: Gaussian(flint.nmod(rng.randrange(1, PRIME), PRIME), flint.nmod(0, PRIME)),
+)
+
+DIGITS = 50
+_context = mpmath.mp.clone()
+_context.dps = DIGITS
+
+decimal = Arithmetic(
+    "mpmath, 50 digits",
+    lambda value: _context.mpc(value),
+    lambda rng: _context.mpc(rng.gauss(0, 1), rng.gauss(0, 1)),
+    lambda rng: _context.mpc(rng.uniform(0.5, 2)),
+    lambda name, x: getattr(_context, name)(x),
+)
+
+ball = Arithmetic(
+    "complex balls",
+    lambda value: flint.acb(value.real, value.imag)
+    if isinstance(value, complex)
+    else flint.acb(value),
+    lambda rng: flint.acb(rng.gauss(0, 1), rng.gauss(0, 1)),
+    lambda rng: flint.acb(rng.uniform(0.5, 2)),
+    lambda name, x: getattr(x, name)(),
+)

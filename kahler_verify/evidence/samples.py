@@ -1,0 +1,230 @@
+"""Random points for a kernel: fields with consistent derivatives, in any arithmetic.
+
+A kernel's inputs and the definition's fields are drawn together, so that the kernel's result and the
+definition differentiated by numbers can be compared on the same point.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+from sympy import Expr, Symbol
+
+from kahler_verify.calculus.definition import OnDiagonal, Partial
+from kahler_verify.calculus.derivation import Derivation, Kernel
+from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
+from kahler_verify.codegen.lowering import K
+from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
+from kahler_verify.evidence.series import Point, Scope, head_value
+
+Order = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A point, and the tensors that hold the same numbers under the names kernels use."""
+
+    point: Point
+    tensors: Mapping[str, Array]
+
+
+def fields_of(kernel: Kernel) -> list[Field]:
+    """All fields in a kernel's definitions, with the traits that its assumptions add."""
+    return sorted(
+        {j.field for out in kernel.outputs.values() for j in out.definition.atoms(Jet)}, key=str
+    )
+
+
+def derivative_order(expr: Expr) -> Order:
+    """The highest number of ∂ and of ∂̄ that a definition takes of anything inside."""
+    inner = [derivative_order(a) for a in expr.args if isinstance(a, Expr)]
+    hol, anti = max((i[0] for i in inner), default=0), max((i[1] for i in inner), default=0)
+    if isinstance(expr, Partial):
+        return hol + len(expr.hol), anti + len(expr.anti)
+    return hol, anti
+
+
+def draw(
+    kernel: Kernel,
+    arithmetic: Arithmetic,
+    rng: random.Random,
+    sizes: Mapping[str, int],
+    head_exprs: Mapping[Expr, str] | None = None,
+) -> Sample:
+    """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name."""
+    symbols = {s for f in fields_of(kernel) for size in f.shape for s in size.free_symbols}
+    table = {s: sizes[s.name] for s in symbols}
+    extra: dict[Field, tuple[str, ...]] = {}
+    for letter, trait in kernel.assumptions:
+        extra[letter.field] = (*extra.get(letter.field, ()), trait)
+    orders = [derivative_order(out.definition) for out in kernel.outputs.values()]
+    highest = (max(o[0] for o in orders), max(o[1] for o in orders))
+    on_diagonal = any(out.definition.has(OnDiagonal) for out in kernel.outputs.values())
+    has_components = any("component" in f.traits for f in fields_of(kernel))
+    count = sizes["K"] if has_components else 0
+    if has_components:
+        table[K] = count
+    latent = next((s for s in table if s.name == "d"), Symbol("d", integer=True, positive=True))
+    table.setdefault(latent, sizes["d"])
+    jets: dict[Field, dict[Order, Array]] = {}
+    tensors: dict[str, Array] = {}
+    for field in fields_of(kernel):
+        if "frozen" in field.traits and on_diagonal:
+            continue  # the same field as the running one
+        traits = field.traits.union(extra.get(field.without_traits("frozen"), ()))
+        layout = kernel.layout.get(field.name, "full") if 1 not in field.shape else "full"
+        drawn = _Drawer(field, traits, layout, arithmetic, rng, table, latent, highest, count)
+        jets[field] = drawn.jets
+        tensors |= drawn.tensors
+    weights = None
+    if has_components:
+        raw = [arithmetic.draw_positive(rng) for _ in range(count)]
+        total = raw[0]
+        for x in raw[1:]:
+            total = total + x
+        weights = array([x / total for x in raw], (count,))
+        tensors["w"] = weights
+    point = Point(arithmetic, table, jets, weights, {}, lambda: arithmetic.draw_positive(rng))
+    for expr, name in (head_exprs or {}).items():
+        if not _fits(expr, jets):
+            continue
+        tensors[name] = array(head_value(expr, point, Scope({})))
+    return Sample(point, tensors)
+
+
+def _fits(expr: Expr, jets: Mapping[Field, Any]) -> bool:
+    return all(j.field in jets for j in expr.atoms(Jet)) and not expr.has(LogSumExp, Mean, Moment)
+
+
+class _Drawer:
+    """Draws one field's derivatives, obeying its traits and its layout."""
+
+    def __init__(
+        self,
+        field: Field,
+        traits: frozenset[str],
+        layout: str,
+        arithmetic: Arithmetic,
+        rng: random.Random,
+        table: Mapping[Symbol, int],
+        latent: Symbol,
+        highest: Order,
+        count: int,
+    ):
+        self.field, self.traits, self.layout = field, traits, layout
+        self.ring, self.rng = arithmetic, rng
+        self.d = table[latent]
+        self.shape = tuple(int(size.subs(table)) for size in field.shape)
+        self.lead = (count,) if "component" in traits else ()
+        self.jets: dict[Order, Array] = {}
+        self.tensors: dict[str, Array] = {}
+        name = field.name + ("0" if "frozen" in traits else "")
+        self.name = name
+        each = range(max(highest) + 1)  # an adjoint swaps the two orders
+        for order in sorted(product(each, each), key=lambda o: (sum(o), -o[0])):
+            if sum(order) <= sum(highest):
+                self._draw_order(order)
+
+    def _draw_order(self, order: Order) -> None:
+        hol, anti = order
+        if sum(order) and self._vanishes(order):
+            return
+        if "coordinate" in self.traits:
+            value = self.ring.eye(self.d).reshape(self.d, self.d, 1) if hol else None
+            value = value if value is not None else self._numbers((*self.shape,))
+        elif order == (0, 0) and "positive" in self.traits:
+            value = self._positive()
+        else:
+            value = self._random(order)
+        if "hermitian" in self.traits and hol < anti:
+            value = self._swapped(self.jets[anti, hol], anti, hol)
+        elif "hermitian" in self.traits and hol == anti and not (hol == 0 and "positive" in self.traits):
+            other = self._swapped(value, hol, anti)
+            value = value + other
+        self.jets[order] = array(np.asarray(value))
+        marks = "d" * hol + "b" * anti
+        self.tensors[f"{self.name}_{marks}" if marks else self.name] = self._stored(value)
+
+    def _vanishes(self, order: Order) -> bool:
+        hol, anti = order
+        traits = self.traits
+        return (
+            bool(traits & {"constant", "frozen"})
+            or (anti > 0 and bool(traits & {"holomorphic", "coordinate"}))
+            or (hol > 1 and "coordinate" in traits)
+            or (max(order) > 1 and "quadratic" in traits)
+        )
+
+    def _numbers(self, shape: tuple[int, ...]) -> Array:
+        total = int(np.prod(shape, dtype=int))
+        return array([self.ring.draw(self.rng) for _ in range(total)], shape)
+
+    def _random(self, order: Order) -> Array:
+        """Symmetric in the ∂ indices and in the ∂̄ indices."""
+        hol, anti = order
+        lead = len(self.lead)
+        raw = np.asarray(self._numbers((*self.lead, *[self.d] * (hol + anti), *self.shape)))
+        total = None
+        for p in permutations(range(hol)):
+            for q in permutations(range(anti)):
+                axes = [
+                    *range(lead),
+                    *[lead + i for i in p],
+                    *[lead + hol + i for i in q],
+                    raw.ndim - 2,
+                    raw.ndim - 1,
+                ]
+                turned = raw.transpose(axes)
+                total = turned if total is None else total + turned
+        return array(self._shaped(array(np.asarray(total))))
+
+    def _shaped(self, value: Array) -> Array:
+        """Zero what the layout leaves out."""
+        if self.layout == "full":
+            return value
+        n = self.shape[0]
+        mask = self.ring.eye(n)
+        if self.layout == "scalar":
+            return array(np.asarray(value)[..., :1, :1] * np.asarray(mask))
+        return array(np.asarray(value) * np.asarray(mask))
+
+    def _positive(self) -> Array:
+        """L Lᴴ with L lower triangular, its diagonal positive."""
+        n = self.shape[0]
+        factor = self.ring.zeros(n, n)
+        scale = self.ring.draw_positive(self.rng)
+        for i in range(n):
+            factor[i, i] = scale if self.layout == "scalar" else self.ring.draw_positive(self.rng)
+            for j in range(i if self.layout == "full" else 0):
+                factor[i, j] = self.ring.draw(self.rng)
+        stored = {"full": factor, "diagonal": np.diagonal(factor), "scalar": factor[0, 0]}[self.layout]
+        self.tensors[f"{self.name}_factor"] = array(stored)
+        return array(np.matmul(np.asarray(factor), np.asarray(factor.mH)))
+
+    def _swapped(self, value: Array, hol: int, anti: int) -> Array:
+        """The adjoint's jets: ∂ and ∂̄ change places, and every matrix is daggered."""
+        lead = len(self.lead)
+        axes = [*range(lead), *range(lead + hol, lead + hol + anti), *range(lead, lead + hol)]
+        axes += [lead + hol + anti, lead + hol + anti + 1]
+        return array(np.asarray(value).transpose(axes)).mH
+
+    def _stored(self, value: Array) -> Array:
+        """The tensor as kernels take it: vectors and scalars without their axes of length one."""
+        rows, cols = self.field.shape
+        out = np.asarray(value)
+        if self.layout == "diagonal":
+            return array(np.diagonal(out, axis1=-2, axis2=-1))
+        if self.layout == "scalar" or (rows == 1 and cols == 1):
+            return array(out[..., 0, 0])
+        return array(out[..., 0]) if cols == 1 else array(out)
+
+
+def kernel_of(derivation: Derivation, name: str) -> Kernel:
+    """The kernel of that name."""
+    return next(k for k in derivation.kernels if k.name == name)

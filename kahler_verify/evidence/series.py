@@ -1,0 +1,400 @@
+"""The definition, differentiated by numbers alone: truncated power series in nilpotent ε's.
+
+Independent of the calculus and of the generator.  Every derivative ∂_a that a definition asks for adds
+an ε with ε² = 0 to the point; the coefficient of the product of all ε's is the derivative.  This holds
+over any field, so that exact arithmetic gives exact derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+from sympy import Expr, Function, Pow, Symbol
+
+from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
+from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.words import LogDet, Tr
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
+
+Mask = int
+Coefficients = dict[Mask, Array]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Σ over subsets of ε's of a matrix; absent subsets are zero."""
+
+    parts: Coefficients
+    ring: Arithmetic
+
+    def __add__(self, other: Series) -> Series:
+        parts = dict(self.parts)
+        for mask, value in other.parts.items():
+            parts[mask] = parts[mask] + value if mask in parts else value
+        return Series(parts, self.ring)
+
+    def __mul__(self, other: Series) -> Series:
+        """The matrix product; a 1 × 1 factor multiplies as a number."""
+        parts: Coefficients = {}
+        for m, x in self.parts.items():
+            for k, y in other.parts.items():
+                if m & k:
+                    continue
+                number = x.shape == (1, 1) or y.shape == (1, 1)
+                value = x * y if number else array(np.matmul(np.asarray(x), np.asarray(y)))
+                parts[m | k] = parts[m | k] + value if m | k in parts else value
+        return Series(parts, self.ring)
+
+    def scaled(self, numerator: int, denominator: int = 1) -> Series:
+        """A rational multiple."""
+        top, bottom = self.ring.number(numerator), self.ring.number(denominator)
+        return Series({m: x * (top / bottom) for m, x in self.parts.items()}, self.ring)
+
+    @property
+    def base(self) -> Array:
+        """The part without ε."""
+        if 0 in self.parts:
+            return self.parts[0]
+        shape = next(iter(self.parts.values())).shape if self.parts else (1, 1)
+        return self.ring.zeros(*shape)
+
+    def nilpotent(self) -> Series:
+        """Everything but the base."""
+        return Series({m: x for m, x in self.parts.items() if m}, self.ring)
+
+    def trace(self) -> Series:
+        """The trace of every part."""
+        return Series(
+            {m: array([sum(x[i, i] for i in range(1, len(x))) + x[0, 0]], (1, 1))
+             for m, x in self.parts.items()},
+            self.ring,
+        )  # fmt: skip
+
+    def inverse(self) -> Series:
+        """X⁻¹ = Y Σ_j (-NY)^j with Y the inverse of the base and N the nilpotent rest."""
+        y = constant(inverse(self.base, self.ring), self.ring)
+        step = (self.nilpotent() * y).scaled(-1)
+        total = power = constant(self.ring.eye(len(self.base)), self.ring)
+        while power.parts:
+            power = power * step
+            total = total + power
+        return y * total
+
+    def log_det(self, head: Any) -> Series:
+        """Log det of the base (given as ``head``) + tr log(1 + Y N)."""
+        step = constant(inverse(self.base, self.ring), self.ring) * self.nilpotent()
+        total = constant(array([head], (1, 1)), self.ring)
+        power, j = step, 1
+        while power.parts:
+            total = total + power.trace().scaled((-1) ** (j + 1), j)
+            power, j = power * step, j + 1
+        return total
+
+    def apply(self, taylor: Callable[[int], Any]) -> Series:
+        """f of a number, from f's Taylor coefficients at the base: ``taylor(j)`` = f^(j)/j!."""
+        step = self.nilpotent()
+        total = constant(array([taylor(0)], (1, 1)), self.ring)
+        power, j = step, 1
+        while power.parts:
+            total = total + power * constant(array([taylor(j)], (1, 1)), self.ring)
+            power, j = power * step, j + 1
+        return total
+
+    def exp_of_nilpotent(self) -> Series:
+        """Exp of what is left when the base is dropped."""
+        total = constant(self.ring.eye(1), self.ring)
+        power, j = self.nilpotent(), 1
+        step = power
+        while power.parts:
+            total = total + power
+            j += 1
+            power = (power * step).scaled(1, j)
+        return total
+
+
+def constant(value: Array, ring: Arithmetic) -> Series:
+    """A matrix without ε."""
+    return Series({0: value}, ring)
+
+
+def inverse(matrix: Array, ring: Arithmetic) -> Array:
+    """Gauss-Jordan elimination over any field, without pivot search beyond non-zero."""
+    n = len(matrix)
+    rows = np.concatenate([np.asarray(matrix), np.asarray(ring.eye(n))], axis=1)
+    for i in range(n):
+        pivot = next((j for j in range(i, n) if _is_invertible(rows[j, i])), None)
+        if pivot is None:
+            raise EvidenceError("a sampled matrix is singular")
+        rows[[i, pivot]] = rows[[pivot, i]]
+        rows[i] = rows[i] / rows[i, i]
+        for j in range(n):
+            if j != i:
+                rows[j] = rows[j] - rows[i] * rows[j, i]
+    return array(rows[:, n:])
+
+
+def _is_invertible(x: Any) -> bool:
+    contains = getattr(x, "contains", None)
+    return not contains(0) if contains is not None else bool(x != 0)
+
+
+@dataclass
+class Point:
+    """Values of all fields and their derivatives at one point, in one arithmetic.
+
+    ``jets[field][h, a]`` is an array [d × h, d × a, rows, cols], with a leading axis K for component
+    fields; ``weights`` [K] are normalised; ``heads`` holds values of transcendental functions by
+    expression and is filled on demand where the arithmetic cannot compute them.
+    """
+
+    ring: Arithmetic
+    sizes: Mapping[Symbol, int]
+    jets: Mapping[Field, Mapping[tuple[int, int], Array]]
+    weights: Array | None = None
+    heads: dict[Expr, Any] = field(default_factory=dict)
+    draw_head: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Index values, the ε's in force (direction, is it antiholomorphic), and which move z₀ too."""
+
+    values: Mapping[Symbol, int]
+    epsilons: tuple[tuple[int, bool], ...] = ()
+    shared: int | None = None  # inside OnDiagonal: how many ε's move z₀ together with z
+    component: int | None = None
+
+
+def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point) -> Array:
+    """All entries of an output: an object array over its latent indices."""
+    latent = next((s for s in point.sizes if s.name == "d"), None)
+    d = point.sizes[latent] if latent is not None else 1
+    shape = (d,) * len(indices)
+    out = []
+    for entry in product(range(d), repeat=len(indices)):
+        value = evaluate(definition, point, Scope(dict(zip(indices, entry, strict=True))))
+        out.append(value.base[0, 0])
+    return array(out, shape)
+
+
+def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
+    """The series of an expression at a point."""
+    ring = point.ring
+    if isinstance(expr, Partial):
+        return _partial(expr, point, scope)
+    if isinstance(expr, OnDiagonal):
+        return evaluate(expr.args[0], point, replace(scope, shared=len(scope.epsilons)))
+    if isinstance(expr, Jet):
+        return _letter(expr, point, scope)
+    if isinstance(expr, Symbol):
+        if expr not in point.sizes:
+            raise EvidenceError(f"the symbol {expr} has no value at this point")
+        return constant(ring.eye(1), ring).scaled(point.sizes[expr])
+    if expr.is_Rational:
+        return constant(ring.eye(1), ring).scaled(int(expr.p), int(expr.q))
+    if expr.is_Add:
+        parts = [evaluate(t, point, scope) for t in expr.args]
+        return _accumulate(parts, lambda x, y: x + y)
+    if expr.is_Mul:
+        parts = [evaluate(f, point, scope) for f in expr.args]
+        return _accumulate(parts, lambda x, y: x * y)
+    if isinstance(expr, Tr):
+        return evaluate(expr.args[0], point, scope).trace()
+    if isinstance(expr, Entry):
+        return _entry(expr, point, scope)
+    if isinstance(expr, Contract):
+        return _contract(expr, point, scope)
+    if isinstance(expr, LogDet):
+        return evaluate(expr.args[0], point, scope).log_det(_head(expr, point))
+    if isinstance(expr, LogSumExp | Mean | Moment | Centred):
+        return _mixture(expr, point, scope)
+    if expr.is_Pow and expr.exp.is_Integer:
+        return _integer_power(evaluate(expr.base, point, scope), int(expr.exp))
+    if isinstance(expr, Function | Pow):
+        return _function(expr, point, scope)
+    raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
+
+
+def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -> Series:
+    total = parts[0]
+    for part in parts[1:]:
+        total = join(total, part)
+    return total
+
+
+def _integer_power(base: Series, power: int) -> Series:
+    if power < 0:
+        return _integer_power(base.inverse(), -power)
+    return _accumulate([base] * power, lambda x, y: x * y)
+
+
+def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
+    new = [(scope.values[i], False) for i in expr.hol] + [(scope.values[i], True) for i in expr.anti]
+    first = len(scope.epsilons)
+    inner = evaluate(
+        expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new))
+    )
+    wanted = sum(1 << (first + j) for j in range(len(new)))
+    parts = {m ^ wanted: x for m, x in inner.parts.items() if m & wanted == wanted}
+    return Series(parts or {0: inner.base - inner.base}, point.ring)
+
+
+def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The Taylor polynomial of a field (or of its adjoint) in the ε's; indices add directions."""
+    frozen = "frozen" in jet.field.traits
+    own = jet.field
+    if frozen and scope.shared is not None:  # on the diagonal z₀ is z
+        own = jet.field.without_traits("frozen")
+    seen = scope.epsilons[: scope.shared] if frozen and scope.shared is not None else scope.epsilons
+    if frozen and scope.shared is None:
+        seen = ()
+    table = point.jets[own]
+    hol = [scope.values[i] for i in jet.hol]
+    anti = [scope.values[i] for i in jet.anti]
+    parts: Coefficients = {}
+    for mask in range(1 << len(seen)):
+        chosen = [seen[j] for j in range(len(seen)) if mask >> j & 1]
+        # the adjoint of a field depends on z̄ where the field depends on z
+        more_hol = [i for i, bar in chosen if bar == jet.dagger]
+        more_anti = [i for i, bar in chosen if bar != jet.dagger]
+        order = (len(hol) + len(more_hol), len(anti) + len(more_anti))
+        if order not in table:
+            continue
+        value = table[order]
+        if "component" in own.traits:
+            if scope.component is None:
+                raise EvidenceError(f"{jet} depends on the component k outside of a mean")
+            value = value[scope.component]
+        value = array(np.asarray(value)[tuple(hol + more_hol + anti + more_anti)])
+        parts[mask] = value.mH if jet.dagger else value
+    return Series(parts, point.ring)
+
+
+def _entry(expr: Entry, point: Point, scope: Scope) -> Series:
+    matrix = evaluate(expr.word, point, scope)
+    where = [scope.values[i] for i in expr.indices]
+    parts = {}
+    for mask, value in matrix.parts.items():
+        row, col = where if len(where) == 2 else (
+            (where[0], 0) if value.shape[1] == 1 else (0, where[0])
+        )
+        parts[mask] = array([value[row, col]], (1, 1))
+    return Series(parts, point.ring)
+
+
+def _contract(expr: Contract, point: Point, scope: Scope) -> Series:
+    d = next(size for symbol, size in point.sizes.items() if symbol.name == "d")
+    terms = []
+    for entry in product(range(d), repeat=len(expr.indices)):
+        values = {**scope.values, **dict(zip(expr.indices, entry, strict=True))}
+        terms.append(evaluate(expr.args[0], point, replace(scope, values=values)))
+    return _accumulate(terms, lambda x, y: x + y)
+
+
+def _mixture(expr: Expr, point: Point, scope: Scope) -> Series:
+    """log Σ_k w_k e^{q_k - q_k(z)}, and means under the weights it moves to."""
+    ring = point.ring
+    if point.weights is None:
+        raise EvidenceError("a mixture needs weights")
+    each = range(len(point.weights))
+    exponents = [evaluate(expr.args[0], point, replace(scope, component=k)) for k in each]
+    moved = [
+        q.exp_of_nilpotent() * constant(array([w], (1, 1)), ring)
+        for q, w in zip(exponents, point.weights, strict=True)
+    ]
+    total = _accumulate(moved, lambda x, y: x + y)
+    if isinstance(expr, LogSumExp):
+        head = _head(expr, point)
+        return total.apply(
+            lambda j: head if j == 0 else ring.number((-1) ** (j + 1)) / ring.number(j)
+        )
+    weights = [w * total.inverse() for w in moved]
+    if isinstance(expr, Centred):
+        if scope.component is None:
+            raise EvidenceError(f"{expr} depends on the component k outside of a mean")
+        mean = _mean(expr.args[1], weights, point, scope)
+        return evaluate(expr.args[1], point, scope) + mean.scaled(-1)
+    return _mean(expr.args[1], weights, point, scope)
+
+
+def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
+    if not is_component(x):
+        return evaluate(x, point, scope)
+    values = [evaluate(x, point, replace(scope, component=k)) for k in range(len(weights))]
+    return _accumulate(
+        [w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b
+    )
+
+
+def _head(expr: Expr, point: Point) -> Any:
+    """The value of a transcendental function at the point itself."""
+    if expr not in point.heads:
+        if point.draw_head is None:
+            raise EvidenceError(f"the value of {expr} is not known at this point")
+        point.heads[expr] = point.draw_head()
+    return point.heads[expr]
+
+
+def _function(expr: Expr, point: Point, scope: Scope) -> Series:
+    """f(s) from f's derivatives, which SymPy gives in terms of f itself and its relatives."""
+    argument = evaluate(expr.args[0], point, scope)
+    x = Symbol("_x")
+    slopes = [expr.func(x, *expr.args[1:])]
+    for _ in range(len(scope.epsilons)):
+        slopes.append(slopes[-1].diff(x))
+    start = argument.base[0, 0]
+
+    def number(e: Expr) -> Any:
+        if e == x:
+            return start
+        if e.is_Rational:
+            return point.ring.number(int(e.p)) / point.ring.number(int(e.q))
+        if e.is_Add or e.is_Mul:
+            values = [number(a) for a in e.args]
+            total = values[0]
+            for v in values[1:]:
+                total = total + v if e.is_Add else total * v
+            return total
+        if e.is_Pow and e.exp.is_Integer:
+            base, total = number(e.base), point.ring.number(1)
+            for _ in range(abs(int(e.exp))):
+                total = total * base
+            return total if e.exp > 0 else point.ring.number(1) / total
+        return head_value(e.subs(x, expr.args[0]), point, scope)
+
+    factorial = [1]
+    for j in range(1, len(slopes)):
+        factorial.append(factorial[-1] * j)
+    return argument.apply(lambda j: number(slopes[j]) / point.ring.number(factorial[j]))
+
+
+def head_value(e: Expr, point: Point, scope: Scope) -> Any:
+    """The value of a transcendental function; powers s^(p + n) share the head s^p, 0 < p < 1."""
+    if isinstance(e, Pow) and e.exp.is_Rational and not 0 < e.exp < 1:
+        whole = int(e.exp // 1)
+        base = evaluate(e.base, point, replace(scope, epsilons=()))
+        return head_value(e.base ** (e.exp - whole), point, scope) * (
+            _integer_power(base, whole).base[0, 0]
+        )
+    if point.ring.function is not None and e not in point.heads:
+        inner = evaluate(e.args[0], point, replace(scope, epsilons=())).base[0, 0]
+        point.heads[e] = _compute(e, inner, point)
+    return _head(e, point)
+
+
+def _compute(e: Expr, inner: Any, point: Point) -> Any:
+    if point.ring.function is None:
+        raise EvidenceError(f"{point.ring.name} cannot compute {e}")
+    if isinstance(e, Pow):
+        power = Fraction(int(e.exp.p), int(e.exp.q))
+        log = point.ring.function("log", inner)
+        ratio = point.ring.number(power.numerator) / point.ring.number(power.denominator)
+        return point.ring.function("exp", log * ratio)
+    return point.ring.function(type(e).__name__, inner)

@@ -1,0 +1,209 @@
+"""Hermitian metrics on the latent space, and the geometry that follows from their derivatives.
+
+The first index of a metric is holomorphic, the second antiholomorphic: g[..., a, b] = g_{ab̄}.  (geomstats
+conjugates the first index of its complex metrics; its matrices are the transposes of these.)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.kernel_set import KernelSet
+
+
+class HermitianMetric(ABC):
+    """A Hermitian metric g with an optional complementary part k.
+
+    The Riemannian metric on R^{2d} is 2 Re g(u, ū) + 2 Re k(u, u).  Where g is Kähler and k = 0 the
+    Chern connection and curvature below are the Levi-Civita ones; elsewhere they are Chern's, of the
+    Hermitian part g alone.
+
+    Args:
+        validate_args: check every call's input and result, and raise :class:`InputError`.  One check
+            is made for a whole call, after its work; it synchronises a GPU.  With False, bad input
+            gives NaN, and nothing synchronises.
+    """
+
+    _geometry = KernelSet("hermitian_geometry")
+
+    def __init__(self, *, validate_args: bool = True):
+        self.validate_args = validate_args
+
+    # ------------------------------------------------------------- what a metric has to provide
+    @abstractmethod
+    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """g [..., d, d] and k [..., d, d], or None where k = 0."""
+
+    @abstractmethod
+    def _metric_d(self, z: Tensor) -> Tensor:
+        """∂_c g_{ab̄} as [..., c, a, b]."""
+
+    @abstractmethod
+    def _metric_db(self, z: Tensor) -> Tensor:
+        """∂_c ∂_ē g_{ab̄} as [..., c, e, a, b]."""
+
+    # ------------------------------------------------------------- the metric itself
+    def metric_matrix(self, z: Tensor) -> Tensor:
+        """The Hermitian part g_{ab̄} at z [..., d], as [..., d, d]."""
+        z = self._point(z)
+        return self._checked(z, self._parts(z)[0])
+
+    def complementary_part(self, z: Tensor) -> Tensor:
+        """The (2,0) part k_{ab} at z [..., d], as [..., d, d]; zero for Kähler potentials."""
+        z = self._point(z)
+        g, k = self._parts(z)
+        return self._checked(z, torch.zeros_like(g) if k is None else k)
+
+    def real_metric_matrix(self, z: Tensor) -> Tensor:
+        """The Riemannian metric 2 Re g(u, ū) + 2 Re k(u, u) on R^{2d}, [..., 2d, 2d].
+
+        Coordinates are (x_1 … x_d, y_1 … y_d) with z = x + iy.
+        """
+        z = self._point(z)
+        return self._checked(z, self._real(*self._parts(z)))
+
+    @staticmethod
+    def _real(g: Tensor, k: Tensor | None) -> Tensor:
+        k = torch.zeros_like(g) if k is None else k
+        xy = g.imag - k.imag
+        top = torch.cat([g.real + k.real, xy], -1)
+        bottom = torch.cat([xy.mT, g.real - k.real], -1)
+        return 2 * torch.cat([top, bottom], -2)
+
+    def inner_product(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        """The Riemannian inner product 2 Re g(u, v̄) + 2 Re k(u, v) of tangent vectors, real [...].
+
+        ``u`` and ``v`` are [..., d] complex.  (geomstats' complex ``inner_product`` is the Hermitian
+        form ūᵀMv, whose real part is half of this where k = 0.)
+        """
+        z = self._point(z)
+        for name, w in (("u", u), ("v", v)):
+            if not w.is_complex() or w.shape[-1:] != z.shape[-1:]:
+                raise InputError(
+                    f"{name}: expected a complex tensor [..., {z.shape[-1]}], "
+                    f"got {w.dtype} {list(w.shape)}"
+                )
+        g, k = self._parts(z)
+        out = 2 * torch.einsum("...ab,...a,...b->...", g, u, v.conj()).real
+        if k is not None:
+            out = out + 2 * torch.einsum("...ab,...a,...b->...", k, u, v).real
+        return self._checked(z, out)
+
+    # ------------------------------------------------------------- volumes
+    def log_det_hermitian(self, z: Tensor) -> Tensor:
+        """log det g, real [...].  This is not the volume unless k = 0 (see :meth:`log_volume`)."""
+        z = self._point(z)
+        return self._log_det(self._parts(z)[0], "log_det_hermitian")
+
+    def log_volume(self, z: Tensor) -> Tensor:
+        """log of the volume density √det g_ℝ = 2^d √det [[g, k], [k̄, ḡ]], real [...].
+
+        It is -inf where the metric is degenerate to working precision, as for μ = Re z, whose det g
+        is ½ although its volume is zero.
+        """
+        z = self._point(z)
+        g, k = self._parts(z)
+        d = g.shape[-1]
+        if k is None:
+            return d * math.log(2) + self._log_det(g, "log_volume")
+        factor, info = torch.linalg.cholesky_ex(self._real(g, k))
+        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        # a metric is never indefinite, so that a failed factorisation means a zero volume
+        degenerate = (info > 0) & torch.isfinite(g).all((-2, -1))
+        return self._checked(
+            z, torch.where(degenerate, -torch.inf, log_det / 2), allow_infinite=True
+        )
+
+    def _log_det(self, g: Tensor, quantity: str) -> Tensor:
+        factor, info = torch.linalg.cholesky_ex(g)
+        out = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
+        if self.validate_args:
+            self._require_positive(g, info, quantity)
+        return torch.where(info > 0, torch.nan, out)
+
+    # ------------------------------------------------------------- connection and curvature
+    def christoffels(self, z: Tensor) -> Tensor:
+        """Chern connection Γ^e_{ca} as [..., c, a, e], that is Γ_c = ∂_cG G⁻¹.
+
+        Levi-Civita's where the metric is Kähler.  (geomstats puts the upper index first.)
+        """
+        z = self._point(z)
+        return self._curved(z, "chern_connection", 1)
+
+    def curvature_tensor(self, z: Tensor) -> Tensor:
+        """Chern curvature R_{ab̄cē} as [..., a, b, c, e]; R = g g + g g for Fubini-Study."""
+        z = self._point(z)
+        return self._curved(z, "chern_curvature", 2)
+
+    def ricci_tensor(self, z: Tensor) -> Tensor:
+        """Chern-Ricci tensor Ric_{cē} = -∂_c∂_ē log det g as [..., c, e]."""
+        z = self._point(z)
+        return self._curved(z, "chern_ricci", 2)
+
+    def scalar_curvature(self, z: Tensor) -> Tensor:
+        """Chern scalar curvature g^{cē} Ric_{cē}, real [...]: half the Riemannian one if Kähler."""
+        z = self._point(z)
+        return self._curved(z, "chern_scalar", 2).real
+
+    def holomorphic_sectional_curvature(self, z: Tensor, v: Tensor) -> Tensor:
+        """R(v, v̄, v, v̄) / g(v, v̄)² for v [..., d] ≠ 0, real [...]: 2 for Fubini-Study."""
+        z = self._point(z)
+        if not v.is_complex() or v.shape[-1:] != z.shape[-1:]:
+            raise InputError(
+                f"v: expected a complex tensor [..., {z.shape[-1]}], got {v.dtype} {list(v.shape)}"
+            )
+        return self._curved(z, "holomorphic_sectional", 2, v=v.expand_as(z)).real
+
+    def kahler_defect(self, z: Tensor) -> Tensor:
+        """∂_c g_{ab̄} - ∂_a g_{cb̄} as [..., c, a, b]: zero if and only if the metric is Kähler."""
+        z = self._point(z)
+        return self._checked(z, self._geometry.call("kaehler_defect", {"g_d": self._metric_d(z)}))
+
+    def _curved(self, z: Tensor, kernel: str, order: int, **more: Tensor) -> Tensor:
+        g = self._parts(z)[0]
+        factor, info = torch.linalg.cholesky_ex(g)
+        if self.validate_args:
+            self._require_positive(g, info, kernel)
+        tensors = {"g": g, "g_factor": factor, "g_d": self._metric_d(z), **more}
+        if order > 1:
+            tensors["g_db"] = self._metric_db(z)
+        return self._checked(z, self._geometry.call(kernel, tensors))
+
+    # ------------------------------------------------------------- checks
+    def _point(self, z: Tensor) -> Tensor:
+        if not isinstance(z, Tensor) or not z.is_complex():
+            what = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise InputError(f"z: expected a complex tensor [..., d], got {what}")
+        if z.ndim == 0 or z.shape[-1] == 0:
+            raise InputError(f"z: expected shape [..., d] with d ≥ 1, got {list(z.shape)}")
+        return z
+
+    def _checked(self, z: Tensor, out: Tensor, *, allow_infinite: bool = False) -> Tensor:
+        """One look at the result, which is not finite if anything before it was not."""
+        if self.validate_args and not _is_traced(out):
+            bad = out.isnan() if allow_infinite else ~torch.isfinite(out)
+            if bool(bad.any()):
+                culprit = "z" if not bool(torch.isfinite(z).all()) else "the metric at z"
+                raise InputError(f"z: expected finite values, but {culprit} has NaN or infinities")
+        return out
+
+    def _require_positive(self, g: Tensor, info: Tensor, quantity: str) -> None:
+        if _is_traced(g) or not bool((info > 0).any()):
+            return
+        if not bool(torch.isfinite(g).all()):
+            raise InputError(f"z: {quantity} needs finite values, but the metric has NaN or infinities")
+        smallest = torch.linalg.eigvalsh(g).min().item()
+        raise InputError(
+            f"z: {quantity} needs a positive definite metric, but its smallest eigenvalue is "
+            f"{smallest:.3g} (is a latent direction without effect, or d larger than the outputs?)"
+        )
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Inside vmap, grad or torch.compile values cannot be looked at."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)

@@ -1,0 +1,171 @@
+"""Checkpoints: what is written is read back, and nothing else is."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kahler_verify.decoders.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
+from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.errors import CheckpointError
+
+CONFIG = VAEConfig(data_dim=6, latent_dim=2, hidden=(5, 4), seed=3)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, ComplexVAE(CONFIG), report={"test_elbo": 1.5})
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"covariance": "constant"},
+        {"decoder": "modulus"},
+        {"decoder": "split", "likelihood": "real"},
+    ],
+)
+def test_round_trip(changes, dtype, tmp_path):
+    config = VAEConfig.from_dict({**CONFIG.to_dict(), "activation": "", **changes})
+    model = ComplexVAE(config).to(dtype)
+    save_checkpoint(tmp_path / "model", model, report={"seconds": 2})
+    loaded = load_checkpoint(tmp_path / "model")
+    assert loaded.config == config
+    assert loaded.report == {"seconds": 2}
+    assert not loaded.model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+    z = torch.zeros(1, 2, dtype=dtype.to_complex())
+    loaded.model.decoder(z).log_prob(model.decoder(z).mean).sum().backward()
+    assert loaded.model.decoder.mean_head.weight_pairs.requires_grad
+
+
+def test_nothing_else_stays_in_the_folder(path):
+    save_checkpoint(path, ComplexVAE(CONFIG))
+    assert os.listdir(path.parent) == [path.name]
+
+
+def _metadata(**changes):
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": json.dumps(CONFIG.to_dict()),
+        "report": "{}",
+        **changes,
+    }
+    return {key: value for key, value in metadata.items() if value is not None}
+
+
+def _config(**changes):
+    return {"config": json.dumps({**CONFIG.to_dict(), **changes})}
+
+
+class _Exploit:
+    def __reduce__(self):
+        return (os.mkdir, ("it-ran",))
+
+
+HEAD = "decoder.mean_head.weight_pairs"
+# Each breaks a good file: (change of the tensors, change of the metadata, what the error says).
+TENSOR_FAULTS = {
+    "missing": (lambda t: t.pop(HEAD), {}, "missing: 'decoder.mean_head.weight_pairs'"),
+    "extra": (lambda t: t.update(extra=torch.ones(1)), {}, "unknown: 'extra'"),
+    "shape": (lambda t: t.update({HEAD: torch.ones(6, 3, 2)}), {}, r"shape \(6, 4, 2\)"),
+    "nan": (lambda t: t[HEAD].view(-1)[:3].fill_(torch.nan), {}, "3 of 48 entries"),
+    "infinite": (lambda t: t[HEAD].view(-1)[:1].fill_(torch.inf), {}, "NaN or infinite"),
+    "integers": (lambda t: t.update({HEAD: t[HEAD].long()}), {}, "float32"),
+    "mixed": (lambda t: t.update({HEAD: t[HEAD].double()}), {}, "float32"),
+    "half": (lambda t: t.update({k: v.half() for k, v in t.items()}), {}, "float32"),
+    "scale": (lambda t: t["decoder.scale"].fill_(0.0), {}, "positive"),
+    "format": (None, {"format": "other"}, "expected the format 'kahler_verify.complex_vae'"),
+    "no format": (None, {"format": None}, "but got None"),
+    "version": (None, {"version": "2"}, "expected version 1"),
+    "no config": (None, {"config": None}, "'config' in its metadata"),
+    "not JSON": (None, {"config": "{"}, "to be JSON"),
+    "deep JSON": (None, {"config": "[" * 100_000}, "to be JSON"),
+    "not an object": (None, {"config": "[1]"}, "a JSON object"),
+    "no report": (None, {"report": None}, "'report' in its metadata"),
+    "field missing": (None, {"config": json.dumps({"seed": 0})}, "missing:"),
+    "field unknown": (None, _config(more=1), r"unknown: \['more'\]"),
+    "field type": (None, _config(latent_dim="2"), "latent_dim"),
+    "list for a string": (None, _config(decoder=["holomorphic"]), "decoder"),
+    "hidden not a list": (None, _config(hidden=5), "hidden"),
+    "activation": (None, _config(activation="sqrt"), "branch cuts"),
+    "other widths": (None, _config(hidden=[5, 3]), "to have shape"),
+    "huge": (None, _config(hidden=[1 << 20, 1 << 20]), "to have shape"),
+    "other decoder": (None, _config(covariance="constant"), "constant_log_variance"),
+}
+
+
+@pytest.mark.parametrize("case", TENSOR_FAULTS)
+def test_faulty_contents(case, path):
+    change, metadata, message = TENSOR_FAULTS[case]
+    tensors = load_file(path)
+    if change is not None:
+        change(tensors)
+    save_file(tensors, path, metadata=_metadata(**metadata))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def _torch_save(path: Path) -> None:
+    torch.save({"weights": torch.ones(3)}, path)
+
+
+FILE_FAULTS = {
+    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes"),
+    "text": (lambda path: path.write_text("a checkpoint, honestly"), "header is not one"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"),
+    "cut header": (lambda path: path.write_bytes(path.read_bytes()[:200]), "truncated to 200"),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), "damaged"),
+    "garbled header": (
+        lambda path: path.write_bytes(path.read_bytes()[:9] + b"\xff" + path.read_bytes()[10:]),
+        "damaged",
+    ),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(_Exploit())), "pickle"),
+    "torch.save": (_torch_save, "pickle"),
+    "huge header": (lambda path: path.write_bytes(b"\xff" * 7 + b"\x00{}"), "header is not one"),
+    "missing": (lambda path: path.unlink(), "is not there"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "is not a file"),
+}
+
+
+@pytest.mark.parametrize("case", FILE_FAULTS)
+def test_faulty_files(case, path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    change, message = FILE_FAULTS[case]
+    change(path)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+    assert not Path("it-ran").exists()
+
+
+def test_every_truncation_is_refused(path):
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path)
+
+
+def test_bad_weights_are_not_written(tmp_path):
+    model = ComplexVAE(CONFIG)
+    with torch.no_grad():
+        model.decoder.mean_head.weight_pairs[0, 0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match="1 of 48 entries"):
+        save_checkpoint(tmp_path / "model", model)
+    assert os.listdir(tmp_path) == []
+
+
+def test_unwritable_places(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        save_checkpoint(tmp_path / "file" / "model", ComplexVAE(CONFIG))
