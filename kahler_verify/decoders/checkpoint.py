@@ -143,7 +143,9 @@ def read_tensors(
         with safe_open(path, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
             _require_format(path, metadata, expected_format, expected_version)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # Copies: safetensors' own are views of the mapped file, aligned for real numbers only;
+            # read as complex128 they crash the process.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, UnicodeDecodeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: expected a whole safetensors file, but it is foreign, damaged or truncated "

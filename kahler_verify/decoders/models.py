@@ -31,8 +31,11 @@ DecoderFamily = Literal["holomorphic", "split", "modulus"]
 Covariance = Literal["constant", "scalar", "diagonal"]
 Likelihood = Literal["complex", "real"]
 
+# Entire, not meromorphic: near a pole |μ| grows like 1/r, so E|x-μ|² diverges under any posterior
+# with a density, and the evidence lower bound of a holomorphic tanh decoder is -∞ (seen as rare,
+# enormous held-out losses).
 _DEFAULT_ACTIVATION = {
-    "holomorphic": "tanh",
+    "holomorphic": "cubic",
     "split": "split_tanh",
     "modulus": "modulus_sigmoid",
 }
@@ -50,7 +53,9 @@ class VAEConfig:
         latent_dim: the dimension d of the latent space.
         hidden: widths of the decoder's hidden layers; the encoder has the same, reversed, doubled.
         decoder: the family of the decoder.
-        activation: a key of ``ACTIVATIONS``; "" takes the family's default.
+        activation: a key of ``ACTIVATIONS``; "" takes the family's default. Those with poles are
+            admitted for a holomorphic decoder, but its expected loss is infinite in theory and
+            erratic in practice.
         covariance: Σ is a constant diagonal matrix, a scalar function of z times I, or a diagonal
             function of z.
         likelihood: CN(μ, Σ) on C^D, or N(μ, Σ) on R^D (which a holomorphic mean cannot serve: a
@@ -198,7 +203,7 @@ class Decoder(nn.Module):
         widths = (config.latent_dim, *config.hidden)
         layers: list[nn.Module] = []
         for inner, outer in pairwise(widths):
-            # Half the usual gain keeps a holomorphic tanh clear of its poles at the start.
+            # Half the usual gain keeps clear of poles and of fast growth at the start.
             gain = 0.5 if config.decoder == "holomorphic" else 1.0
             layers += [
                 ComplexLinear(inner, outer, gain=gain),

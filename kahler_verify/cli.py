@@ -1,0 +1,209 @@
+"""The ``kahler-verify`` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kahler_verify.errors import KahlerVerifyError
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Derive, generate, prove and use kernels for the complex geometry of decoders.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+def app() -> None:
+    """Run the command; errors of this package are one line, not a traceback."""
+    try:
+        commands()
+    except KahlerVerifyError as error:
+        errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2)
+
+
+@commands.command()
+def derive(
+    name: Annotated[
+        str | None, typer.Argument(help="A shipped derivation or a file; without it, the list.")
+    ] = None,
+    latex: Annotated[bool, typer.Option(help="Print LaTeX.")] = False,
+) -> None:
+    """Show a definition and what the calculus derives from it."""
+    from kahler_verify.codegen.registry import load_file, shipped, shipped_folder
+
+    if name is None:
+        for path in sorted(shipped_folder().glob("[!_]*.py")):
+            console.print(f"[bold]{path.stem}[/bold]")
+            for derivation in load_file(path):
+                console.print(f"  {derivation.name}: {derivation.title}", highlight=False)
+        return
+    from kahler_verify.codegen.listing import describe
+
+    known = shipped()
+    chosen = load_file(name) if name not in known and Path(name).suffix == ".py" else []
+    if not chosen:
+        if name not in known:
+            raise typer.BadParameter(f"expected a file or one of {', '.join(known)}, got {name!r}")
+        chosen = [known[name]]
+    for derivation in chosen:
+        for line in describe(derivation, latex=latex):
+            print(line)
+
+
+@commands.command()
+def generate(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Derivation files; without them, the shipped ones.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the kernels.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail, with a diff, where files differ.")
+    ] = False,
+) -> None:
+    """Generate kernels: of the shipped derivations in place, of a user's file beside it.
+
+    A derivation file is Python code and is executed: name only files that you trust.
+    """
+    from kahler_verify.codegen.writing import generate_files
+
+    report = generate_files(paths or [], out, check=check)
+    for line in report.lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Where the checkpoint (.safetensors) goes.")],
+    data: Annotated[
+        str, typer.Option(help="digits, digits-images, or the path of a .npy or .npz file.")
+    ] = "digits",
+    decoder: Annotated[str, typer.Option(help="holomorphic, split or modulus.")] = "holomorphic",
+    latent_dim: Annotated[int, typer.Option(help="Complex dimension of the latent space.")] = 4,
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,64",
+    activation: Annotated[str, typer.Option(help="Activation; empty: the family's default.")] = "",
+    covariance: Annotated[str, typer.Option(help="constant, scalar or diagonal.")] = "diagonal",
+    beta: Annotated[float, typer.Option(help="Weight of the KL term.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of weights, split, batches and noise.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = False,
+) -> None:
+    """Train a complex VAE and write it as a checkpoint."""
+    from kahler_verify.decoders.data import load_data
+    from kahler_verify.decoders.models import VAEConfig
+    from kahler_verify.decoders.progress import training_bar
+    from kahler_verify.decoders.training import TrainingOptions
+    from kahler_verify.decoders.training import train as run
+    from kahler_verify.errors import InputError
+
+    dataset = load_data(data, seed)
+    try:
+        widths = tuple(int(width) for width in hidden.split(","))
+    except ValueError as error:
+        raise InputError(f"hidden: expected widths such as 64,64, got {hidden!r}") from error
+    config = VAEConfig(
+        data=dataset.source,
+        data_dim=dataset.dim,
+        latent_dim=latent_dim,
+        hidden=widths,
+        decoder=decoder,  # type: ignore[arg-type]  # VAEConfig checks the strings
+        activation=activation,
+        covariance=covariance,  # type: ignore[arg-type]
+        likelihood=dataset.kind,
+        beta=beta,
+        seed=seed,
+    )
+    with training_bar(console) as on_progress:
+        checkpoint = run(
+            config,
+            dataset,
+            out,
+            options=TrainingOptions(epochs=epochs),
+            resume=resume,
+            on_progress=on_progress,
+        )
+    report = checkpoint.report
+    console.print(
+        f"{out}: held-out ELBO {report['test_elbo']:.2f} nats per sample, "
+        f"{report['seconds']:.0f} s",
+        highlight=False,
+    )
+
+
+@commands.command()
+def verify(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A checkpoint; without it, kernels alone.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Show the silent faults of the installed torch.")
+    ] = False,
+) -> None:
+    """Cross-check every kernel by independent routes, and a trained decoder's geometry."""
+    from kahler_verify.evidence import report
+    from kahler_verify.evidence.crosscheck import crosscheck
+
+    if self_test:
+        from kahler_verify.evidence.autograd_faults import run_self_test
+
+        report.print_faults(console, run_self_test())
+        return
+    result = crosscheck(checkpoint, console=errors)
+    report.print_table(console, result)
+    if json is not None:
+        report.write_json(result, json)
+    if html is not None:
+        report.write_html(result, html)
+        console.print(f"report: {html}", highlight=False)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def prove(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="Claim ids or derivation files; without, all.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the ledger as JSON.")] = None,
+    profile: Annotated[str, typer.Option(help="default or thorough.")] = "default",
+    cache: Annotated[bool, typer.Option(help="Reuse verdicts whose inputs did not change.")] = True,
+) -> None:
+    """Judge claims: print the ledger of verdicts with their evidence."""
+    from kahler_verify.evidence.ledger import prove as judge
+    from kahler_verify.evidence.ledger import write_ledger
+    from kahler_verify.evidence.listing import print_ledger
+
+    ledger = judge(what or [], profile=profile, use_cache=cache, console=errors)
+    print_ledger(console, ledger)
+    if json is not None:
+        write_ledger(ledger, json)
+    if not ledger.passed:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def mutate(
+    json: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
+) -> None:
+    """Plant faults in derivations, generator and kernels; the evidence must kill them all."""
+    from kahler_verify.evidence.mutants import run_mutants, write_mutants
+    from kahler_verify.evidence.listing import print_mutants
+
+    result = run_mutants(console=errors)
+    print_mutants(console, result)
+    if json is not None:
+        write_mutants(result, json)
+    if not result.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,75 @@
+"""Writing generated modules to disk, and checking that what is there is what derives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.codegen.module import difference, generate_module, write_atomically
+from kahler_verify.codegen.registry import KERNELS, load_file, shipped
+from kahler_verify.errors import GenerationError
+
+
+@dataclass
+class GenerationReport:
+    """Lines to print, and whether a check failed."""
+
+    lines: list[str] = field(default_factory=list)
+    failed: bool = False
+
+
+def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation, Path]]:
+    """Every derivation with the file its kernels belong in.
+
+    Shipped kernels live in the package; a user's go beside the user's file as ``NAME_kernels.py``.
+    """
+    if not paths:
+        return [(d, (out or KERNELS) / f"{d.name}.py") for d in shipped().values()]
+    found: dict[Path, Derivation] = {}
+    for path in paths:
+        for derivation in load_file(path):
+            target = (out or path.parent) / f"{derivation.name}_kernels.py"
+            if target in found:
+                raise GenerationError(f"two derivations would be written to {target}")
+            found[target] = derivation
+    return [(d, target) for target, d in found.items()]
+
+
+def generate_files(
+    paths: Sequence[Path], out: Path | None = None, *, check: bool = False
+) -> GenerationReport:
+    """Generate kernels and write them, or with ``check`` compare them with what is on disk.
+
+    All derivations are generated before the first file is written.
+    """
+    report = GenerationReport()
+    wanted = targets(paths, out)
+    modules = [(generate_module(d), path) for d, path in wanted]
+    for module, path in modules:
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if not check:
+            if old == module.text:
+                report.lines.append(f"{path.name}: unchanged")
+            else:
+                write_atomically(path, module.text)
+                report.lines.append(f"{path.name}: written")
+            continue
+        diff = difference(old, module.text, path.name) if old else "the file is missing"
+        if diff:
+            report.failed = True
+            report.lines += [f"{module.name}: kernels differ from their derivation", diff]
+        elif old != module.text:
+            report.lines.append(
+                f"{module.name}: the same kernels, but another header (another SymPy?)"
+            )
+    if not paths:
+        expected = {path.name for _, path in modules} | {"__init__.py"}
+        for stray in sorted((out or KERNELS).glob("*.py")):
+            if stray.name not in expected:
+                report.lines.append(f"{stray.name}: no derivation generates this file")
+                report.failed = report.failed or check
+    if check and not report.failed:
+        report.lines.append(f"{len(modules)} modules agree with their derivations")
+    return report

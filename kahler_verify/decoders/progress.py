@@ -1,0 +1,33 @@
+"""A progress bar for training, with the live terms of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kahler_verify.decoders.training import Progress as Epoch
+
+
+@contextmanager
+def training_bar(console: Console) -> Iterator[Callable[[Epoch], None]]:
+    """A bar that the returned callback moves, once for each epoch."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("epoch {task.completed}/{task.total}  {task.fields[terms]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=None, terms="")
+
+        def move(epoch: Epoch) -> None:
+            terms = (
+                f"loss {epoch.loss:.2f}  log p(x|z) {epoch.log_likelihood:.2f}  "
+                f"KL {epoch.divergence:.2f}"
+            )
+            bar.update(task, completed=epoch.epoch, total=epoch.epochs, terms=terms)
+
+        yield move
