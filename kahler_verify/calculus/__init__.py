@@ -1,8 +1,16 @@
 """The language that derivations are written in (SymPy expressions over letters with Wirtinger jets)."""
 
+from kahler_verify.calculus.claims import (
+    Case,
+    Claim,
+    Derived,
+    Formula,
+    Region,
+    Vanishing,
+    Witness,
+)
 from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial, assume, derive
 from kahler_verify.calculus.derivation import (
-    Claim,
     Derivation,
     Kernel,
     Output,
@@ -25,11 +33,14 @@ from kahler_verify.calculus.words import LogDet, Tr, adjoint, scalars
 
 __all__ = [
     "Bar",
+    "Case",
     "Centred",
     "Claim",
     "Contract",
     "Derivation",
+    "Derived",
     "Entry",
+    "Formula",
     "Jet",
     "Kernel",
     "LogDet",
@@ -39,7 +50,10 @@ __all__ = [
     "OnDiagonal",
     "Output",
     "Partial",
+    "Region",
     "Tr",
+    "Vanishing",
+    "Witness",
     "adjoint",
     "assume",
     "coordinates",

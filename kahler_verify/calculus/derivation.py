@@ -8,13 +8,11 @@ from typing import Any
 
 from sympy import Expr, Symbol
 
+from kahler_verify.calculus.claims import Claim
 from kahler_verify.calculus.definition import Partial, assume, derive
 from kahler_verify.calculus.letters import Bar, Jet, dimension, index
 from kahler_verify.calculus.words import scalars
 from kahler_verify.errors import DerivationError
-
-VERDICTS = ("holds", "holds under A", "refuted", "measured", "open")
-
 
 @dataclass(frozen=True)
 class Output:
@@ -44,23 +42,6 @@ class Kernel:
     def derived(self) -> dict[str, Expr]:
         """Every output evaluated by the calculus."""
         return {name: out.derived(*self.assumptions) for name, out in self.outputs.items()}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement that evidence judges; ``check`` names what evidence has to do.
-
-    ``check`` is one of the kinds that ``kahler_verify.evidence.ledger`` interprets, with ``data`` its
-    arguments: expressions that must vanish, witnesses, kernels that must agree with their definition.
-    """
-
-    id: str
-    statement: str
-    source: str
-    check: str = "open"
-    assumptions: str = ""
-    expected: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

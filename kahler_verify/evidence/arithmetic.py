@@ -164,6 +164,8 @@ class Arithmetic:
     draw: Callable[[random.Random], Any]
     draw_positive: Callable[[random.Random], Any]
     function: Callable[[str, Any], Any] | None = None  # None: heads are drawn
+    inverse: Callable[[Array], Array] | None = None  # None: Gauss-Jordan elimination
+    matmul: Callable[[Array, Array], Array] | None = None  # None: numpy over objects
 
     def zeros(self, *shape: int) -> Array:
         """An array of zeros."""
@@ -245,6 +247,23 @@ def run_text(text: str, arithmetic: Arithmetic) -> Mapping[str, Any]:
     return scope
 
 
+def flint_matmul(lift: Callable[[list[list[Any]]], Any]) -> Callable[[Array, Array], Array]:
+    """Products of matrices of :class:`Gaussian` by four real products of FLINT matrices."""
+
+    def parts(x: Array) -> tuple[Any, Any]:
+        rows = np.asarray(x).tolist()
+        return lift([[v.x for v in r] for r in rows]), lift([[v.y for v in r] for r in rows])
+
+    def matmul(x: Array, y: Array) -> Array:
+        (a, b), (c, d) = parts(x), parts(y)
+        real, imaginary = a * c - b * d, a * d + b * c
+        shape = (x.shape[0], y.shape[1])
+        flat = zip(real.entries(), imaginary.entries(), strict=True)
+        return array([Gaussian(u, v) for u, v in flat], shape)
+
+    return matmul
+
+
 def _rational(value: Any) -> Gaussian:
     if isinstance(value, complex):
         return Gaussian(flint.fmpq(int(value.real)), flint.fmpq(int(value.imag)))
@@ -261,6 +280,7 @@ rational = Arithmetic(
     _rational,
     _draw_rational,
     lambda rng: Gaussian(flint.fmpq(rng.randint(1, 9), rng.randint(1, 5)), flint.fmpq(0)),
+    matmul=flint_matmul(flint.fmpq_mat),
 )
 
 
@@ -277,6 +297,9 @@ prime_field = Arithmetic(
         flint.nmod(rng.randrange(PRIME), PRIME), flint.nmod(rng.randrange(PRIME), PRIME)
     ),
     lambda rng: Gaussian(flint.nmod(rng.randrange(1, PRIME), PRIME), flint.nmod(0, PRIME)),
+    matmul=flint_matmul(
+        lambda rows: flint.nmod_mat(len(rows), len(rows[0]), [int(v) for r in rows for v in r], PRIME)
+    ),
 )
 
 DIGITS = 50

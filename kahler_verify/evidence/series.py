@@ -48,9 +48,14 @@ class Series:
                 if m & k:
                     continue
                 number = x.shape == (1, 1) or y.shape == (1, 1)
-                value = x * y if number else array(np.matmul(np.asarray(x), np.asarray(y)))
+                value = x * y if number else self._product(x, y)
                 parts[m | k] = parts[m | k] + value if m | k in parts else value
         return Series(parts, self.ring)
+
+    def _product(self, x: Array, y: Array) -> Array:
+        if self.ring.matmul is not None and x.size + y.size > 32:
+            return self.ring.matmul(x, y)
+        return array(np.matmul(np.asarray(x), np.asarray(y)))
 
     def scaled(self, numerator: int, denominator: int = 1) -> Series:
         """A rational multiple."""
@@ -126,6 +131,8 @@ def constant(value: Array, ring: Arithmetic) -> Series:
 
 def inverse(matrix: Array, ring: Arithmetic) -> Array:
     """Gauss-Jordan elimination over any field, without pivot search beyond non-zero."""
+    if ring.inverse is not None:
+        return ring.inverse(matrix)
     n = len(matrix)
     rows = np.concatenate([np.asarray(matrix), np.asarray(ring.eye(n))], axis=1)
     for i in range(n):

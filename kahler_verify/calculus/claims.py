@@ -1,0 +1,112 @@
+"""Claims as data: what a paper says, and what evidence has to find out.
+
+A claim's verdict is never written here.  It is computed: a statement whose expressions vanish
+identically *holds*; one that fails, with an exact witness, is *refuted*; one that fails in general and
+vanishes under a listed assumption *holds under* it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sympy import Expr, Matrix, Symbol
+
+from kahler_verify.calculus.letters import Jet
+
+VERDICTS = ("holds", "holds under A", "refuted", "measured", "open")
+
+
+@dataclass(frozen=True)
+class Vanishing:
+    """An expression of letters that is claimed to vanish for all values of its free indices.
+
+    It is put into normal form by the calculus, and tested over F_p[i] without the calculus.
+    ``normal_form=False`` leaves the first out, for what the calculus cannot simplify.
+    """
+
+    expr: Expr
+    indices: tuple[Symbol, ...] = ()
+    what: str = ""
+    normal_form: bool = True
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A plain SymPy expression (real symbols, no letters) that is claimed to be identically zero."""
+
+    expr: Expr
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Two derivations whose results, both already derived, are claimed to be one normal form."""
+
+    left: Expr
+    right: Expr
+    what: str = ""
+
+
+Part = Vanishing | Formula | Derived
+
+
+@dataclass(frozen=True)
+class Case:
+    """An assumption under which the statement is claimed: traits of fields, sizes, or other parts."""
+
+    what: str
+    traits: tuple[tuple[Jet, str], ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()  # instead of the statement's own
+
+
+@dataclass(frozen=True)
+class Witness:
+    """An exact point at which the statement's expression is not zero.
+
+    ``fields`` are given as SymPy matrices in ``coordinates`` (with ``conjugate``), evaluated with all
+    their derivatives at ``at``; ``indices`` choose the entry.  For a :class:`Formula`, ``at`` alone
+    gives the values of its symbols.
+    """
+
+    what: str
+    part: int = 0  # which of the statement's parts
+    coordinates: tuple[Symbol, ...] = ()
+    fields: Mapping[Jet, Matrix] = field(default_factory=dict)
+    at: Mapping[Symbol, Expr] = field(default_factory=dict)
+    indices: Mapping[Symbol, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region claim about minus a mixture's log density: where it is plurisubharmonic.
+
+    Two components of equal precision one in C^d at squared distance ``distance``; ``expected`` is not
+    given: :mod:`kahler_verify.evidence.regions` decides on the box |Re z|, |Im z| ≤ ``box``.
+    """
+
+    distance: str
+    weights: tuple[str, ...] = ("1/2", "1/2")
+    dimension: int = 1
+    box: str = "2"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement to judge, with its source and what would decide it.
+
+    Without ``parts`` and without ``waits_for`` a claim is malformed; with ``waits_for`` it is open.
+    """
+
+    id: str
+    statement: str
+    source: str
+    parts: tuple[Part, ...] = ()
+    cases: tuple[Case, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
+    regions: tuple[Region, ...] = ()
+    kernels: tuple[str, ...] = ()  # kernels of the same derivation that must equal their definition
+    assumptions: str = ""
+    expected: str = ""
+    waits_for: str = ""

@@ -1,0 +1,311 @@
+"""The definition in torch float64, differentiated by autograd in real coordinates.
+
+Independent of the calculus and of the generator: the nodes ``Partial`` and ``OnDiagonal`` of a
+definition become nested ``jacrev`` over (x, y), combined into ∂_a = ½(∂_x - i∂_y).  Autograd has silent
+faults (see ``autograd_faults``), so that inverses and determinants go through ``cholesky`` and
+``solve_triangular`` alone, squares are products, and a second mode (forward over reverse) confirms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import factorial
+from typing import Literal
+
+import torch
+from sympy import Expr, Function, I, Symbol
+from torch import Tensor
+from torch.func import jacfwd, jacrev
+
+from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
+from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.words import LogDet, Tr
+from kahler_verify.errors import EvidenceError
+
+Mode = Literal["reverse", "forward"]
+COMPONENT = Symbol("component")  # the axis over the components of a mixture
+FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    name: getattr(torch, name)
+    for name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields at one point as Taylor polynomials: ``jets[field][h, a]`` [(K,) d × h, d × a, rows, cols].
+
+    Complex128; ``weights`` [K] of a mixture are those at the point itself.
+    """
+
+    d: int
+    sizes: Mapping[Symbol, int]
+    jets: Mapping[Field, Mapping[tuple[int, int], Tensor]]
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """Matrices [*axes, rows, cols] over named latent indices."""
+
+    axes: tuple[Symbol, ...]
+    value: Tensor
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the matrices are 1 × 1."""
+        return self.value.shape[-2:] == (1, 1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to evaluate: z and z₀ displaced by u and u₀ (real [2d]); u₀ is None off the diagonal."""
+
+    fields: Fields
+    u: Tensor
+    u0: Tensor | None = None
+    mode: Mode = "reverse"
+
+
+def differentiate(
+    definition: Expr, indices: tuple[Symbol, ...], fields: Fields, mode: Mode = "reverse"
+) -> Tensor:
+    """All entries of an output at u = 0, complex128 [d × len(indices)].
+
+    ``mode`` "reverse" nests ``jacrev``; "forward" takes the outermost derivative by ``jacfwd``.
+
+    Raises:
+        EvidenceError: the definition holds something without a rule.
+    """
+    start = Place(fields, torch.zeros(2 * fields.d, dtype=torch.float64), mode=mode)
+    term = evaluate(definition, start)
+    if not term.is_number or set(term.axes) - set(indices):
+        raise EvidenceError(f"expected a number over the indices {indices}, got {term.axes}")
+    return _aligned(term, indices)[..., 0, 0].expand([fields.d] * len(indices)).clone()
+
+
+def evaluate(expr: Expr, place: Place) -> Term:
+    """The value of an expression at a place."""
+    if isinstance(expr, Partial):
+        return _partial(expr, place)
+    if isinstance(expr, OnDiagonal):
+        return evaluate(expr.args[0], replace(place, u0=place.u))
+    if isinstance(expr, Jet):
+        return _letter(expr, place)
+    if isinstance(expr, Symbol):
+        if expr not in place.fields.sizes:
+            raise EvidenceError(f"the symbol {expr} has no value at this point")
+        return _number(place.fields.sizes[expr])
+    if expr.is_Rational or expr is I:
+        return _number(complex(expr))
+    if expr.is_Add:
+        return reduce(_plus, [evaluate(t, place) for t in expr.args])
+    if expr.is_Mul:
+        return reduce(_times, [evaluate(f, place) for f in expr.args])
+    if isinstance(expr, Tr):
+        return _trace(evaluate(expr.args[0], place))
+    if isinstance(expr, Entry):
+        return _entry(expr, evaluate(expr.word, place))
+    if isinstance(expr, Contract):
+        return _contract(expr, place)
+    if isinstance(expr, LogDet):
+        return _log_det(evaluate(expr.args[0], place), _is_positive(expr.args[0]))
+    if isinstance(expr, LogSumExp | Mean | Moment | Centred):
+        return _mixture(expr, place)
+    if expr.is_Pow and expr.exp.is_Integer:
+        return _integer_power(evaluate(expr.base, place), int(expr.exp), _is_positive(expr.base))
+    if expr.is_Pow and expr.exp.is_Rational:
+        base = evaluate(expr.base, place)
+        return Term(base.axes, torch.exp(complex(expr.exp) * torch.log(base.value)))
+    if isinstance(expr, Function) and type(expr).__name__ in FUNCTIONS:
+        inner = evaluate(expr.args[0], place)
+        return Term(inner.axes, FUNCTIONS[type(expr).__name__](inner.value))
+    raise EvidenceError(f"autograd evidence has no rule for {type(expr).__name__}: {expr}")
+
+
+# ------------------------------------------------------------------------------- derivatives
+
+
+def _partial(expr: Partial, place: Place) -> Term:
+    axes: list[tuple[Symbol, ...]] = []
+    inner_place = replace(place, mode="reverse")
+
+    def real(u: Tensor) -> Tensor:
+        term = evaluate(expr.args[0], replace(inner_place, u=u))
+        axes[:] = [term.axes]
+        return torch.stack([term.value.real, term.value.imag], -1)
+
+    order = len(expr.hol) + len(expr.anti)
+    derivative: Callable[[Tensor], Tensor] = real
+    for step in range(order):
+        forward = place.mode == "forward" and step == order - 1
+        derivative = (jacfwd if forward else jacrev)(derivative)
+    value = _wirtinger(derivative(place.u), len(expr.hol), len(expr.anti))
+    return _without_repeats(Term((*expr.hol, *expr.anti, *axes[0]), value))
+
+
+def _wirtinger(derivative: Tensor, hol: int, anti: int) -> Tensor:
+    """Real derivatives [*inner, 2, 2d, …, 2d] to ∂^hol ∂̄^anti, [d, …, d, *inner]."""
+    order = hol + anti
+    pair = derivative.ndim - order - 1
+    value = torch.complex(derivative.select(pair, 0), derivative.select(pair, 1))
+    for n in range(order):
+        x, y = value.movedim(pair + n, 0).chunk(2)
+        value = ((x - 1j * y) / 2 if n < hol else (x + 1j * y) / 2).movedim(0, pair + n)
+    return value.movedim(list(range(pair, pair + order)), list(range(order)))
+
+
+def _letter(jet: Jet, place: Place) -> Term:
+    """The Taylor polynomial of a field, or of its adjoint, at the displaced point."""
+    own, u = jet.field, place.u
+    if "frozen" in own.traits:  # on the diagonal z₀ is z
+        if place.u0 is None:
+            u = torch.zeros_like(place.u)
+        else:
+            own, u = own.without_traits("frozen"), place.u0
+    hol, anti = len(jet.hol), len(jet.anti)
+    x, y = u.chunk(2)
+    step = torch.complex(x, y)
+    lead = int("component" in own.traits)
+    total = None
+    for (h, a), table in place.fields.jets[own].items():
+        if h < hol or a < anti:
+            continue
+        value = table
+        for _ in range(h - hol):  # jets are symmetric in their indices of one kind
+            value = torch.tensordot(step, value, dims=([0], [lead]))
+        for _ in range(a - anti):
+            value = torch.tensordot(step.conj(), value, dims=([0], [lead + hol]))
+        value = value / (factorial(h - hol) * factorial(a - anti))
+        total = value if total is None else total + value
+    if total is None:
+        raise EvidenceError(f"no derivatives of {own.name} are known at this point")
+    axes = (*(COMPONENT,) * lead, *jet.hol, *jet.anti)
+    return _without_repeats(Term(axes, total.mH if jet.dagger else total))
+
+
+# ------------------------------------------------------------------------------- algebra
+
+
+def _number(value: complex) -> Term:
+    return Term((), torch.tensor([[value]], dtype=torch.complex128))
+
+
+def _aligned(term: Term, axes: tuple[Symbol, ...]) -> Tensor:
+    """The value with an axis, of length one where the term has none, for each of ``axes``."""
+    order = [term.axes.index(a) for a in axes if a in term.axes]
+    value = term.value.permute(*order, -2, -1)
+    for n, a in enumerate(axes):
+        if a not in term.axes:
+            value = value.unsqueeze(n)
+    return value
+
+
+def _together(x: Term, y: Term) -> tuple[tuple[Symbol, ...], Tensor, Tensor]:
+    axes = (*x.axes, *[a for a in y.axes if a not in x.axes])
+    return axes, _aligned(x, axes), _aligned(y, axes)
+
+
+def _plus(x: Term, y: Term) -> Term:
+    axes, left, right = _together(x, y)
+    return Term(axes, left + right)
+
+
+def _times(x: Term, y: Term) -> Term:
+    axes, left, right = _together(x, y)
+    return Term(axes, left * right if x.is_number or y.is_number else left @ right)
+
+
+def _trace(term: Term) -> Term:
+    return Term(term.axes, term.value.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
+
+
+def _without_repeats(term: Term) -> Term:
+    """The diagonal over an index that occurs twice."""
+    for n, axis in enumerate(term.axes):
+        if axis in term.axes[:n]:
+            first = term.axes.index(axis)
+            value = term.value.diagonal(dim1=first, dim2=n).movedim(-1, first)
+            return _without_repeats(Term((*term.axes[:n], *term.axes[n + 1 :]), value))
+    return term
+
+
+def _entry(expr: Entry, matrix: Term) -> Term:
+    value = matrix.value
+    if len(expr.indices) == 1:  # a column or a row
+        value = value.squeeze(-1) if value.shape[-1] == 1 else value.squeeze(-2)
+    return _without_repeats(Term((*matrix.axes, *expr.indices), value[..., None, None]))
+
+
+def _contract(expr: Contract, place: Place) -> Term:
+    term = evaluate(expr.args[0], place)
+    missing = [i for i in expr.indices if i not in term.axes]
+    summed = [term.axes.index(i) for i in expr.indices if i in term.axes]
+    value = term.value.sum(summed) if summed else term.value
+    rest = tuple(a for a in term.axes if a not in expr.indices)
+    return Term(rest, value * place.fields.d ** len(missing))
+
+
+def _is_positive(expr: Expr) -> bool:
+    return isinstance(expr, Jet) and "positive" in expr.field.traits
+
+
+def _factor(matrix: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
+    """L and R with X⁻¹ = L⁻ᴴL⁻¹R: X = L Lᴴ and R = 1, or XᴴX = L Lᴴ and R = Xᴴ."""
+    if positive:
+        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+        return torch.linalg.cholesky((matrix + matrix.mH) / 2), eye
+    return torch.linalg.cholesky(matrix.mH @ matrix), matrix.mH
+
+
+def _inverse(matrix: Tensor, positive: bool) -> Tensor:
+    if matrix.shape[-1] == 1:
+        return matrix.reciprocal()
+    factor, right = _factor(matrix, positive)
+    half = torch.linalg.solve_triangular(factor, right.expand_as(factor), upper=False)
+    return torch.linalg.solve_triangular(factor.mH, half, upper=True)
+
+
+def _log_det(term: Term, positive: bool) -> Term:
+    factor, _ = _factor(term.value, positive)
+    value = factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1) * (2 if positive else 1)
+    return Term(term.axes, value[..., None, None].to(torch.complex128))
+
+
+def _integer_power(base: Term, power: int, positive: bool) -> Term:
+    if power < 0:
+        base = Term(base.axes, _inverse(base.value, positive))
+    return reduce(_times, [base] * abs(power))
+
+
+# ------------------------------------------------------------------------------- mixtures
+
+
+def _mixture(expr: Expr, place: Place) -> Term:
+    """log Σ_k w_k e^{q_k - q_k(z)}, and means under the weights it moves to."""
+    weights = place.fields.weights
+    if weights is None:
+        raise EvidenceError("a mixture needs weights")
+    q = evaluate(expr.args[0], place)
+    q_here = evaluate(expr.args[0], replace(place, u=torch.zeros_like(place.u)))
+    moved = _times(
+        Term((COMPONENT,), weights[:, None, None]),
+        Term(q.axes, torch.exp(q.value - _aligned(q_here, q.axes))),
+    )
+    total = _over_components(moved)
+    if isinstance(expr, LogSumExp):
+        return Term(total.axes, torch.log(total.value))
+    under = _times(moved, Term(total.axes, total.value.reciprocal()))
+    x = evaluate(expr.args[1], place)
+    mean = x if not is_component(expr.args[1]) else _over_components(_times(under, x))
+    if isinstance(expr, Centred):
+        return _plus(x, Term(mean.axes, -mean.value))
+    return mean
+
+
+def _over_components(term: Term) -> Term:
+    axis = term.axes.index(COMPONENT)
+    return Term(tuple(a for a in term.axes if a != COMPONENT), term.value.sum(axis))
+
