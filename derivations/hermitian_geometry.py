@@ -6,6 +6,7 @@ Ric_{cē} = -∂_c∂_ē log det G.  For a Kähler metric these are the Levi-Civ
 
 from kahler_verify.calculus import (
     Bar,
+    Claim,
     Contract,
     Derivation,
     Entry,
@@ -13,6 +14,8 @@ from kahler_verify.calculus import (
     LogDet,
     Output,
     Partial,
+    Tr,
+    Vanishing,
     dimension,
     field,
     index,
@@ -23,6 +26,7 @@ a, b, c, e = index("a b c e")
 
 G = field("g", d, d, hermitian=True, positive=True)
 v = field("v", d, constant=True)
+J = field("J", d, d, holomorphic=True)
 
 Gamma = Partial(G, c) * G**-1
 R = -Partial(Gamma, Bar(e)) * G
@@ -50,5 +54,24 @@ hermitian_geometry = Derivation(
         Kernel("chern_scalar", {"scalar": Output(scalar)}),
         Kernel("holomorphic_sectional", {"curvature": Output(along_v / length**2)}),
         Kernel("kaehler_defect", {"defect": Output(defect, (c, a, b))}),
+    ),
+    claims=(
+        Claim(
+            "G6",
+            "the Chern-Ricci form tr(G⁻¹R_{cē}) is -∂_c∂_ē log det g, and a holomorphic change of chart, "
+            "G ↦ J G Jᴴ, does not change it",
+            "KVAE",
+            parts=(
+                Vanishing(Tr(G**-1 * R) - ricci, (c, e), "trace of the curvature = -∂∂̄ log det"),
+                Vanishing(
+                    Partial(LogDet(J * G * J.H), c, Bar(e)) - Partial(LogDet(G), c, Bar(e)),
+                    (c, e),
+                    "∂∂̄ log det is the same in every chart",
+                    normal_form=False,
+                ),
+            ),
+            kernels=("chern_ricci", "chern_scalar", "chern_curvature"),
+            expected="holds",
+        ),
     ),
 )

@@ -6,11 +6,16 @@ and the covariance term is subtracted, so that Ψ need not be plurisubharmonic.
 
 from kahler_verify.calculus import (
     Bar,
+    Case,
+    Claim,
     Derivation,
     Kernel,
     LogSumExp,
+    Mean,
     Output,
     Partial,
+    Region,
+    Vanishing,
     dimension,
     field,
     index,
@@ -36,5 +41,27 @@ mixture_density = Derivation(
         Kernel("metric", {"g": Output(g, (a, b))}, {}, quadratic),
         Kernel("metric_d", {"g_d": Output(Partial(g, c), (c, a, b))}, {}, quadratic),
         Kernel("metric_db", {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))}, {}, quadratic),
+    ),
+    claims=(
+        Claim(
+            "G5",
+            "minus the log density of a complex Gaussian mixture is plurisubharmonic",
+            "KVAE",
+            cases=(
+                Case(
+                    "K = 1",
+                    sizes={"K": 1},
+                    parts=(Vanishing(g - Mean(-q, Partial(q, a, Bar(b))), (a, b), "g = P"),),
+                ),
+            ),
+            regions=(
+                Region("4.1"),
+                Region("3.9"),
+                Region("3.5", dimension=2),
+                Region("3.9", weights=("1/3", "2/3")),
+                Region("4.1", weights=("1/3", "2/3")),
+            ),
+            expected="refuted; holds for K = 1, and for two equal components iff δᴴPδ ≤ 4",
+        ),
     ),
 )

@@ -6,12 +6,15 @@ squared distances.  Derivatives come out in centred moments under w; uncentred o
 
 from kahler_verify.calculus import (
     Bar,
+    Claim,
     Derivation,
+    Gram,
     Kernel,
     LogSumExp,
     Mean,
     Output,
     Partial,
+    Vanishing,
     adjoint,
     coordinates,
     covariance,
@@ -43,7 +46,12 @@ for name, assumptions in (("", quadratic), ("_general", ())):
     kernels += [
         Kernel(f"metric{name}", {"g": Output(g, (a, b))}, {}, assumptions),
         Kernel(f"metric_d{name}", {"g_d": Output(Partial(g, c), (c, a, b))}, {}, assumptions),
-        Kernel(f"metric_db{name}", {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))}, {}, assumptions),
+        Kernel(
+            f"metric_db{name}",
+            {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))},
+            {},
+            assumptions,
+        ),
     ]
 kernels = [k for k in kernels if k.name != "metric_general"]  # the same formula as metric
 
@@ -57,7 +65,23 @@ mixture_potential = Derivation(
     ),
     latent=d,
     definition=Phi,
+    positive=True,  # for positive definite P_k
     kernels=tuple(kernels),
+    claims=(
+        Claim(
+            "G4",
+            "∂∂̄ log Σ_k π_k e^{q_k} = E_w[∂∂̄q] + Cov_w(∂q, ∂̄q), the law of total covariance; the "
+            "covariance is positive semidefinite, so that λ_min(g) ≥ min_k λ_min(∂∂̄q_k), "
+            "for every K and d",
+            "KVAE",
+            parts=(
+                Vanishing(g - within - between, (a, b), "law of total covariance"),
+                Gram(between, (a, b), "Cov_w(∂q, ∂̄q) ⪰ 0"),
+            ),
+            kernels=("metric", "metric_within", "metric_between"),
+            expected="holds; note that the weights favour far centres",
+        ),
+    ),
 )
 
 # One component, from which the mixture's inputs q_d and q_db are computed.

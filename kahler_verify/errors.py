@@ -8,6 +8,7 @@ __all__ = [
     "GenerationError",
     "InputError",
     "KahlerVerifyError",
+    "PropertyViolation",
 ]
 
 
@@ -37,3 +38,7 @@ class CheckpointError(KahlerVerifyError):
 
 class EvidenceError(KahlerVerifyError):
     """A check could not be carried out, or a claim exercised no sample."""
+
+
+class PropertyViolation(EvidenceError, AssertionError):
+    """A property that was checked does not hold; the message carries the numbers."""

@@ -5,11 +5,21 @@ from kahler_verify.calculus.claims import (
     Claim,
     Derived,
     Formula,
+    Gram,
     Region,
     Vanishing,
     Witness,
 )
-from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial, assume, derive
+from kahler_verify.calculus.definition import (
+    Contract,
+    Entry,
+    OnDiagonal,
+    Partial,
+    assume,
+    at_base,
+    derive,
+    map_letters,
+)
 from kahler_verify.calculus.derivation import (
     Derivation,
     Kernel,
@@ -41,6 +51,7 @@ __all__ = [
     "Derived",
     "Entry",
     "Formula",
+    "Gram",
     "Jet",
     "Kernel",
     "LogDet",
@@ -56,6 +67,7 @@ __all__ = [
     "Witness",
     "adjoint",
     "assume",
+    "at_base",
     "coordinates",
     "covariance",
     "derive",
@@ -64,6 +76,7 @@ __all__ = [
     "field",
     "gaussian_mean",
     "index",
+    "map_letters",
     "parameter",
     "potential",
     "scalars",

@@ -48,6 +48,14 @@ class Derived:
     what: str = ""
 
 
+@dataclass(frozen=True)
+class Gram(Vanishing):
+    """A matrix [a, b] of letters claimed to be positive semidefinite by its form Σ X_a X̄_b.
+
+    The calculus' result must be a sum of such terms with positive coefficients and weights.
+    """
+
+
 Part = Vanishing | Formula | Derived
 
 
@@ -66,7 +74,8 @@ class Witness:
     """An exact point at which the statement's expression is not zero.
 
     ``fields`` are given as SymPy matrices in ``coordinates`` (with ``conjugate``), evaluated with all
-    their derivatives at ``at``; ``indices`` choose the entry.  For a :class:`Formula`, ``at`` alone
+    their derivatives at ``at``; ``indices`` choose the entry
+    (by default the first that is not zero).  For a :class:`Formula`, ``at`` alone
     gives the values of its symbols.
     """
 
@@ -75,6 +84,7 @@ class Witness:
     coordinates: tuple[Symbol, ...] = ()
     fields: Mapping[Jet, Matrix] = field(default_factory=dict)
     at: Mapping[Symbol, Expr] = field(default_factory=dict)
+    base: Mapping[Symbol, Expr] = field(default_factory=dict)  # z₀, where the part has frozen fields
     indices: Mapping[Symbol, int] = field(default_factory=dict)
 
 

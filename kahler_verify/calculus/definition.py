@@ -12,7 +12,7 @@ from collections.abc import Callable
 from sympy import Add, Expr, Mul, S, Symbol, sympify
 
 from kahler_verify.calculus.letters import Bar, Field, Jet
-from kahler_verify.calculus.words import Tr, distribute, scalars, shape_of
+from kahler_verify.calculus.words import Tr, adjoint, distribute, scalars, shape_of
 from kahler_verify.calculus.wirtinger import wirtinger
 from kahler_verify.errors import DerivationError
 
@@ -48,6 +48,12 @@ class Partial(Definition):
     def anti(self) -> tuple[Symbol, ...]:
         return tuple(i.index for i in self.args[1:] if isinstance(i, Bar))
 
+    @property
+    def H(self) -> Expr:
+        """The adjoint: (∂_a X)ᴴ = ∂_ā Xᴴ."""
+        flipped = [i.index if isinstance(i, Bar) else Bar(i) for i in self.args[1:]]
+        return Partial(adjoint(self.args[0]), *flipped)
+
     def _latex(self, printer) -> str:
         marks = [str(i) for i in self.hol] + [rf"\bar{{{i}}}" for i in self.anti]
         body = printer._print(self.args[0])
@@ -59,6 +65,11 @@ class OnDiagonal(Definition):
 
     def __new__(cls, expr: Expr) -> Expr:
         return Expr.__new__(cls, scalars(expr))
+
+    @property
+    def H(self) -> Expr:
+        """The adjoint."""
+        return OnDiagonal(adjoint(self.args[0]))
 
     def _latex(self, printer) -> str:
         return rf"\left.{printer._print(self.args[0])}\right|_{{z_0=z}}"
@@ -128,21 +139,24 @@ class Contract(Expr):
 
 def derive(definition: Expr) -> Expr:
     """Evaluate every ``Partial`` and ``OnDiagonal`` of a definition by the calculus."""
-    expr = scalars(definition)
+    return _derive(scalars(definition))
+
+
+def _derive(expr: Expr) -> Expr:
     if isinstance(expr, Partial):
-        out = derive(expr.args[0])
+        out = _derive(expr.args[0])
         for i in expr.hol:
             out = wirtinger(out, i)
         for i in expr.anti:
             out = wirtinger(out, i, True)
         return out
     if isinstance(expr, OnDiagonal):
-        return on_diagonal(derive(expr.args[0]))
+        return on_diagonal(_derive(expr.args[0]))
     if isinstance(expr, Entry):
-        return Entry(derive(expr.word), *expr.indices)
+        return Entry(_derive(expr.word), *expr.indices)
     if not expr.has(Definition):
         return expr
-    return distribute(expr.func(*[derive(a) for a in expr.args]))
+    return distribute(expr.func(*[_derive(a) for a in expr.args]))
 
 
 def map_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
@@ -152,6 +166,11 @@ def map_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
     if expr.is_Atom or not isinstance(expr, Expr):
         return expr
     return distribute(expr.func(*[map_letters(a, change) for a in expr.args]))
+
+
+def at_base(expr: Expr) -> Expr:
+    """The expression at the base point z₀: every letter is frozen."""
+    return map_letters(scalars(expr), lambda j: j.at_base())
 
 
 def on_diagonal(expr: Expr) -> Expr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class Kernel:
     outputs: Mapping[str, Output]
     layout: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[tuple[Jet, str], ...] = ()
+    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
 
     def derived(self) -> dict[str, Expr]:
         """Every output evaluated by the calculus."""
@@ -57,7 +58,9 @@ class Derivation:
     claims: tuple[Claim, ...] = ()
     definition: Expr | None = None
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
-    known: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    domain: Expr | None = None  # real, and positive exactly where the derivation is defined
+    positive: bool = False  # claims that its metric is positive definite on the domain
+    known: Mapping[str, Any] = field(default_factory=dict)  # constants that evidence compares with
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -81,6 +84,9 @@ def potential(
     coordinates: tuple[Symbol, ...] = (),
     assumptions: tuple[str, ...] = (),
     claims: tuple[Claim, ...] = (),
+    domain: Expr | None = None,
+    positive: bool = False,
+    known: Mapping[str, Any] | None = None,
 ) -> Derivation:
     """A Kähler potential Φ and the kernels its geometry needs.
 
@@ -88,6 +94,11 @@ def potential(
     (outputs [a, b], [c, a, b] and [c, e, a, b]).  With ``coordinates`` from
     :func:`explicit_coordinates` the kernels are unrolled for that fixed dimension; otherwise ``expr``
     is built from letters and holds in every dimension.
+
+    ``domain`` is a real expression in the same notation, positive exactly where Φ is defined
+    (``1 - z.H * z`` for the unit ball); evidence draws its points there.  ``positive`` claims that g is
+    positive definite on it, and ``known`` gives constants of its geometry, such as
+    ``{"holomorphic_sectional_curvature": 2}``; evidence checks both.
     """
     a, b, c, e = index("a b c e")
     phi = expr if coordinates else scalars(expr)
@@ -97,10 +108,11 @@ def potential(
         "metric_d": ("g_d", (a, c, Bar(b)), (c, a, b)),
         "metric_db": ("g_db", (a, c, Bar(b), Bar(e)), (c, e, a, b)),
     }
-    kernels = [Kernel("value", {"phi": Output(phi)})]
+    kernels = [Kernel("value", {"phi": Output(phi)}, coordinates=coordinates)]
     for kernel, (out, by, order) in derivatives.items():
         definition = Partial(phi, *by)
-        kernels.append(Kernel(kernel, {out: Output(definition, order)}))
+        output = Output(definition, order)
+        kernels.append(Kernel(kernel, {out: output}, coordinates=coordinates))
     latent = dimension("d")
     letters = [j for j in phi.atoms(Jet) if "coordinate" in j.field.traits]
     if not coordinates and not letters:
@@ -120,4 +132,7 @@ def potential(
         claims=claims,
         definition=phi,
         coordinates=coordinates,
+        domain=domain if domain is None or coordinates else scalars(domain),
+        positive=positive,
+        known=known or {},
     )

@@ -19,13 +19,17 @@ from kahler_verify.errors import DerivationError
 
 
 def is_component(expr: Expr) -> bool:
-    """Whether the expression has one value for each component k."""
-    return any("component" in jet.field.traits for jet in expr.atoms(Jet))
+    """Whether the expression has one value for each component k (means over k have not)."""
+    if isinstance(expr, Jet):
+        return "component" in expr.field.traits
+    if isinstance(expr, _OverK):
+        return False
+    return any(is_component(a) for a in expr.args)
 
 
 def split_component(term: Expr) -> tuple[Expr, Expr]:
     """A monomial as (what all components share) × (what depends on k)."""
-    own = [f for f in Mul.make_args(term) if is_component(f) and not isinstance(f, _OverK)]
+    own = [f for f in Mul.make_args(term) if is_component(f)]
     shared = [f for f in Mul.make_args(term) if f not in own]
     return Mul(*shared), Mul(*own)
 
@@ -100,7 +104,7 @@ class Moment(_OverK):
         factors = Mul.make_args(y)
         centred = [f for f in factors if isinstance(f.as_base_exp()[0], Centred)]
         shared = Mul(*[f for f in factors if f not in centred])
-        if is_component(Mul(*[f for f in Mul.make_args(shared) if not isinstance(f, _OverK)])):
+        if is_component(shared):
             raise DerivationError(f"Moment: expected products of Centred factors, got {y}")
         if y == 0 or not centred:
             return y

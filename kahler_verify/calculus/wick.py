@@ -12,11 +12,16 @@ from sympy import Add, Expr, Mul
 
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import factors_of
-from kahler_verify.calculus.words import Letter, Tr, distribute, factor_word, product
+from kahler_verify.calculus.words import Letter, Tr, distribute, factor_word, trace_of_word
+from kahler_verify.errors import DerivationError
 
 
 def gaussian_mean(expr: Expr, residual: Jet, covariance: Jet) -> Expr:
-    """E over ``residual`` ~ CN(0, ``covariance``), relation 0, of a polynomial in traces."""
+    """E over ``residual`` ~ CN(0, ``covariance``), relation 0, of a polynomial in traces.
+
+    Raises:
+        DerivationError: the residual stands in something else than words such as rᴴAr.
+    """
     return distribute(
         Add(*[_mean_of_term(t, residual, covariance) for t in Add.make_args(distribute(expr))])
     )
@@ -28,6 +33,8 @@ def _mean_of_term(term: Expr, residual: Jet, covariance: Jet) -> Expr:
     for factor in factors_of(term):
         if isinstance(factor, Tr) and factor.has(residual.field):
             strings += _cut(factor_word(factor.args[0])[1], residual)
+        elif factor.has(residual.field):
+            raise DerivationError(f"Wick's rule covers polynomials of words only, got {factor}")
         else:
             coefficient.append(factor)
     opening = [i for i, s in enumerate(strings) if s[0][0] == residual.H]
@@ -40,6 +47,9 @@ def _mean_of_term(term: Expr, residual: Jet, covariance: Jet) -> Expr:
 
 def _cut(word: list[Letter], residual: Jet) -> list[list[Letter]]:
     """Cut a cyclic word before every rᴴ and behind every r."""
+    allowed = (residual, residual.H)
+    if any(b.has(residual.field) and (b not in allowed or power < 0) for b, power in word):
+        raise DerivationError(f"Wick's rule needs {residual} itself, got {word}")
     starts = [i for i, (b, _) in enumerate(word) if b == residual.H]
     starts += [(i + 1) % len(word) for i, (b, _) in enumerate(word) if b == residual]
     cuts = sorted(set(starts))
@@ -66,5 +76,5 @@ def _paired(
             here = follows.get(here)
             if here is not None:
                 word.append((covariance, 1))
-        traces.append(Tr(product(word)))
+        traces.append(trace_of_word(word))
     return Mul(*traces)

@@ -8,12 +8,41 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Add, Expr, Function, Integer, Mul, Pow, S, Symbol, log
+from sympy import (
+    Abs,
+    Add,
+    Derivative,
+    Expr,
+    Function,
+    Integer,
+    Mul,
+    Piecewise,
+    Pow,
+    S,
+    Subs,
+    Symbol,
+    arg,
+    conjugate,
+    im,
+    log,
+    re,
+    sign,
+)
 
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
-from kahler_verify.calculus.words import LogDet, Tr, distribute
+from kahler_verify.calculus.words import LogDet, Tr, distribute, shape_of, trace
 from kahler_verify.errors import DerivationError
+
+NOT_ANALYTIC = (
+    Abs,
+    Piecewise,
+    arg,
+    conjugate,
+    im,
+    re,
+    sign,
+)  # SymPy differentiates along the reals
 
 
 @cache
@@ -33,7 +62,7 @@ def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
         return Tr(wirtinger(expr.args[0], i, bar))
     if isinstance(expr, LogDet):
         matrix = expr.args[0]
-        return Tr(Pow(matrix, -1) * wirtinger(matrix, i, bar))
+        return trace(Pow(matrix, -1) * wirtinger(matrix, i, bar), shape_of(matrix)[0])
     if isinstance(expr, LogSumExp):
         q = expr.args[0]
         return Mean(q, wirtinger(q, i, bar))
@@ -77,9 +106,13 @@ def _power(expr: Expr, i: Symbol, bar: bool) -> Expr:
     if not isinstance(power, Integer):
         raise DerivationError(f"matrix powers must be integers, got {expr}")
     inverse = Pow(base, -1)
-    unit, moved = (base, wirtinger(base, i, bar)) if power > 0 else (
-        inverse,
-        -inverse * wirtinger(base, i, bar) * inverse,
+    unit, moved = (
+        (base, wirtinger(base, i, bar))
+        if power > 0
+        else (
+            inverse,
+            -inverse * wirtinger(base, i, bar) * inverse,
+        )
     )
     steps = abs(int(power))
     return distribute(Add(*[unit**n * moved * unit ** (steps - 1 - n) for n in range(steps)]))
@@ -88,9 +121,14 @@ def _power(expr: Expr, i: Symbol, bar: bool) -> Expr:
 def _chain(expr: Function, i: Symbol, bar: bool) -> Expr:
     if is_component(expr):
         raise DerivationError(f"a function of a component field needs a mixture head: {expr}")
+    if isinstance(expr, NOT_ANALYTIC):
+        raise DerivationError(f"{type(expr).__name__} is not analytic, so no rule covers {expr}")
     terms = []
     for n, argument in enumerate(expr.args, start=1):
         moved = wirtinger(argument, i, bar)
         if moved != 0:
-            terms.append(expr.fdiff(n) * moved)
+            slope = expr.fdiff(n)
+            if slope.has(Derivative, Subs):
+                raise DerivationError(f"SymPy knows no derivative of {type(expr).__name__}: {expr}")
+            terms.append(slope * moved)
     return distribute(Add(*terms))

@@ -6,7 +6,22 @@ trace expressions is equality of SymPy expressions; ``LogDet`` is opaque until i
 
 from __future__ import annotations
 
-from sympy import Add, Expr, Function, Mul, Pow, S, Symbol, sympify
+from sympy import (
+    Abs,
+    Add,
+    Expr,
+    Function,
+    I,
+    Mul,
+    Pow,
+    S,
+    Symbol,
+    conjugate,
+    im,
+    re,
+    sqrt,
+    sympify,
+)
 
 from kahler_verify.calculus.letters import ONE, Jet
 from kahler_verify.errors import DerivationError
@@ -65,6 +80,7 @@ def shape_of(expr: Expr) -> tuple[Expr, Expr]:
         return rows, cols
     if expr.is_Mul:
         shapes = [shape_of(f) for f in expr.args if not f.is_commutative]
+        shapes = [s for s in shapes if s != (1, 1)] or [(ONE, ONE)]
         for left, right in zip(shapes, shapes[1:], strict=False):
             if left[1] != right[0]:
                 raise DerivationError(f"shapes {left} and {right} do not multiply in {expr}")
@@ -75,7 +91,7 @@ def shape_of(expr: Expr) -> tuple[Expr, Expr]:
 def adjoint(expr: Expr) -> Expr:
     """The adjoint of a matrix expression, the conjugate of a scalar one."""
     expr = sympify(expr)
-    if isinstance(expr, Jet):
+    if hasattr(expr, "H"):  # letters and unevaluated derivatives of them
         return expr.H
     if isinstance(expr, Tr):
         return Tr(adjoint(expr.args[0]))
@@ -83,7 +99,7 @@ def adjoint(expr: Expr) -> Expr:
         return Add(*[adjoint(t) for t in expr.args])
     if expr.is_Mul:
         return Mul(*[adjoint(f) for f in reversed(expr.args)])
-    if expr.is_Pow and (expr.exp.is_real or expr.base.is_positive):
+    if expr.is_Pow:  # principal powers, off their branch cut
         return Pow(adjoint(expr.base), adjoint(expr.exp))
     if isinstance(expr, LogDet):  # of Hermitian matrices only
         return expr
@@ -109,7 +125,8 @@ def _key(word: list[Letter]) -> list[tuple[str, int]]:
     return [(str(base), power) for base, power in word]
 
 
-def _trace_of_word(word: list[Letter]) -> Expr:
+def trace_of_word(word: list[Letter]) -> Expr:
+    """The trace of a word in normal form; where everything cancels, the size of the identity."""
     size = shape_of(product(word[:1]))[0]
     word = cancel(word)
     while len(word) > 1 and word[0][0] == word[-1][0] and word[0][1] == -word[-1][1]:
@@ -146,7 +163,7 @@ class Tr(Function):
         rows, cols = shape_of(product(word))
         if rows != cols:
             raise DerivationError(f"Tr: expected a square matrix, got {rows} × {cols}: {x}")
-        normal = _trace_of_word(word)
+        normal = trace_of_word(word)
         if coefficient == 1 and isinstance(normal, Tr) and normal.args[0] == x:
             return None
         return coefficient * normal
@@ -159,6 +176,12 @@ class Tr(Function):
         elif exp is not None:
             body = rf"\left({body}\right)"
         return body if exp is None else rf"{body}^{{{exp}}}"
+
+
+def trace(matrix: Expr, size: Expr) -> Expr:
+    """Trace of a matrix in which products may have cancelled to multiples of the identity."""
+    terms = Add.make_args(distribute(matrix))
+    return Add(*[t * size if t.is_commutative else Tr(t) for t in terms])
 
 
 class LogDet(Function):
@@ -181,18 +204,45 @@ class LogDet(Function):
 
 
 def scalars(expr: Expr) -> Expr:
-    """Wrap every 1 × 1 product (such as zᴴAz) into ``Tr``, so that papers' notation can be typed."""
+    """Wrap every 1 × 1 product (such as zᴴAz) into ``Tr``, so that papers' notation can be typed.
+
+    ``conjugate``, ``re``, ``im`` and ``Abs`` are written out by adjoints: |x|² = x x̄, |x| = (x x̄)^½.
+
+    Raises:
+        DerivationError: shapes do not fit, or a number is a float (write it as a fraction).
+    """
     expr = sympify(expr)
+    if expr.is_Float:
+        raise DerivationError(f"expected exact numbers, got {expr}: write Rational('{float(expr)}')")
     if not isinstance(expr, Expr) or isinstance(expr, Tr | LogDet | Jet) or expr.is_Atom:
         return expr
-    if expr.is_commutative or not (expr.is_Add or expr.is_Mul or expr.is_Pow):
-        return expr.func(*[scalars(a) for a in expr.args])
-    if expr.is_Add:
-        return Add(*[scalars(t) for t in expr.args]) if shape_of(expr) == (1, 1) else expr
+    if isinstance(expr, conjugate | re | im | Abs) and expr.has(Jet):
+        return _conjugates_written_out(expr)
+    if expr.is_Pow and isinstance(expr.base, Abs) and expr.has(Jet):
+        return _square(expr.base.args[0]) ** (scalars(expr.exp) / 2)
     if expr.is_Pow:
-        return scalars(expr.base) ** expr.exp if shape_of(expr) == (1, 1) else expr
-    numbers = [f for f in expr.args if shape_of(f) == (1, 1)]
-    matrices = Mul(*[f for f in expr.args if shape_of(f) != (1, 1)])
+        return scalars(expr.base) ** scalars(expr.exp)
+    if expr.is_commutative or not expr.is_Mul:
+        return expr.func(*[scalars(a) for a in expr.args])
+    factors = [scalars(f) for f in expr.args]
+    numbers = [f for f in factors if shape_of(f) == (1, 1)]
+    matrices = Mul(*[f for f in factors if shape_of(f) != (1, 1)])
     if matrices != 1 and shape_of(matrices) == (1, 1):
         matrices = Tr(matrices)
-    return Mul(*[scalars(f) for f in numbers], matrices)
+    return Mul(*numbers, matrices)
+
+
+def _conjugates_written_out(expr: Expr) -> Expr:
+    if shape_of(expr.args[0]) != (1, 1):
+        raise DerivationError(f"{type(expr).__name__}: expected a number, got the matrix in {expr}: write adjoint")
+    if isinstance(expr, Abs):
+        return sqrt(_square(expr.args[0]))
+    x = scalars(expr.args[0])
+    bar = adjoint(x)
+    if isinstance(expr, conjugate):
+        return bar
+    return (x + bar) / 2 if isinstance(expr, re) else (x - bar) / (2 * I)
+
+
+def _square(x: Expr) -> Expr:
+    return scalars(x) * adjoint(scalars(x))

@@ -69,5 +69,7 @@ def compile_file(path: str | Path, name: str | None = None) -> Compiled:
     if name is None and len(found) > 1:
         raise DerivationError(f"{path}: expected name to be one of {', '.join(found)}")
     if name is not None and name not in found:
-        raise DerivationError(f"{path}: expected name to be one of {', '.join(found)}, got {name!r}")
+        raise DerivationError(
+            f"{path}: expected name to be one of {', '.join(found)}, got {name!r}"
+        )
     return compile(found[name] if name is not None else next(iter(found.values())))

@@ -17,6 +17,7 @@ from sympy import (
     Function,
     I,
     Integer,
+    NumberSymbol,
     Pow,
     Symbol,
     conjugate,
@@ -28,7 +29,7 @@ from sympy import (
 )
 
 from kahler_verify.codegen.kernel import Printed, finish_program
-from kahler_verify.codegen.lowering import HEADS, Lowering
+from kahler_verify.codegen.lowering import HEADS, Lowering, check_name
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
@@ -52,6 +53,8 @@ def polarised(expr: Expr, coordinates: tuple[Symbol, ...]) -> Expr:
     if isinstance(expr, Pow) and isinstance(expr.base, Abs):  # |f|² is a polynomial, |f| is not
         inner = polarised(expr.base.args[0], coordinates)
         return (inner * conjugated(inner, coordinates)) ** (expr.exp / 2)
+    if expr.is_Float:
+        raise GenerationError(f"expected exact numbers, got {expr}: write it as a Rational")
     if expr.is_Atom:
         return expr
     return expr.func(*[polarised(a, coordinates) for a in expr.args])
@@ -106,7 +109,7 @@ class _Coordinates(Lowering):
 
 def with_heads(expr: Expr, heads: dict[Expr, str]) -> Expr:
     """Replace transcendental subexpressions by symbols for their values; ``heads`` collects them."""
-    if isinstance(expr, Function) or (expr.is_Pow and not expr.exp.is_Integer):
+    if isinstance(expr, Function | NumberSymbol) or (expr.is_Pow and not expr.exp.is_Integer):
         probe = Lowering(Program(), Integer(1), heads=heads)
         return Symbol(probe.head(expr), complex=True)
     if expr.is_Atom or not isinstance(expr, Basic):
@@ -128,12 +131,17 @@ def print_explicit(
     for symbol, value in shared:
         names[symbol] = program.let(lowering.scalar(value), "c")
     codes = []
-    for value in reduced:
-        if value.free_symbols:
+    running = {*coordinates, *[bar(z) for z in coordinates]}
+    for entry, value in zip(entries.values(), reduced, strict=True):
+        if entry.free_symbols & running:
             codes.append(lowering.scalar(value))
-        else:
-            zeros = program.let("torch.zeros_like(z.select(-1, 0))", "o")
-            codes.append(zeros if value == 0 else program.let(f"{zeros} + {lowering.scalar(value)}"))
+            continue
+        code = program.let("torch.zeros_like(z.select(-1, 0))", "o")  # it has the batch of z
+        if value != 0:
+            above, below = value.as_numer_denom() if value.is_number else (value, Integer(1))
+            code = program.let(f"{code} + {lowering.scalar(above)}")
+            code = lowering.times(1 / below, code)
+        codes.append(code)
     axes = len(next(iter(entries)))
     if axes == 0:
         result = codes[0]
@@ -143,7 +151,8 @@ def print_explicit(
             result += f".unflatten(-1, ({', '.join([str(d)] * axes)}))"
     result = program.let(result, "out")
     program.operations = Integer(8) * Add(
-        *[v.count_ops(visual=False) for _, v in shared], *[v.count_ops(visual=False) for v in reduced]
+        *[v.count_ops(visual=False) for _, v in shared],
+        *[v.count_ops(visual=False) for v in reduced],
     )
     return finish_program(program, [result])
 
@@ -154,14 +163,21 @@ def begin(
     """A program whose first lines split z into its coordinates, and the names of all symbols."""
     program = Program()
     d = Integer(len(coordinates))
-    program.inputs["z"] = Input("z", (d,), "the point, coordinates " + ", ".join(map(str, coordinates)))
     names: dict[Symbol, str] = {}
     used: set[Symbol] = set().union(*[v.free_symbols for v in values])
+    for symbol in sorted(used - {*coordinates, *map(bar, coordinates)}, key=str):
+        names[symbol] = symbol.name
+        check_name(symbol.name)
+        if symbol.name == "z" or symbol.name in program.inputs:
+            raise GenerationError(f"two inputs would be named {symbol.name}: rename the parameter")
+        meaning = next(
+            (f"the value of {e}" for e, n in heads.items() if n == symbol.name), "parameter"
+        )
+        program.inputs[symbol.name] = Input(symbol.name, (), meaning)
+    program.inputs["z"] = Input(
+        "z", (d,), "the point, coordinates " + ", ".join(map(str, coordinates))
+    )
     for i, z in enumerate(coordinates):
         names[z] = program.let(f"z.select(-1, {i})", "z")
         names[bar(z)] = program.let(f"{names[z]}.conj()", "zb")
-    for symbol in sorted(used - set(names), key=str):
-        names[symbol] = symbol.name
-        meaning = next((f"the value of {e}" for e, n in heads.items() if n == symbol.name), "parameter")
-        program.inputs[symbol.name] = Input(symbol.name, (), meaning)
     return program, names

@@ -69,27 +69,25 @@ def print_output(lowering: Lowering, expr: Expr, indices: tuple[Symbol, ...]) ->
     monomials = lowering.monomials(expr, indices)
     if not monomials:
         raise GenerationError("an output that is identically zero has no kernel")
-    products, rest = _split_matrix_products(monomials, out)
+    products, rest = _split_matrix_products(program, monomials, out)
     terms = [_matrix_product(lowering, products, out)] if products else []
     for monomial in rest:
         code = program.arranged(program.contract(list(monomial.operands), out), out)
         number, symbols = monomial.coefficient.as_coeff_Mul()
-        if symbols != 1:
-            code = program.let(f"{lowering.scalar(symbols)} * {code}", "t")
-        terms.append((number, Symbol(code)))
+        terms.append((number, Symbol(lowering.times(symbols, code))))
     return signed_sum(terms, str)
 
 
 def _split_matrix_products(
-    monomials: list[Monomial], out: tuple[Axis, ...]
+    program: Program, monomials: list[Monomial], out: tuple[Axis, ...]
 ) -> tuple[list[tuple[Operand, Operand]], list[Monomial]]:
     """Terms X[a, …] Y[b, …] with coefficient one and everything else summed, and the others."""
     products, rest = [], []
     if len(out) == 2:
         for m in monomials:
             pair = _as_pair(m, out)
-            if pair is None:
-                rest.append(m)
+            if pair is None or not all(program.is_batched(x.tensor) for x in pair):
+                rest.append(m)  # only batches of one shape can be concatenated
             else:
                 products.append(pair)
     if len(products) < 2 and not any(_is_gram(x, y) for x, y in products):

@@ -23,7 +23,9 @@ def describe(derivation: Derivation, *, latex: bool = False) -> Iterator[str]:
     for kernel in derivation.kernels:
         for name, out in kernel.outputs.items():
             indices = "".join(map(str, out.indices))
-            subscript = f"_{{{indices}}}" if latex and indices else f"[{indices}]" if indices else ""
+            subscript = (
+                f"_{{{indices}}}" if latex and indices else f"[{indices}]" if indices else ""
+            )
             explicit = derivation.coordinates and out.indices
             derived = out.definition if explicit else out.derived(*kernel.assumptions)
             text = f"{name}{subscript} = {write(derived)}"

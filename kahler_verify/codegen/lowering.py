@@ -9,8 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 
-from sympy import Add, Expr, Function, Integer, Mul, Pow, Rational, S, Symbol, ilcm
+from sympy import (
+    Add,
+    Basic,
+    Expr,
+    Function,
+    Integer,
+    Mul,
+    NumberSymbol,
+    Pow,
+    Rational,
+    S,
+    Symbol,
+    ilcm,
+)
 
 from kahler_verify.calculus.definition import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
@@ -63,9 +77,19 @@ class Lowering:
         self._dummies = 0
 
     # ------------------------------------------------------------------ terms
-    def monomials(self, expr: Expr, free: tuple[Symbol, ...]) -> list[Monomial]:
-        """Every term of a sum, in index notation; ``free`` are the output's latent indices."""
-        return [self._monomial(term, free) for term in Add.make_args(expr) if term != 0]
+    def monomials(
+        self, expr: Expr, free: tuple[Symbol, ...], summed: tuple[Symbol, ...] = ()
+    ) -> list[Monomial]:
+        """Every term of a sum, in index notation; ``free`` are the output's latent indices.
+
+        ``summed`` indices that a term lacks give a factor d.
+        """
+        out = []
+        for term in Add.make_args(expr):
+            if term != 0:
+                lacking = set(summed) - self._latent_indices(term)
+                out.append(self._monomial(term * self.latent ** len(lacking), free))
+        return out
 
     def axis(self, i: Symbol) -> Axis:
         """The axis of a latent index."""
@@ -80,7 +104,7 @@ class Lowering:
         operands: list[Operand] = []
         numbers: list[Expr] = []
         for factor in Mul.make_args(term):
-            if factor.is_number or isinstance(factor.as_base_exp()[0], Symbol):
+            if is_exact(factor) or isinstance(factor.as_base_exp()[0], Symbol):
                 coefficient *= factor  # a number or a power of a dimension
             elif not self._latent_indices(factor):
                 numbers.append(factor)
@@ -139,6 +163,10 @@ class Lowering:
                 rest.append(Operand(self.program.eye(i.size), (i, j)))
                 continue
             old, new = (j, i) if i in free else (i, j)
+            if new not in free and not any(
+                {i, j} & set(axes) for axes in [o.axes for o in rest] + deltas
+            ):
+                coefficient *= new.size  # Σ_ij δ_ij
             rest = [replace(o, axes=tuple(new if a == old else a for a in o.axes)) for o in rest]
             deltas = [tuple(new if a == old else a for a in axes) for axes in deltas]
         return rest, coefficient
@@ -146,6 +174,8 @@ class Lowering:
     # ------------------------------------------------------------------ scalars
     def scalar(self, expr: Expr) -> str:
         """Code of a number for each batch element, from +, -, *, / and integer powers."""
+        if expr.is_Float:
+            raise GenerationError(f"expected exact numbers, got {expr}: write it as a Rational")
         if expr.is_Integer:
             return str(expr)
         if expr is S.ImaginaryUnit:
@@ -164,18 +194,25 @@ class Lowering:
             bottom = " * ".join(self.scalar(f) for f in _units(below))
             return self.program.let(f"{top} / ({bottom})" if bottom else top, "s")
         if isinstance(expr, Contract):
-            terms = [(m.coefficient, m) for m in self.monomials(expr.args[0], ())]
-            unit = [(c, replace(m, coefficient=Integer(1))) for c, m in terms]
-            return self.program.let(signed_sum(unit, lambda m: self.finish(m, ())), "s")
+            terms = []
+            for m in self.monomials(expr.args[0], (), expr.indices):
+                number, symbols = m.coefficient.as_coeff_Mul()
+                terms.append((number, Symbol(self.finish(replace(m, coefficient=symbols), ()))))
+            return self.program.let(signed_sum(terms, str), "s")
         if isinstance(expr, Tr | Entry | Mean | Moment | Jet):
             (monomial,) = self.monomials_of_scalar(expr)
             return self.finish(monomial, ())
-        if isinstance(expr, Function | Pow):
+        if isinstance(expr, Function | Pow | NumberSymbol):
             return self.head(expr)
         raise GenerationError(f"the printer has no rule for {type(expr).__name__}: {expr}")
 
     def symbol(self, symbol: Symbol) -> str:
         """Code of a bare symbol, which is a dimension."""
+        if not symbol.is_integer:
+            raise GenerationError(
+                f"{symbol}: expected a dimension; write parameter('{symbol}') for a number, "
+                "or pass coordinates=(z1, …) for an expression of symbols"
+            )
         return self.program.size_code(symbol)
 
     def monomials_of_scalar(self, expr: Expr) -> list[Monomial]:
@@ -189,7 +226,7 @@ class Lowering:
         if expr not in self.heads:
             number = sum(h.startswith(f"{name}_") for h in self.heads.values())
             self.heads[expr] = f"{name}_{number}"
-        self._input(self.heads[expr], (), f"the value of {expr}")
+        self._input(self.heads[expr], (), f"the value of {expr}", expr)
         return self.heads[expr]
 
     def finish(self, monomial: Monomial, out: tuple[Axis, ...]) -> str:
@@ -197,14 +234,19 @@ class Lowering:
         if not monomial.operands:
             return self.scalar(monomial.coefficient)
         code = self.program.arranged(self.program.contract(list(monomial.operands), out), out)
-        if monomial.coefficient == 1:
-            return code
-        return self.program.let(f"{self.scalar(monomial.coefficient)} * {code}", "s")
+        return self.times(monomial.coefficient, code)
+
+    def times(self, factor: Expr, code: str) -> str:
+        """A tensor times a number; the tensor is divided last, since 1 / d alone would be rounded."""
+        above, below = _fraction(factor)
+        if above != 1:
+            code = self.program.let(f"{self.scalar(above)} * {code}", "t")
+        return code if below == 1 else self.program.let(f"{code} / {self.scalar(below)}", "t")
 
     # ------------------------------------------------------------------ mixtures
     def _weights(self, k: Axis) -> Operand:
         name = self._input("w", (K,), "weights of the components at z, normalised")
-        return Operand(name, (k,))
+        return Operand(name, (k,), real=True)
 
     def _component_jet(self, jet: Expr, k: Axis) -> Operand:
         if not (isinstance(jet, Jet) and jet.field.is_scalar):
@@ -288,7 +330,7 @@ class Lowering:
                 continue
             owner = self._invertible(base)
             if pending is not None:  # two inverses in a row: an identity stands between them
-                out.append(Letter(None, owner, left=pending[1]))
+                out.append(Letter(None, pending[0], left=pending[1]))
                 pending = None
             if not out:  # the word begins with an inverse: nothing to its left takes a half
                 pending = (owner, "whole")
@@ -298,14 +340,18 @@ class Lowering:
                 continue
             side = "whole" if last and not cyclic else "half"
             previous = out[-1]
-            if previous.jet is not None and previous.left and previous.field != owner:
+            if previous.left and previous.field != owner:
                 raise GenerationError("a letter between two different inverses is not supported")
             out[-1] = replace(previous, field=owner, right=side)
             pending = None if last else (owner, "half")
         return out
 
     def _invertible(self, base: Expr) -> Field:
-        if isinstance(base, Jet) and "positive" in base.field.traits and not (base.hol or base.anti):
+        if (
+            isinstance(base, Jet)
+            and "positive" in base.field.traits
+            and not (base.hol or base.anti)
+        ):
             return base.field
         raise GenerationError(
             f"only fields declared positive=True have an inverse in kernels, got ({base})⁻¹"
@@ -322,11 +368,15 @@ class Lowering:
             tensor, _ = self._solve_into(letter, self.program.eye(letter.field.shape[0]), 0, False)
             return [Operand(tensor, (row, col))]
         if "coordinate" in jet.field.traits and jet.hol:
-            if letter.left or letter.right:
-                raise GenerationError(f"an inverse next to a basis vector is not supported: {jet}")
             (i,) = jet.hol
+            own = row if row is not None else col
             self._jet_input(jet.field, 0, 0, (self.axis(i),))  # tells the dimension
-            return [Operand("delta", (self.axis(i), row if row is not None else col))]
+            if not letter.left and not letter.right:
+                return [Operand("delta", (self.axis(i), own))]
+            side = letter.right if jet.dagger else letter.left
+            columns = Letter(None, letter.field, left=side)  # Σ⁻¹e_a is a column of Σ⁻¹
+            tensor, _ = self._solve_into(columns, self.program.eye(jet.field.shape[0]), 0, False)
+            return [Operand(tensor, (own, self.axis(i)), jet.dagger)]
         hol, anti, dagger = jet.hol, jet.anti, jet.dagger
         if "hermitian" in jet.field.traits and len(anti) > len(hol):
             hol, anti, dagger = anti, hol, True
@@ -358,12 +408,28 @@ class Lowering:
             "diagonal": f"s > 0 with {field.name} = diag(s²)",
             "scalar": f"s > 0 with {field.name} = s² I",
         }[layout]
-        factor = self._input(f"{_stored_name(field)}_factor", sizes, meaning)
+        if "constant" in field.traits:
+            self.program.constants.add(f"{_stored_name(field)}_factor")
+        factor = self._input(f"{_stored_name(field)}_factor", sizes, meaning, field)
         is_vector = letter.jet is not None and 1 in letter.jet.field.shape
+        if letter.jet is not None and not is_vector and layout != "scalar":
+            neighbour = self.layout(letter.jet.field)
+            if neighbour != layout:
+                raise GenerationError(
+                    f"{field.name} is stored as {layout}, its neighbour {letter.jet.field.name} as "
+                    f"{neighbour}: give both the same layout"
+                )
         if layout != "full":
             halves = sum({"": 0, "half": 1, "whole": 2}[side] for side in (left, right))
-            own = 1 if is_vector else len({"full": "ij", "diagonal": "i", "scalar": ""}[
-                "full" if letter.jet is None else self.layout(letter.jet.field)])
+            own = (
+                1
+                if is_vector
+                else len(
+                    {"full": "ij", "diagonal": "i", "scalar": ""}[
+                        "full" if letter.jet is None else self.layout(letter.jet.field)
+                    ]
+                )
+            )
             if layout == "diagonal" and own == 2:
                 raise GenerationError(f"{field.name} is diagonal next to a full matrix")
             s = factor + ".unsqueeze(-1)" * (own if layout == "scalar" else 0)
@@ -403,26 +469,52 @@ class Lowering:
     # ------------------------------------------------------------------ inputs
     def _jet_input(self, field: Field, hol: int, anti: int, axes: tuple[Axis, ...]) -> str:
         name = _stored_name(field)
+        if "constant" in field.traits:
+            self.program.constants.add(name)
         marks = "d" * hol + "b" * anti
         what = "∂" * hol + "∂̄" * anti + field.name
         layout = self.layout(field)
         if layout != "full":
-            what += f" ({layout}: what multiplies the identity)" if layout == "scalar" else (
-                f" ({layout}: its diagonal)"
+            what += (
+                f" ({layout}: what multiplies the identity)"
+                if layout == "scalar"
+                else (f" ({layout}: its diagonal)")
             )
-        return self._input(
-            f"{name}_{marks}" if marks else name, tuple(a.size for a in axes), what
-        )
+        stored = f"{name}_{marks}" if marks else name
+        return self._input(stored, tuple(a.size for a in axes), what, field)
 
-    def _input(self, name: str, sizes: tuple[Expr, ...], meaning: str) -> str:
+    def _input(
+        self, name: str, sizes: tuple[Expr, ...], meaning: str, owner: Basic | None = None
+    ) -> str:
         known = self.program.inputs.setdefault(name, Input(name, sizes, meaning))
         if known.sizes != sizes:
             raise GenerationError(f"{name}: is used with shapes {known.sizes} and {sizes}")
+        if self.program.owners.setdefault(name, owner) != owner:
+            raise GenerationError(
+                f"two different fields would be passed as the argument {name}: rename one of them"
+            )
+        check_name(name)
         return name
+
+
+def is_exact(expr: Expr) -> bool:
+    """Is it i, or a rational number?"""
+    return expr.is_Rational or expr is S.ImaginaryUnit
+
+
+def check_name(name: str) -> None:
+    """Arguments of kernels need names that Python allows and kernels do not use themselves."""
+    if not name.isidentifier() or iskeyword(name) or name in ("torch", "delta"):
+        raise GenerationError(f"{name!r} cannot name an argument in Python: rename that letter")
 
 
 def head_name(expr: Expr) -> str:
     """The kind of a head, or an error for a function that no printer lists."""
+    if expr.is_number:
+        for function in expr.atoms(Function):
+            if type(function).__name__ not in HEADS:
+                raise GenerationError(f"the printer has no rule for the number {expr}")
+        return "constant"
     if isinstance(expr, LogSumExp):
         return "log_sum_exp"
     if isinstance(expr, LogDet):
@@ -476,4 +568,3 @@ def signed_sum(terms: list[tuple[Expr, Expr]], code) -> str:
         sign = "-" if coefficient < 0 else "+"
         out += f" {sign} {body}" if out else (f"-{body}" if coefficient < 0 else body)
     return out
-

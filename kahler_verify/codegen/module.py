@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sympy
-from sympy import Expr, Function, Integer, Pow, Symbol
+from sympy import Expr, Function, Pow, Symbol
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
+from kahler_verify.calculus.letters import Jet
 from kahler_verify.codegen.explicit import (
     _Coordinates,
     begin,
@@ -25,7 +26,7 @@ from kahler_verify.codegen.explicit import (
 )
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
 from kahler_verify.codegen.lowering import Lowering, head_name
-from kahler_verify.codegen.program import Program
+from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
 LONGEST_FORMULA = 700  # characters; longer ones are given as their definition
@@ -54,7 +55,9 @@ def generate_module(derivation: Derivation) -> Module:
         GenerationError: an expression has no rule in the printer.
     """
     heads: dict[Expr, str] = {}
-    derived = {k.name: k.derived() if not derivation.coordinates else {} for k in derivation.kernels}
+    derived = {
+        k.name: k.derived() if not derivation.coordinates else {} for k in derivation.kernels
+    }
     functions, vanishing = [], []
     for kernel in derivation.kernels:
         if any(v == 0 for v in derived[kernel.name].values()):
@@ -88,7 +91,11 @@ def generate_module(derivation: Derivation) -> Module:
     ]
     text = "\n".join(header) + "\n\nfrom __future__ import annotations\n\nimport torch\n\n"
     text += f"__all__ = {names!r}\n"
-    text += f"\nVANISHING = {vanishing!r}  # kernels that are zero in every dimension\n" if vanishing else ""
+    text += (
+        f"\nVANISHING = {vanishing!r}  # kernels that are zero in every dimension\n"
+        if vanishing
+        else ""
+    )
     if heads:
         text += f"\nHEADS = {sorted(heads.values())!r}  # transcendental values that kernels take\n"
     text += "\n\n" + "\n\n\n".join(functions) + "\n"
@@ -131,7 +138,11 @@ def _function(name: str, printed: Printed, outputs: tuple[str, ...], formula: li
     lines += [f"    {part}" for text in formula for part in _wrapped(text)]
     lines += ["", "    Args:"]
     lines += [f"        {n}: {shape} {meaning}" for n, shape, meaning in printed.meanings]
-    lines += ["", f"    Real operations for each batch element: about {printed.operations}", '    """']
+    lines += [
+        "",
+        f"    Real operations for each batch element: about {printed.operations}",
+        '    """',
+    ]
     lines += [f"    {left} = {right}" for left, right in printed.lines]
     lines.append(f"    return {', '.join(printed.results)}")
     return "\n".join(lines)
@@ -148,14 +159,19 @@ def _wrapped(text: str, width: int = 92) -> list[str]:
 
 def _heads_function(derivation: Derivation, heads: dict[Expr, str]) -> str:
     """The function that computes all heads from z and parameters, where torch has them."""
+    heads = _closed(derivation, heads)
     # log det and log-sum-exp are computed where their factor or weights are: by the geometry.
-    heads = {e: n for e, n in heads.items() if head_name(e) not in ("log_det", "log_sum_exp")}
-    if not heads:
+    own = [e for e in heads if head_name(e) not in ("log_det", "log_sum_exp")]
+    if not own:
         return ""
-    program, computed = _heads_program(derivation, heads)
+    program, computed = _heads_program(derivation, own, heads)
     printed = finish_program(program, list(computed.values()))
     lines = [f"def heads({', '.join(f'{a}: torch.Tensor' for a in printed.arguments)}) -> dict:"]
-    lines += ['    """Return the transcendental values that kernels take as inputs.', "", "    Args:"]
+    lines += [
+        '    """Return the transcendental values that kernels take as inputs.',
+        "",
+        "    Args:",
+    ]
     lines += [f"        {n}: {shape} {meaning}" for n, shape, meaning in printed.meanings]
     lines += ['    """'] + [f"    {left} = {right}" for left, right in printed.lines]
     pairs = ", ".join(f'"{name}": {code}' for name, code in computed.items())
@@ -163,46 +179,80 @@ def _heads_function(derivation: Derivation, heads: dict[Expr, str]) -> str:
     return "\n".join(lines)
 
 
+def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:
+    """All heads, with those inside their arguments that no kernel takes."""
+    heads, done = dict(heads), set()
+    while todo := [e for e in heads if e not in done]:
+        for e in todo:
+            done.add(e)
+            if head_name(e) in ("constant", "log_det", "log_sum_exp"):
+                continue
+            for a in e.args:
+                if derivation.coordinates:
+                    with_heads(a, heads)
+                else:
+                    Lowering(Program(draft=True), derivation.latent, heads=heads).scalar(a)
+    return heads
+
+
 def _heads_program(
-    derivation: Derivation, heads: dict[Expr, str]
+    derivation: Derivation, own: list[Expr], heads: dict[Expr, str]
 ) -> tuple[Program, dict[str, str]]:
     """Heads in the order of their nesting, each computed by one torch function."""
-    nested = sorted(heads, key=lambda e: (len(e.atoms(Function, Pow)), heads[e]))
+    nested = sorted(own, key=lambda e: (len(e.atoms(Function, Pow)), heads[e]))
     computed: dict[str, str] = {}
     if derivation.coordinates:
-        inner: dict[Expr, str] = {}
         arguments = {e: tuple(with_heads(a, heads) for a in e.args) for e in nested}
         program, names = begin(
-            derivation.coordinates, [a for args in arguments.values() for a in args], inner
+            derivation.coordinates, [a for args in arguments.values() for a in args], heads
         )
         lowering: Lowering = _Coordinates(program, names, heads)
-        for n in heads.values():
-            program.inputs.pop(n, None)
+        point = "z"
     else:
         draft = Program(draft=True)
-        for e in nested:
+        for e in (e for e in nested if not e.is_number):
             for a in e.args:
                 Lowering(draft, derivation.latent, heads=heads).scalar(a)
-        program = Program(inputs={k: v for k, v in draft.inputs.items() if k not in heads.values()})
+        program = Program(inputs=dict(draft.inputs))
         lowering = Lowering(program, derivation.latent, heads=heads)
         arguments = {e: e.args for e in nested}
+        point = _point(derivation, program) if any(e.is_number for e in nested) else ""
+    given = {heads[e] for e in own}
+    program.inputs = {n: i for n, i in program.inputs.items() if n not in given}
     for e in nested:
-        codes = [_argument(lowering, a) for a in arguments[e]]
-        name = "pow" if isinstance(e, Pow) else type(e).__name__
-        value = program.let(f"torch.{name}({', '.join(codes)})", heads[e] + "_")
+        if e.is_number:  # a tensor of the point's batch and dtype
+            value = f"torch.zeros_like({point}.select(-1, 0)) + {complex(e.evalf(17))!r}"
+        elif not derivation.coordinates and not e.atoms(Jet):
+            raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
+        else:
+            codes = [_argument(lowering, a) for a in arguments[e]]
+            name = "pow" if isinstance(e, Pow) else type(e).__name__
+            value = f"torch.{name}({', '.join(codes)})"
+        value = program.let(value, heads[e] + "_")
         computed[heads[e]] = value
         if derivation.coordinates:
             lowering.names = {**lowering.names, Symbol(heads[e], complex=True): value}
         else:
             program.lines.append((heads[e], value))
+    for n in given:  # a head inside another one is computed here, not given
+        program.inputs.pop(n, None)
     return program, computed
+
+
+def _point(derivation: Derivation, program: Program) -> str:
+    """The name of the coordinates among the kernels' inputs."""
+    outputs = [o.definition for k in derivation.kernels for o in k.outputs.values()]
+    fields = {j.field for o in outputs for j in o.atoms(Jet) if "coordinate" in j.field.traits}
+    if not fields:
+        raise GenerationError(f"{derivation.name}: irrational numbers need a coordinate field")
+    name = min(f.name for f in fields)
+    program.inputs[name] = Input(name, (derivation.latent,), name)
+    return name
 
 
 def _argument(lowering: Lowering, argument: Expr) -> str:
     if argument.is_Rational and not argument.is_Integer:
         return f"{argument.p} / {argument.q}"
-    if isinstance(argument, Integer):
-        raise GenerationError(f"a head needs an argument that depends on an input, got {argument}")
     return lowering.scalar(argument)
 
 
@@ -220,7 +270,11 @@ def formatted(text: str) -> str:
     """The text as ruff formats it."""
     command = ["ruff", "format", "--isolated", "--line-length", "100", "--target-version", "py311"]
     run = subprocess.run(
-        [sys.executable, "-m", *command, "-"], input=text, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command, "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if run.returncode:
         raise GenerationError(f"ruff could not format generated code: {run.stderr.strip()}\n{text}")
@@ -238,7 +292,10 @@ def difference(old: str, new: str, name: str) -> str:
     if body_of(old) == body_of(new):
         return ""
     lines = difflib.unified_diff(
-        body_of(old).splitlines(), body_of(new).splitlines(), f"{name} (on disk)", f"{name} (derived)",
+        body_of(old).splitlines(),
+        body_of(new).splitlines(),
+        f"{name} (on disk)",
+        f"{name} (derived)",
         lineterm="",
     )
     return "\n".join(lines)

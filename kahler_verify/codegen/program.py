@@ -7,10 +7,11 @@ up to index renaming and conjugation.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import opt_einsum
-from sympy import Expr, Integer, Mul, Symbol
+from sympy import Basic, Expr, Integer, Mul, Symbol
 
 from kahler_verify.errors import GenerationError
 
@@ -19,6 +20,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # The regime that contraction orders are planned for: sizes of the dimensions by name.
 NOMINAL_SIZE = {"d": 8, "n": 784, "K": 128}
 COMPLEX_MULTIPLY_ADD = 8  # real operations
+EXHAUSTIVE = 7  # contraction orders of more operands than this are planned by dynamic programming
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Operand:
     tensor: str
     axes: tuple[Axis, ...]
     conj: bool = False
+    real: bool = False
 
     @property
     def code(self) -> str:
@@ -64,6 +67,8 @@ class Program:
     lines: list[tuple[str, str]] = field(default_factory=list)
     operations: Expr = Integer(0)
     draft: bool = False  # a first pass, which only finds out what the inputs are
+    owners: dict[str, Basic | None] = field(default_factory=dict)  # what an input holds
+    constants: set[str] = field(default_factory=set)  # inputs that users give without a batch
     _known: dict[str, str] = field(default_factory=dict)
 
     def let(self, code: str, hint: str = "t", operations: Expr = Integer(0)) -> str:
@@ -100,15 +105,32 @@ class Program:
             return "identity"
         raise GenerationError(f"no input of this kernel has an axis of dimension {size}")
 
+    def is_batched(self, name: str) -> bool:
+        """Does a tensor have the batch dimensions of the point (for sure)?"""
+        words = set(re.findall(r"\w+", dict(self.lines).get(name, "")))
+        if name in self.inputs:
+            return name not in self.constants
+        return any(self.is_batched(w) for w in words & (set(self.inputs) | set(dict(self.lines))))
+
     def contract(self, operands: list[Operand], out: tuple[Axis, ...]) -> Operand:
-        """The product of all operands summed over every axis not in ``out``, pair by pair."""
+        """The product of all operands summed over every axis not in ``out``, pair by pair.
+
+        Operands that share summed axes are joined first, so that factors such as zᴴBᴴB∂_az, which
+        occur in many terms, are computed once; only then are the results multiplied.
+        """
+        kept = set(out)
+        joined = [self._contract(group, kept) for group in _groups(operands, kept)]
+        only = self._contract(joined, kept)
+        return only if set(only.axes) == kept else self._einsum([only], kept)
+
+    def _contract(self, operands: list[Operand], out: set[Axis]) -> Operand:
         operands = sorted(operands, key=lambda o: (o.tensor, o.conj, [a.name for a in o.axes]))
-        for left, right in _pairs(operands, out):
-            second, first = operands.pop(max(left, right)), operands.pop(min(left, right))
-            kept = {a for o in operands for a in o.axes} | set(out)
-            operands.append(self._einsum([first, second], kept))
+        for step in _steps(operands, out):
+            taken = [operands.pop(i) for i in sorted(step, reverse=True)][::-1]
+            kept = {a for o in operands for a in o.axes} | out
+            operands.append(self._einsum(taken, kept))
         (only,) = operands
-        return only if set(only.axes) == set(out) else self._einsum([only], set(out))
+        return only
 
     def arranged(self, operand: Operand, out: tuple[Axis, ...]) -> str:
         """Code for the operand with its axes in the order of ``out``."""
@@ -131,23 +153,34 @@ class Program:
         return Operand(self.let(code, "t", work), axes, flip)
 
 
-def _pairs(operands: list[Operand], out: tuple[Axis, ...]) -> list[tuple[int, int]]:
+def _groups(operands: list[Operand], out: set[Axis]) -> list[list[Operand]]:
+    """Operands that are connected by summed axes."""
+    groups: list[tuple[set[Axis], list[Operand]]] = []
+    for operand in operands:
+        summed, members = set(operand.axes) - out, [operand]
+        touching = [g for g in groups if g[0] & summed]
+        for axes, others in touching:
+            summed, members = summed | axes, others + members
+        groups = [g for g in groups if not any(g is t for t in touching)] + [(summed, members)]
+    return [members for _, members in groups]
+
+
+def _steps(operands: list[Operand], out: set[Axis]) -> list[tuple[int, ...]]:
+    """Which one or two operands to contract, step by step."""
     if len(operands) < 2:
         return []
     axes = sorted({a for o in operands for a in o.axes}, key=lambda a: a.name)
     letter = {a: opt_einsum.get_symbol(i) for i, a in enumerate(axes)}
     terms = ["".join(letter[a] for a in o.axes) for o in operands]
-    target = "".join(letter[a] for a in out)
+    target = "".join(letter[a] for a in axes if a in out)
     shapes = [tuple(nominal(a.size) for a in o.axes) for o in operands]
+    optimize = "optimal" if len(operands) <= EXHAUSTIVE else "dp"  # the former tries n! orders
     path, _ = opt_einsum.contract_path(
-        f"{','.join(terms)}->{target}", *shapes, shapes=True, optimize="optimal"
+        f"{','.join(terms)}->{target}", *shapes, shapes=True, optimize=optimize
     )
-    pairs = []
-    for step in path:
-        if len(step) != 2:
-            raise GenerationError(f"expected a path of pairs, got the step {step}")
-        pairs.append((step[0], step[1]))
-    return pairs
+    if any(len(step) > 2 for step in path):
+        raise GenerationError(f"expected a path of pairs, got {path}")
+    return [tuple(step) for step in path]
 
 
 def _spell(
@@ -160,7 +193,7 @@ def _spell(
     axes = tuple(a for a in letter if a in kept)
     sources = ",".join("..." + "".join(letter[a] for a in o.axes) for o in operands)
     target = "..." + "".join(letter[a] for a in axes)
-    written = [Operand(o.tensor, o.axes, o.conj != flip) for o in operands]
+    written = [Operand(o.tensor, o.axes, o.conj != flip and not o.real) for o in operands]
     code = f'torch.einsum("{sources}->{target}", {", ".join(o.code for o in written)})'
     return sum(o.conj for o in written), code, axes, flip
 

@@ -26,10 +26,11 @@ def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation, P
     Shipped kernels live in the package; a user's go beside the user's file as ``NAME_kernels.py``.
     """
     if not paths:
-        return [(d, (out or KERNELS) / f"{d.name}.py") for d in shipped().values()]
+        known = [d for d in shipped().values() if d.kernels]
+        return [(d, (out or KERNELS) / f"{d.name}.py") for d in known]
     found: dict[Path, Derivation] = {}
     for path in paths:
-        for derivation in load_file(path):
+        for derivation in (d for d in load_file(path) if d.kernels):
             target = (out or path.parent) / f"{derivation.name}_kernels.py"
             if target in found:
                 raise GenerationError(f"two derivations would be written to {target}")

@@ -123,7 +123,7 @@ def decoder_jets(
             jet = _combine(derivatives[sum(orders)][_FIELDS.index(field)], *orders)
             if orders == (0, 0) and not values[field]:
                 jet = jet.real
-        jets[name] = jet[: len(points)].reshape(*z.shape[:-1], *jet.shape[1:])
+        jets[name] = jet[: len(points)].reshape((*z.shape[:-1], *jet.shape[1:]))
     return jets
 
 

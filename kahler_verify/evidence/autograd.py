@@ -142,11 +142,11 @@ def _partial(expr: Partial, place: Place) -> Term:
     for step in range(order):
         forward = place.mode == "forward" and step == order - 1
         derivative = (jacfwd if forward else jacrev)(derivative)
-    value = _wirtinger(derivative(place.u), len(expr.hol), len(expr.anti))
+    value = wirtinger_jet(derivative(place.u), len(expr.hol), len(expr.anti))
     return _without_repeats(Term((*expr.hol, *expr.anti, *axes[0]), value))
 
 
-def _wirtinger(derivative: Tensor, hol: int, anti: int) -> Tensor:
+def wirtinger_jet(derivative: Tensor, hol: int, anti: int) -> Tensor:
     """Real derivatives [*inner, 2, 2d, …, 2d] to ∂^hol ∂̄^anti, [d, …, d, *inner]."""
     order = hol + anti
     pair = derivative.ndim - order - 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sympy import Expr, Symbol
 
-from kahler_verify.calculus.definition import OnDiagonal, Partial
+from kahler_verify.calculus.definition import Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
@@ -59,13 +59,14 @@ def draw(
 ) -> Sample:
     """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name."""
     symbols = {s for f in fields_of(kernel) for size in f.shape for s in size.free_symbols}
+    for out in kernel.outputs.values():  # dimensions written in a definition, such as KL's n
+        symbols |= {s for s in out.definition.free_symbols if s.is_integer and s.name in sizes}
     table = {s: sizes[s.name] for s in symbols}
     extra: dict[Field, tuple[str, ...]] = {}
     for letter, trait in kernel.assumptions:
         extra[letter.field] = (*extra.get(letter.field, ()), trait)
     orders = [derivative_order(out.definition) for out in kernel.outputs.values()]
     highest = (max(o[0] for o in orders), max(o[1] for o in orders))
-    on_diagonal = any(out.definition.has(OnDiagonal) for out in kernel.outputs.values())
     has_components = any("component" in f.traits for f in fields_of(kernel))
     count = sizes["K"] if has_components else 0
     if has_components:
@@ -75,8 +76,6 @@ def draw(
     jets: dict[Field, dict[Order, Array]] = {}
     tensors: dict[str, Array] = {}
     for field in fields_of(kernel):
-        if "frozen" in field.traits and on_diagonal:
-            continue  # the same field as the running one
         traits = field.traits.union(extra.get(field.without_traits("frozen"), ()))
         layout = kernel.layout.get(field.name, "full") if 1 not in field.shape else "full"
         drawn = _Drawer(field, traits, layout, arithmetic, rng, table, latent, highest, count)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from sympy import Expr, Symbol
 
-from kahler_verify.calculus.derivation import Kernel
+from kahler_verify.calculus.derivation import Kernel, Output
+from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import PRIME, Arithmetic, Array, array, prime_field, run_text
 from kahler_verify.evidence.samples import Sample, draw
@@ -222,3 +223,34 @@ def schwartz_zippel(
     if not entries:
         raise EvidenceError(f"{kernel.name}: no entry was compared")
     return Trial(dict(sizes), entries, degree, trials, equal)
+
+
+def vanishes(
+    expr: Expr,
+    indices: tuple[Symbol, ...],
+    sizes: Mapping[str, int],
+    *,
+    assumptions: tuple[tuple[Jet, str], ...] = (),
+    trials: int = 3,
+    seed: int = 0,
+    most_entries: int | None = None,
+) -> Trial:
+    """Test that an expression of letters is identically zero at these sizes, without the calculus."""
+    kernel = Kernel("identity", {"zero": Output(expr, indices)}, {}, assumptions)
+
+    def entries(arithmetic: Arithmetic, trial: int) -> list[Any]:
+        rng = random.Random(seed + trial)
+        sample = draw(kernel, arithmetic, rng, sizes)
+        places = list(product(range(sizes["d"]), repeat=len(indices)))
+        if most_entries is not None and len(places) > most_entries:
+            places = rng.sample(places, most_entries)
+        return [
+            evaluate(expr, sample.point, Scope(dict(zip(indices, place, strict=True)))).base[0, 0]
+            for place in places
+        ]
+
+    _kept.clear()
+    degree = max(x.bound for x in entries(degrees, 0))
+    _kept.clear()
+    values = [x for trial in range(trials) for x in entries(prime_field, trial)]
+    return Trial(dict(sizes), len(values), degree, trials, all(x == 0 for x in values))

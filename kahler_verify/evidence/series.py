@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Function, Pow, Symbol
+from sympy import Expr, Function, Pow, Symbol, exp
 
 from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
 from kahler_verify.calculus.letters import Field, Jet
@@ -219,7 +219,7 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if isinstance(expr, Contract):
         return _contract(expr, point, scope)
     if isinstance(expr, LogDet):
-        return evaluate(expr.args[0], point, scope).log_det(_head(expr, point))
+        return evaluate(expr.args[0], point, scope).log_det(_head(expr, point, scope))
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, point, scope)
     if expr.is_Pow and expr.exp.is_Integer:
@@ -318,7 +318,7 @@ def _mixture(expr: Expr, point: Point, scope: Scope) -> Series:
     ]
     total = _accumulate(moved, lambda x, y: x + y)
     if isinstance(expr, LogSumExp):
-        head = _head(expr, point)
+        head = _head(expr, point, scope)
         return total.apply(
             lambda j: head if j == 0 else ring.number((-1) ** (j + 1)) / ring.number(j)
         )
@@ -340,8 +340,12 @@ def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
     )
 
 
-def _head(expr: Expr, point: Point) -> Any:
-    """The value of a transcendental function at the point itself."""
+def _head(expr: Expr, point: Point, scope: Scope) -> Any:
+    """The value of a transcendental function at the point itself; on the diagonal z₀ is z."""
+    if scope.shared is not None:
+        expr = expr.xreplace(
+            {j: Jet(j.field.without_traits("frozen"), *j.args[1:]) for j in expr.atoms(Jet)}
+        )
     if expr not in point.heads:
         if point.draw_head is None:
             raise EvidenceError(f"the value of {expr} is not known at this point")
@@ -390,10 +394,13 @@ def head_value(e: Expr, point: Point, scope: Scope) -> Any:
         return head_value(e.base ** (e.exp - whole), point, scope) * (
             _integer_power(base, whole).base[0, 0]
         )
-    if point.ring.function is not None and e not in point.heads:
+    if isinstance(e, exp) or point.ring.function is not None:
         inner = evaluate(e.args[0], point, replace(scope, epsilons=())).base[0, 0]
-        point.heads[e] = _compute(e, inner, point)
-    return _head(e, point)
+        if isinstance(e, exp) and inner == 0:
+            return point.ring.number(1)  # as on a diagonal, where no head is free
+        if point.ring.function is not None and e not in point.heads:
+            point.heads[e] = _compute(e, inner, point)
+    return _head(e, point, scope)
 
 
 def _compute(e: Expr, inner: Any, point: Point) -> Any:

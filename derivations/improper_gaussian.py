@@ -1,0 +1,46 @@
+"""Improper complex Gaussians: a relation matrix δ ≠ 0, one dimension.
+
+x = CN(μ, σ, δ) with E|x - μ|² = σ and E(x - μ)² = δ is a real Gaussian of (Re x, Im x) with covariance
+½ [[σ + Re δ, Im δ], [Im δ, σ - Re δ]], positive definite if and only if |δ| < σ.
+"""
+
+from sympy import Matrix, Rational, eye, log, symbols
+
+from kahler_verify.calculus import Claim, Derivation, Formula, dimension
+
+m_re, m_im, d_re, d_im = symbols("m_re m_im delta_re delta_im", real=True)
+sigma = symbols("sigma", positive=True)
+half = Rational(1, 2)
+
+mean = Matrix([m_re, m_im])
+covariance = half * Matrix([[sigma + d_re, d_im], [d_im, sigma - d_re]])
+target = half * eye(2)
+
+# KL of real Gaussians N(mean, covariance) from N(0, target), determinants under one logarithm each
+gap = sigma**2 - d_re**2 - d_im**2
+KL = half * ((target.inv() * covariance).trace() + (mean.T * target.inv() * mean)[0] - 2) + half * (
+    log(target.det()) - log(Rational(1, 4)) - log(gap)
+)
+printed = m_re**2 + m_im**2 + sigma - 1 - half * log(gap)
+
+improper_gaussian = Derivation(
+    name="improper_gaussian",
+    title="Complex Gaussians with a relation",
+    source="Gracyk, arXiv 2511.15172",
+    assumptions=("|δ| < σ",),
+    latent=dimension("d"),
+    kernels=(),
+    claims=(
+        Claim(
+            "G9",
+            "KL per dimension of CN(μ, σ, δ) from CN(0, 1) is |μ|² + σ - 1 - ½ log(σ² - |δ|²)",
+            "KVAE",
+            parts=(
+                Formula(covariance.det() - gap / 4, "det of the real covariance = (σ² - |δ|²)/4"),
+                Formula(KL - printed, "KL of real Gaussians = the printed formula"),
+            ),
+            assumptions="|δ| < σ (otherwise the covariance is not positive definite)",
+            expected="holds; needs |δ| < σ, else a clear error",
+        ),
+    ),
+)

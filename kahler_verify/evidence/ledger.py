@@ -1,0 +1,432 @@
+"""The ledger of claims: verdicts computed from declarative claims, each with its evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import flint
+import sympy
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from sympy import Add, Rational, simplify
+
+from kahler_verify.calculus.claims import (
+    Case,
+    Claim,
+    Derived,
+    Formula,
+    Gram,
+    Part,
+    Vanishing,
+    Witness,
+)
+from kahler_verify.calculus.definition import assume, derive
+from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.calculus.letters import Jet
+from kahler_verify.calculus.mixture import Centred, Moment, factors_of
+from kahler_verify.calculus.words import adjoint, distribute
+from kahler_verify.codegen.module import generate_module, write_atomically
+from kahler_verify.codegen.registry import PACKAGE, load_file, shipped, shipped_folder
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.schwartz_zippel import schwartz_zippel, vanishes
+from kahler_verify.evidence.witnesses import evaluate_witness, random_witness
+
+SIZES = {
+    "default": ({"d": 1, "n": 1, "K": 1}, {"d": 2, "n": 3, "K": 3}, {"d": 3, "n": 4, "K": 5}),
+    "thorough": (
+        {"d": 1, "n": 1, "K": 1},
+        {"d": 2, "n": 3, "K": 3},
+        {"d": 3, "n": 5, "K": 5},
+        {"d": 3, "n": 16, "K": 8},
+        {"d": 2, "n": 32, "K": 16},
+    ),
+}
+MOST_ENTRIES = {"default": 8, "thorough": 16}
+WIDE = {"d": 2, "n": 32, "K": 16}  # one wide trial for kernels, on one entry, in the default profile
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of evidence: which route, what it looked at, what came out, over how many samples."""
+
+    route: str
+    what: str
+    outcome: str
+    passed: bool
+    samples: int
+    error_log2: float | None = None  # of the probability that this piece is wrong
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its verdict; ``under`` is the A of “holds under A”."""
+
+    id: str
+    statement: str
+    source: str
+    verdict: str
+    under: list[str]
+    expected: str
+    evidence: list[Item]
+    seconds: float
+    waits_for: str = ""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All judgements; it fails only where evidence could not be had or kernels are wrong."""
+
+    claims: list[Judgement]
+    kernels: list[Item]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every kernel equals its definition."""
+        return all(item.passed for item in self.kernels)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _normal_form(part: Vanishing, traits: tuple[tuple[Jet, str], ...]) -> Item:
+    left = assume(derive(part.expr), *traits)
+    terms = 0 if left == 0 else len(Add.make_args(left))
+    outcome = "zero" if left == 0 else f"{terms} terms are left"
+    return Item("normal form", part.what, outcome, left == 0, 1)
+
+
+def _fields(part: Vanishing, case: Case, profile: str) -> list[Item]:
+    items = []
+    for sizes in SIZES[profile]:
+        if any(sizes.get(k, v) != v for k, v in case.sizes.items()) and sizes is not SIZES[profile][1]:
+            continue  # a case of fixed size is tested at one choice of the other sizes
+        trial = vanishes(
+            part.expr,
+            part.indices,
+            {**sizes, **case.sizes},
+            assumptions=case.traits,
+            most_entries=MOST_ENTRIES[profile],
+        )
+        shown = ", ".join(f"{k} = {v}" for k, v in trial.sizes.items())
+        outcome = "zero" if trial.equal else "not zero"
+        items.append(
+            Item(
+                "Schwartz-Zippel",
+                f"{part.what} at {shown}",
+                outcome,
+                trial.equal,
+                trial.entries,
+                trial.error_log2,
+                {"degree": trial.degree, "trials": trial.trials},
+            )
+        )
+    return items
+
+
+def _gram(part: Gram) -> Item:
+    """Whether each term is a positive multiple of E[X_a X̄_b]."""
+    a, b = part.indices
+    for term in Add.make_args(derive(part.expr)):
+        coefficient, rest = term.as_coeff_Mul()
+        factors = factors_of(rest.args[1]) if isinstance(rest, Moment) else []
+        square = len(factors) == 2 and all(isinstance(f, Centred) for f in factors)
+        if square:
+            other = adjoint(factors[0]).xreplace({a: b, b: a})
+            square = other == factors[1]
+        if not (square and coefficient > 0):
+            return Item("Gram form", part.what, f"{term} is not a square", False, 1)
+    return Item("Gram form", part.what, "a mean of squares with positive weights", True, 1)
+
+
+def _formula(part: Formula) -> Item:
+    symbols = sorted(part.expr.free_symbols, key=str)
+    zero = simplify(part.expr) == 0
+    points = 20 if symbols else 1
+    agree = True
+    for n in range(points):
+        # positive and far apart, so that logarithms and square roots stay real
+        values = {s: Rational(7 + 3 * i + 5 * n, 11 + 2 * i) / (1 + i) for i, s in enumerate(symbols)}
+        value = part.expr.subs(values)
+        agree = agree and abs(value.evalf(50)) < Rational(1, 10**40)
+    if zero != agree:
+        raise EvidenceError(f"{part.what}: simplification and evaluation at {points} points disagree")
+    outcome = "zero" if zero else "not zero"
+    return Item("SymPy and 50 digits", part.what, outcome, zero, points)
+
+
+def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
+    """All evidence for one part under a case's assumptions.
+
+    Raises:
+        EvidenceError: two routes contradict each other.
+    """
+    if isinstance(part, Formula):
+        return [_formula(part)]
+    if isinstance(part, Derived):
+        left = distribute(part.left - part.right)
+        outcome = "one normal form" if left == 0 else f"they differ by {left}"
+        return [Item("two derivations", part.what, outcome, left == 0, 2)]
+    if isinstance(part, Gram):
+        return [_gram(part)]
+    items = _fields(part, case, profile)
+    if part.normal_form and not case.sizes:
+        form = _normal_form(part, case.traits)
+        if form.passed and not all(i.passed for i in items):
+            raise EvidenceError(f"{part.what}: the normal form is zero, and numbers are not")
+        if not form.passed and all(i.passed for i in items):
+            form = Item(form.route, form.what, "not simplified, numbers decide", True, 1)
+        items.insert(0, form)
+    return items
+
+
+# ---------------------------------------------------------------- claims
+
+EVERYWHERE = Case("")
+
+
+def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Judgement:
+    """Compute a claim's verdict.
+
+    Raises:
+        EvidenceError: the claim exercised no sample, a declared witness fails, routes contradict.
+    """
+    started = time.perf_counter()
+    if claim.waits_for:
+        return Judgement(
+            claim.id, claim.statement, claim.source, "open", [], claim.expected, [], 0.0, claim.waits_for
+        )
+    evidence = [i for part in claim.parts for i in judge_part(part, EVERYWHERE, profile)]
+    evidence += kernel_items(derivation, claim.kernels, profile) if claim.kernels else []
+    holds = all(i.passed for i in evidence)
+    under: list[str] = []
+    if claim.regions:
+        from kahler_verify.evidence.region_claims import judge_region
+
+        for region in claim.regions:
+            item, where = judge_region(region)
+            evidence.append(item)
+            if item.outcome == "refuted":
+                holds = False
+            elif item.outcome == "proved":
+                under.append(where)
+    if not holds:
+        evidence += _refutation(claim)
+    for case in claim.cases:
+        items = [i for part in case.parts or claim.parts for i in judge_part(part, case, profile)]
+        evidence += [Item(i.route, f"{case.what}: {i.what}", *_rest(i)) for i in items]
+        if items and all(i.passed for i in items):
+            under.append(case.what)
+    if not sum(i.samples for i in evidence):
+        raise EvidenceError(f"{claim.id}: the claim exercised no sample")
+    verdict = "holds" if holds else "holds under A" if under else "refuted"
+    if holds:
+        under = [claim.assumptions] if claim.assumptions else []
+    return Judgement(
+        claim.id,
+        claim.statement,
+        claim.source,
+        verdict,
+        under,
+        claim.expected,
+        evidence,
+        time.perf_counter() - started,
+    )
+
+
+def _rest(item: Item) -> tuple[str, bool, int, float | None, dict[str, Any]]:
+    return item.outcome, item.passed, item.samples, item.error_log2, item.data
+
+
+def _refutation(claim: Claim) -> list[Item]:
+    """Exact values at the declared witnesses, or at a random point when none is declared."""
+    items = [_witness_item(claim, w) for w in claim.witnesses]
+    if not items and claim.parts:
+        part = claim.parts[0]
+        if isinstance(part, Vanishing) and not isinstance(part, Gram):
+            data = random_witness(part)
+            items = [Item("exact witness", data["what"], _value(data["value"]), True, 1, None, data)]
+        elif isinstance(part, Formula):
+            raise EvidenceError(f"{claim.id}: not zero, but the claim declares no witness")
+    return items
+
+
+def _witness_item(claim: Claim, witness: Witness) -> Item:
+    part = claim.parts[witness.part]
+    if isinstance(part, Formula):
+        value = part.expr.subs(witness.at)
+        if not value.is_Rational or value == 0:
+            raise EvidenceError(f"{claim.id}: witness “{witness.what}” gives {value}")
+        data = {"at": {str(s): str(v) for s, v in witness.at.items()}, "value": [str(value), "0"]}
+        return Item("exact witness", witness.what, str(value), True, 1, None, data)
+    if not isinstance(part, Vanishing):
+        raise EvidenceError(f"{claim.id}: a witness needs an expression to evaluate")
+    data = evaluate_witness(part, witness)
+    return Item("exact witness", witness.what, _value(data["value"]), True, 1, None, data)
+
+
+def _value(parts: list[str]) -> str:
+    real, imaginary = parts
+    if imaginary == "0":
+        return real
+    return f"{imaginary} i" if real == "0" else f"{real} + {imaginary} i"
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def kernel_items(
+    derivation: Derivation, names: Sequence[str] = (), profile: str = "default"
+) -> list[Item]:
+    """Kernels of a derivation (all by default) against their definition, by Schwartz-Zippel."""
+    module = generate_module(derivation)
+    chosen = [k for k in derivation.kernels if f"def {k.name}(" in module.text]
+    unknown = set(names) - {k.name for k in chosen}
+    if unknown:
+        raise EvidenceError(f"{derivation.name} has no kernels {sorted(unknown)}")
+    items = []
+    for kernel in chosen:
+        if names and kernel.name not in names:
+            continue
+        sizes = [(s, MOST_ENTRIES[profile]) for s in SIZES[profile]]
+        if names and profile == "default":
+            sizes.append((WIDE, 1))
+        if derivation.coordinates:
+            sizes = [({"d": len(derivation.coordinates), "n": 1, "K": 1}, MOST_ENTRIES[profile])]
+        entries, equal, worst = 0, True, -1e9
+        for size, most in sizes:
+            trial = schwartz_zippel(
+                kernel, module.text, size, heads=module.heads, most_entries=most
+            )
+            entries, equal = entries + trial.entries, equal and trial.equal
+            worst = max(worst, trial.error_log2)
+        outcome = "equals its definition" if equal else "differs from its definition"
+        items.append(
+            Item(
+                "Schwartz-Zippel",
+                f"{derivation.name}.{kernel.name}",
+                outcome,
+                equal,
+                entries,
+                worst,
+                {"sizes": [s for s, _ in sizes]},
+            )
+        )
+    return items
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def prove(
+    what: Sequence[str] = (),
+    *,
+    profile: str = "default",
+    use_cache: bool = True,
+    console: Console | None = None,
+) -> Ledger:
+    """Judge claims by id, the claims and kernels of derivation files, or all that is shipped.
+
+    Verdicts are cached by the fingerprint of derivations, generator, evidence and dependencies.
+
+    Raises:
+        EvidenceError: an id is unknown, or evidence could not be had.
+    """
+    if profile not in SIZES:
+        raise EvidenceError(f"profile: expected one of {', '.join(SIZES)}, got {profile!r}")
+    files = [w for w in what if w.endswith(".py")]
+    ids = [w for w in what if w not in files]
+    known = list(shipped().values())
+    claims = {c.id: (c, d) for d in known for c in d.claims}
+    unknown = [i for i in ids if i not in claims]
+    if unknown:
+        raise EvidenceError(f"claims: expected ids among {', '.join(claims)}, got {unknown}")
+    chosen: list[tuple[str, Callable[[], Any]]] = []
+    users = [d for f in files for d in load_file(f)]
+    for claim, derivation in (claims[i] for i in (ids if what else claims)):
+        chosen.append((claim.id, lambda c=claim, d=derivation: judge(c, d, profile)))
+    for derivation in users:
+        for claim in derivation.claims:
+            chosen.append((claim.id, lambda c=claim, d=derivation: judge(c, d, profile)))
+    for derivation in users if what else known:
+        if derivation.kernels:
+            chosen.append(
+                (f"kernels of {derivation.name}", lambda d=derivation: kernel_items(d, (), profile))
+            )
+    cache = Cache(profile, files) if use_cache else None
+    judged: list[Judgement] = []
+    kernels: list[Item] = []
+    columns = (TextColumn("proving {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(chosen))
+        for name, work in chosen:
+            progress.update(task, description=name)
+            result = cache.get(name) if cache else None
+            if result is None:
+                result = work()
+                if cache:
+                    cache.put(name, result)
+            if isinstance(result, Judgement):
+                judged.append(result)
+            else:
+                kernels += result
+            progress.advance(task)
+    return Ledger(judged, kernels)
+
+
+class Cache:
+    """Verdicts on disk, valid while nothing that they depend on has changed."""
+
+    def __init__(self, profile: str, files: Sequence[str]):
+        digest = hashlib.sha256(profile.encode())
+        sources = sorted(shipped_folder().glob("*.py")) + [Path(f) for f in files]
+        for room in ("calculus", "codegen", "evidence", "kernels"):
+            sources += sorted((PACKAGE / room).glob("*.py"))
+        for source in sources:
+            digest.update(source.name.encode() + source.read_bytes())
+        versions = (sympy.__version__, flint.__version__, platform.python_version())
+        digest.update(repr(versions).encode())
+        home = os.environ.get("KAHLER_VERIFY_CACHE") or Path.home() / ".cache" / "kahler_verify"
+        self.folder = Path(home) / digest.hexdigest()[:24]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+
+    def get(self, name: str) -> Judgement | list[Item] | None:
+        """A stored verdict, or None."""
+        path = self._path(name)
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:
+            return None
+        if isinstance(data, list):
+            return [Item(**i) for i in data]
+        return Judgement(**{**data, "evidence": [Item(**i) for i in data["evidence"]]})
+
+    def put(self, name: str, result: Judgement | list[Item]) -> None:
+        """Store a verdict."""
+        data = [asdict(i) for i in result] if isinstance(result, list) else asdict(result)
+        write_atomically(self._path(name), json.dumps(data))
+
+
+def write_ledger(ledger: Ledger, path: Path) -> None:
+    """Write the ledger as JSON: ``{"claims": [{"id", "verdict", …}], "kernels": […]}``."""
+    data = {
+        "claims": [asdict(j) for j in ledger.claims],
+        "kernels": [asdict(i) for i in ledger.kernels],
+        "passed": ledger.passed,
+    }
+    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
+
+
+__all__ = ["Cache", "Item", "Judgement", "Ledger", "judge", "kernel_items", "prove", "write_ledger"]

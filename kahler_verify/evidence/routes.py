@@ -1,0 +1,616 @@
+"""Independent routes to what a kernel computes, and how far the kernel is from each of them.
+
+A case is a kernel with random points.  Numbers are dyadic, so that the 50-digit arithmetic and float64
+see exactly the same inputs.  A route returns one error for each point, in the g-normalised frame: each
+lower latent index is divided by √g_aa (an upper one is multiplied), and errors count relative to the
+largest entry, or to 1 where all entries are smaller.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from types import SimpleNamespace
+from typing import Any
+
+import mpmath
+import numpy as np
+import torch
+from sympy import Abs, Expr, I, Pow, Symbol, conjugate, im, re, sqrt
+from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
+from torch.func import jacfwd, jacrev
+
+from kahler_verify.calculus.definition import OnDiagonal, Partial
+from kahler_verify.calculus.derivation import Derivation, Kernel, Output
+from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.codegen.module import generate_module
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, rational, run_text
+from kahler_verify.evidence.autograd import Fields, Place, differentiate, evaluate
+from kahler_verify.evidence.known_answers import known_answer
+from kahler_verify.evidence.samples import Sample, derivative_order, draw, fields_of
+from kahler_verify.evidence.series import Point, evaluate_output
+from kahler_verify.geometry.kernel_set import KernelSet
+
+EPSILON = float(np.finfo(np.float64).eps)
+MODEST = 64.0  # the C of the bound C·ε·cond(g)
+STANDARD_ERRORS = 5.0
+LADDER = (2_000, 8_000, 32_000)
+SIZES = {"d": 2, "n": 3, "K": 4}
+LARGEST_CONDITION = 1e4
+RAISED = {("hermitian_geometry", "chern_connection"): (2,)}  # axes that are upper indices
+
+
+@dataclass(frozen=True)
+class RandomPoint:
+    """A point in three forms: at 50 digits, as kernels take it, and for autograd.
+
+    ``computed`` are the kernel's float64 results; ``scale`` [d] is √g_aa and ``condition`` that of g in
+    the frame where its diagonal is 1.
+    """
+
+    point: Point
+    fields: Fields
+    computed: Mapping[str, Tensor]
+    scale: Tensor
+    condition: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A derivation with the generated text that is on trial, executed.
+
+    ``heads`` says which expression each transcendental input of a kernel stands for.
+    """
+
+    derivation: Derivation
+    text: str
+    kernels: KernelSet
+    metric: Output | None
+    heads: Mapping[Expr, str]
+
+    @classmethod
+    def of(cls, derivation: Derivation, text: str) -> Subject:
+        """Execute a generated text."""
+        heads: Mapping[Expr, str] = {}
+        if "\nHEADS = " in text:
+            heads = generate_module(derivation).heads
+        kernels = KernelSet(_module(derivation.name, text))
+        return cls(derivation, text, kernels, _metric_of(derivation), heads)
+
+    @property
+    def d(self) -> int:
+        """The latent dimension of its random points."""
+        return len(self.derivation.coordinates) or SIZES["d"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel on trial, with random points."""
+
+    subject: Subject
+    kernel: Kernel  # of an explicit potential: with its coordinates as letters
+    points: tuple[RandomPoint, ...]
+    seed: int
+
+    @property
+    def derivation(self) -> Derivation:
+        """What the kernel was generated from."""
+        return self.subject.derivation
+
+    @property
+    def kernels(self) -> KernelSet:
+        """The executed text."""
+        return self.subject.kernels
+
+    @property
+    def name(self) -> str:
+        """``derivation.kernel``."""
+        return f"{self.derivation.name}.{self.kernel.name}"
+
+    @property
+    def order(self) -> int:
+        """How many derivatives the definition takes."""
+        orders = [sum(derivative_order(o.definition)) for o in self.kernel.outputs.values()]
+        return max(orders)
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether the generator found the kernel to be zero, and wrote no code."""
+        return self.kernel.name in self.kernels.vanishing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a route found: one error, bound and condition number for each point.
+
+    ``complaints`` are failures that are not errors at points, such as two modes of autograd that differ.
+    """
+
+    errors: tuple[float, ...]
+    bounds: tuple[float, ...]
+    conditions: tuple[float, ...] = ()
+    unit: str = "g-frame"
+    note: str = ""
+    complaints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """An independent way to a kernel's value, where it applies."""
+
+    name: str
+    title: str
+    applies: Callable[[Case], bool]
+    run: Callable[[Case], Outcome]
+
+
+# ------------------------------------------------------------------------------- points
+
+
+def _dyadic(value: float) -> Any:
+    """A number of 16 binary places: sums of a few stay exact in float64."""
+    return decimal.number(round(value * 2**16) / 2**16)
+
+
+_dyadic_decimal: Arithmetic = replace(
+    decimal,
+    draw=lambda rng: _dyadic(rng.gauss(0, 0.7)) + decimal.number(1j) * _dyadic(rng.gauss(0, 0.7)),
+    draw_positive=lambda rng: _dyadic(rng.uniform(0.5, 2)),
+)
+
+
+def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) -> Case:
+    """Draw points for a kernel and run the text's kernel on all of them in one batch.
+
+    Raises:
+        EvidenceError: the text has no such kernel, or no well-conditioned points were found.
+    """
+    derivation, kernels = subject.derivation, subject.kernels
+    if kernel.name not in kernels:
+        raise EvidenceError(f"{derivation.name}: the generated text has no kernel {kernel.name!r}")
+    kernel = _with_letters(derivation, kernel)
+    rng = random.Random(f"{seed} {derivation.name} {kernel.name}")
+    drawn: list[tuple[Point, Fields, Mapping[str, Tensor], Tensor, float]] = []
+    for _ in range(20 * count):
+        sample = _draw(derivation, kernel, rng)
+        fields = _fields(sample.point, subject.d)
+        scale, condition = _frame(subject, fields)
+        if condition <= LARGEST_CONDITION:
+            tensors = {n: to_torch(t) for n, t in sample.tensors.items()}
+            drawn.append((sample.point, fields, tensors, scale, condition))
+        if len(drawn) == count:
+            break
+    else:
+        raise EvidenceError(f"{derivation.name}.{kernel.name}: no well-conditioned points found")
+    batch = {n: torch.stack([tensors[n] for _, _, tensors, _, _ in drawn]) for n in drawn[0][2]}
+    results = _run(kernels, kernel, batch, subject.d, count)
+    points = tuple(
+        RandomPoint(point, fields, {n: r[i] for n, r in results.items()}, scale, condition)
+        for i, (point, fields, _, scale, condition) in enumerate(drawn)
+    )
+    return Case(subject, kernel, points, seed)
+
+
+def _module(name: str, text: str) -> SimpleNamespace:
+    scope: dict[str, Any] = {"__name__": f"<kernels of {name}>"}
+    exec(compile(text, f"<kernels of {name}>", "exec"), scope)
+    return SimpleNamespace(**{k: v for k, v in scope.items() if k != "__builtins__"})
+
+
+def _run(
+    kernels: KernelSet, kernel: Kernel, batch: Mapping[str, Tensor], d: int, count: int
+) -> dict[str, Tensor]:
+    shapes = {n: (count, *[d] * len(o.indices)) for n, o in kernel.outputs.items()}
+    if kernel.name in kernels.vanishing:
+        return {n: torch.zeros(s, dtype=torch.complex128) for n, s in shapes.items()}
+    out = kernels.call(kernel.name, batch)
+    out = out if isinstance(out, tuple) else (out,)
+    found = dict(zip(kernel.outputs, out, strict=True))
+    for n, shape in shapes.items():
+        if found[n].shape not in (shape, shape[1:]):  # a constant has no batch
+            raise EvidenceError(f"{kernel.name}: expected {n} {shape}, got {tuple(found[n].shape)}")
+    return {n: found[n].expand(shape) for n, shape in shapes.items()}
+
+
+def _draw(derivation: Derivation, kernel: Kernel, rng: random.Random) -> Sample:
+    if derivation.coordinates:
+        return _draw_explicit(derivation, kernel, rng)
+    sample = draw(kernel, _dyadic_decimal, rng, SIZES)
+    point, tensors = sample.point, dict(sample.tensors)
+    if point.weights is not None:  # dyadic, and exactly of sum one
+        heads = [_dyadic(float(mpmath.re(w))) for w in point.weights[:-1]]
+        last = decimal.number(1) - reduce(lambda x, y: x + y, heads, decimal.number(0))
+        point.weights = tensors["w"] = array([*heads, last], (len(heads) + 1,))
+    for own, table in point.jets.items():
+        if "coordinate" in own.traits:  # keep clear of the boundary of balls
+            quarter = decimal.number(0.25)
+            table[0, 0][...] = table[0, 0] * quarter  # type: ignore[index]
+            tensors[own.name] = array(np.asarray(table[0, 0])[..., 0])
+    return Sample(point, tensors)
+
+
+def _fields(point: Point, d: int) -> Fields:
+    jets = {f: {o: to_torch(x) for o, x in t.items()} for f, t in point.jets.items()}
+    weights = None if point.weights is None else to_torch(point.weights)
+    sizes = {s: complex(x) for s, x in point.sizes.items()}
+    return Fields(d, sizes, jets, weights)
+
+
+def to_torch(values: Array) -> Tensor:
+    """Numbers of any arithmetic rounded to complex128."""
+    flat = [complex(x) for x in np.asarray(values).ravel()]
+    return torch.tensor(flat, dtype=torch.complex128).reshape(values.shape)
+
+
+def _frame(subject: Subject, fields: Fields) -> tuple[Tensor, float]:
+    """√g_aa and cond of g; an indefinite g counts by its absolute value (g²)^½."""
+    d = fields.d
+    g = torch.eye(d, dtype=torch.complex128)
+    for own, table in fields.jets.items():
+        if own.name == "g":
+            g = table[0, 0]
+    if subject.metric is not None:
+        g = differentiate(subject.metric.definition, subject.metric.indices, fields)
+    if not bool(torch.isfinite(g).all()):
+        return torch.ones(d, dtype=torch.float64), math.inf
+    values, vectors = torch.linalg.eigh((g + g.mH) / 2)
+    if bool((values == 0).all()):  # a value, or a gradient, drawn without second derivatives
+        return torch.ones(d, dtype=torch.float64), 1.0
+    g = (vectors * values.abs()) @ vectors.mH
+    scale = g.diagonal().real.sqrt()
+    normalised = torch.linalg.eigvalsh(g / (scale[:, None] * scale))
+    smallest, largest = normalised.min().item(), normalised.max().item()
+    return scale, largest / smallest if smallest > 0 else math.inf
+
+
+def _metric_of(derivation: Derivation) -> Output | None:
+    """The output that defines the metric g_{ab̄} of a derivation."""
+    for kernel in derivation.kernels:
+        for name, out in _with_letters(derivation, kernel).outputs.items():
+            if name == "g" and len(out.indices) == 2:
+                return out
+    return None
+
+
+# ------------------------------------------------------------------------------- explicit coordinates
+
+
+def _letter_of(z: Symbol) -> Jet:
+    return Jet(Field(z.name, 1, 1))
+
+
+def _with_letters(derivation: Derivation, kernel: Kernel) -> Kernel:
+    """Coordinates z1, z2, … replaced by scalar fields whose derivatives are unit vectors."""
+    if not derivation.coordinates:
+        return kernel
+    to_letter = {z: _letter_of(z) for z in derivation.coordinates}
+    to_letter |= {conjugate(z): letter.H for z, letter in list(to_letter.items())}
+    outputs = {
+        n: Output(_plain(o.definition).xreplace(to_letter), o.indices)
+        for n, o in kernel.outputs.items()
+    }
+    return replace(kernel, outputs=outputs)
+
+
+def _plain(expr: Expr) -> Expr:
+    """Re, im and Abs written by means of conjugates."""
+    if expr.is_Atom or not isinstance(expr, Expr):
+        return expr
+    if isinstance(expr, conjugate) and expr.args[0].is_Symbol:
+        return expr
+    if isinstance(expr, Pow) and isinstance(expr.base, Abs):
+        inner = _plain(expr.base.args[0])
+        return (inner * conjugate(inner)) ** (expr.exp / 2)
+    args = [_plain(a) for a in expr.args]
+    if isinstance(expr, re | im | Abs):
+        other = conjugate(args[0])
+        if isinstance(expr, Abs):
+            return sqrt(args[0] * other)
+        return (args[0] + other) / 2 if isinstance(expr, re) else (args[0] - other) / (2 * I)
+    return expr.func(*args)
+
+
+def _draw_explicit(derivation: Derivation, kernel: Kernel, rng: random.Random) -> Sample:
+    d = len(derivation.coordinates)
+    one, zero = decimal.number(1), decimal.number(0)
+    jets, values = {}, []
+    for i, z in enumerate(derivation.coordinates):
+        value = _dyadic_decimal.draw(rng) / 4
+        unit = [one if j == i else zero for j in range(d)]
+        jets[_letter_of(z).field] = {
+            (0, 0): array([value], (1, 1)),
+            (1, 0): array(unit, (d, 1, 1)),
+        }
+        values.append(value)
+    tensors = {"z": array(values, (d,))}
+    sizes: dict[Symbol, Any] = {Symbol("d", integer=True, positive=True): d}
+    for output in kernel.outputs.values():
+        for s in sorted(output.definition.free_symbols - set(output.indices), key=str):
+            if s not in sizes:
+                sizes[s] = _dyadic_decimal.draw_positive(rng)
+                tensors[s.name] = array(sizes[s])
+    return Sample(Point(decimal, sizes, jets), tensors)
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+def frame_error(
+    value: Tensor, truth: Tensor, scale: Tensor, raised: Sequence[int] = ()
+) -> float:
+    """The largest error in the g-frame, relative to the largest entry of the truth, or to 1."""
+    value, truth = value - 0, truth - 0
+    for axis in range(value.ndim):
+        factor = scale if axis in raised else 1 / scale
+        shape = [-1 if n == axis else 1 for n in range(value.ndim)]
+        value, truth = value * factor.reshape(shape), truth * factor.reshape(shape)
+    size = max(1.0, truth.abs().max().item())
+    error = (value - truth).abs().max().item() / size
+    return math.inf if math.isnan(error) else error
+
+
+def _bound(condition: float) -> float:
+    return MODEST * EPSILON * condition
+
+
+def _errors(case: Case, at: RandomPoint, truth: Mapping[str, Tensor]) -> float:
+    raised = RAISED.get((case.derivation.name, case.kernel.name), ())
+    return max(frame_error(at.computed[n], t, at.scale, raised) for n, t in truth.items())
+
+
+def _outcome(points: Sequence[RandomPoint], errors: Sequence[float], **more: Any) -> Outcome:
+    conditions = tuple(p.condition for p in points)
+    return Outcome(tuple(errors), tuple(map(_bound, conditions)), conditions, **more)
+
+
+# ------------------------------------------------------------------------------- the routes
+
+
+def _by_autograd(case: Case) -> Outcome:
+    points = case.points[:1] if case.order > 3 else case.points[:2]
+    errors, complaints = [], []
+    for at in points:
+        worst = 0.0
+        for n, out in case.kernel.outputs.items():
+            truths = [
+                differentiate(out.definition, out.indices, at.fields, mode)
+                for mode in ("reverse", "forward")
+            ]
+            worst = max(worst, *[_errors(case, at, {n: t}) for t in truths])
+            apart = frame_error(truths[0], truths[1], at.scale)
+            if not apart <= _bound(at.condition):
+                complaints.append(f"{n}: autograd's two modes differ by {apart:.1e}")
+        errors.append(worst)
+    note = "reverse over reverse; forward over reverse"
+    return _outcome(points, errors, note=note, complaints=tuple(complaints))
+
+
+def _by_decimals(case: Case) -> Outcome:
+    points = case.points[:2] if case.order > 3 else case.points
+    errors = []
+    for at in points:
+        truth = {
+            n: to_torch(evaluate_output(o.definition, o.indices, at.point))
+            for n, o in case.kernel.outputs.items()
+        }
+        errors.append(_errors(case, at, truth))
+    return _outcome(points, errors, note=decimal.name)
+
+
+def _exactly(case: Case) -> Outcome:
+    """The text itself over Q(i): equality, without a tolerance."""
+    rng = random.Random(case.seed)
+    sample = draw(case.kernel, rational, rng, SIZES, case.subject.heads)
+    truth = [
+        evaluate_output(o.definition, o.indices, sample.point)
+        for o in case.kernel.outputs.values()
+    ]
+    note = "equality over Q(i)"
+    if case.vanishes:
+        same = all(x == 0 for t in truth for x in np.asarray(t).ravel())
+        return Outcome((0.0 if same else math.inf,), (0.0,), unit="exact", note=note)
+    function = run_text(case.subject.text, rational)[case.kernel.name]
+    names = case.kernels.arguments(case.kernel.name)
+    found = function(*[sample.tensors[n] for n in names])
+    found = found if isinstance(found, tuple) else (found,)
+    same = all(
+        f.shape == t.shape
+        and all(x == y for x, y in zip(np.asarray(f).ravel(), np.asarray(t).ravel(), strict=True))
+        for f, t in zip(found, truth, strict=True)
+    )
+    return Outcome((0.0 if same else math.inf,), (0.0,), unit="exact", note=note)
+
+
+def _can_be_exact(case: Case) -> bool:
+    return not (case.derivation.coordinates)
+
+
+def _by_known_answers(case: Case) -> Outcome:
+    answer = known_answer(case.derivation, case.kernel.name)
+    if answer is None:
+        raise EvidenceError(f"{case.name} has no known answer")
+    errors = []
+    for value, truth in answer(case.kernels):
+        size = max(1.0, truth.abs().max().item())
+        error = (value - truth).abs().max().item() / size
+        errors.append(math.inf if math.isnan(error) else error)
+    bound = _bound(1.0)
+    return Outcome(tuple(errors), (bound,) * len(errors), unit="relative", note="closed forms")
+
+
+def _is_fisher(case: Case) -> bool:
+    """Whether all outputs are second derivatives of a divergence of Gaussians on the diagonal."""
+    return _is_hessian(case) and all(
+        isinstance(o.definition, OnDiagonal) for o in case.kernel.outputs.values()
+    )
+
+
+def _is_hessian(case: Case) -> bool:
+    names = {f.name for f in fields_of(case.kernel)}
+    return names == {"mu", "Sigma"} and all(
+        _partial_of(o) is not None and _partial_of(o).args[0] == case.derivation.definition
+        and len(o.indices) == 2
+        for o in case.kernel.outputs.values()
+    )  # fmt: skip
+
+
+def _partial_of(out: Output) -> Any:
+    inner = out.definition.args[0] if isinstance(out.definition, OnDiagonal) else out.definition
+    return inner if isinstance(inner, Partial) else None
+
+
+def _gaussian(case: Case, at: RandomPoint, u: Tensor, *, base: bool = False) -> tuple[Tensor, Tensor]:
+    """μ [n, 1] and Σ [n, n] at z + u, or at the base point z₀."""
+    out = []
+    for name in ("mu", "Sigma"):
+        found = [f for f in at.fields.jets if f.name == name]
+        frozen = [f for f in found if "frozen" in f.traits]
+        running = next(f for f in found if "frozen" not in f.traits)
+        own = frozen[0].without_traits("frozen") if base and frozen else running
+        jets = at.fields.jets if not (base and frozen) else {own: at.fields.jets[frozen[0]]}
+        place = Place(replace(at.fields, jets=jets), torch.zeros_like(u) if base else u)
+        out.append(evaluate(Jet(own), place).value)
+    return out[0], out[1]
+
+
+def wirtinger_hessian(real: Tensor) -> tuple[Tensor, Tensor]:
+    """∂_a∂_b̄ f and ∂_a∂_b f, [..., d, d], of a real function from its Hessian in (x, y), [..., 2d, 2d]."""
+    d = real.shape[-1] // 2
+    xx, xy = real[..., :d, :d], real[..., :d, d:]
+    yx, yy = real[..., d:, :d], real[..., d:, d:]
+    mixed = torch.complex(xx + yy, xy - yx) / 4
+    return mixed, torch.complex(xx - yy, -(xy + yx)) / 4
+
+
+def realified(mean: Tensor, covariance: Tensor) -> MultivariateNormal:
+    """The law of [Re x, Im x] for x ~ CN(mean [D], covariance [D, D])."""
+    top = torch.cat([covariance.real, -covariance.imag], -1)
+    bottom = torch.cat([covariance.imag, covariance.real], -1)
+    loc = torch.cat([mean.real, mean.imag], -1)
+    joint = torch.cat([top, bottom], -2) / 2
+    return MultivariateNormal(loc, (joint + joint.mT) / 2, validate_args=False)
+
+
+def _by_torch_kl(case: Case) -> Outcome:
+    errors = []
+    for at in case.points:
+        zero = torch.zeros(2 * at.fields.d, dtype=torch.float64)
+        mean0, covariance0 = _gaussian(case, at, zero, base=True)
+        fixed = realified(mean0[:, 0], covariance0)
+
+        def divergence(u: Tensor, at: RandomPoint = at, fixed: Any = fixed) -> Tensor:
+            mean, covariance = _gaussian(case, at, u)
+            return kl_divergence(fixed, realified(mean[:, 0], covariance))
+
+        mixed, pure = wirtinger_hessian(jacrev(jacrev(divergence))(zero))
+        errors.append(_errors(case, at, _named(case, mixed, pure)))
+    return _outcome(case.points, errors, note="torch.distributions, realified")
+
+
+def _named(case: Case, mixed: Tensor, pure: Tensor) -> dict[str, Tensor]:
+    """A kernel's outputs among ∂_a∂_b̄ and ∂_a∂_b."""
+    return {
+        n: mixed if _partial_of(o).anti else pure for n, o in case.kernel.outputs.items()
+    }
+
+
+def _by_sampling(case: Case) -> Outcome:
+    generator = torch.Generator().manual_seed(case.seed)
+    levels = []
+    for at in case.points[:2]:
+        zero = torch.zeros(2 * at.fields.d, dtype=torch.float64)
+        mean, covariance = _gaussian(case, at, zero)
+        factor = torch.linalg.cholesky(covariance)
+
+        def log_density(u: Tensor, x: Tensor, at: RandomPoint = at) -> Tensor:
+            """Log CN(x; μ, Σ) + const of samples [N, n] by the formula of the density."""
+            moved, spread = _gaussian(case, at, u)
+            root = torch.linalg.cholesky(spread)
+            white = torch.linalg.solve_triangular(root, x.mT - moved, upper=False)
+            squares = (white * white.conj()).real.sum(0)
+            return -squares - 2 * root.diagonal().real.log().sum()
+
+        def scores(count: int, zero: Tensor = zero, mean: Tensor = mean, factor: Tensor = factor,
+                   log_density: Callable[[Tensor, Tensor], Tensor] = log_density) -> Tensor:
+            noise = torch.randn(count, len(mean), 2, generator=generator, dtype=torch.float64)
+            x = torch.view_as_complex(noise) / 2**0.5 @ factor.mT + mean.mT
+            return jacfwd(lambda u: log_density(u, x))(zero)
+
+        found = {}
+        for n, o in case.kernel.outputs.items():
+            found["g" if _partial_of(o).anti else "k"] = at.computed[n]
+        levels.append(fisher_deviations(scores, found))
+    return sampling_outcome(levels, tuple(p.condition for p in case.points[:2]))
+
+
+def fisher_deviations(
+    scores: Callable[[int], Tensor], found: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """For each number of samples, all entries' deviations from ``found`` in standard errors.
+
+    ``scores`` gives ∂ log p in (x, y) for N fresh samples, [N, 2d]; g = E[s s̄ᵀ] and k = E[s sᵀ] for
+    s = ½(∂_x - i∂_y) log p.
+    """
+    levels = []
+    for count in LADDER:
+        x, y = scores(count).chunk(2, -1)
+        s = torch.complex(x, -y) / 2
+        deviations = []
+        for name, value in found.items():
+            other = s.conj() if name == "g" else s
+            products = torch.einsum("na,nb->nab", s, other)
+            for part, truth in ((products.real, value.real), (products.imag, value.imag)):
+                spread = part.std(0) / count**0.5
+                rounding = 100 * EPSILON * value.abs().max()
+                deviations.append(((part.mean(0) - truth) / (spread + rounding)).flatten())
+        levels.append(torch.cat(deviations))
+    return levels
+
+
+def sampling_outcome(levels: Sequence[Sequence[Tensor]], conditions: tuple[float, ...]) -> Outcome:
+    """Deviations in standard errors, and whether errors shrink like N^-1/2.
+
+    A right kernel's deviations stay of order 1 while the standard error falls as N^-1/2; a wrong
+    kernel's grow as N^1/2.
+    """
+    errors = tuple(max(x.abs().max().item() for x in point) for point in levels)
+    rms = [torch.cat([p[n] for p in levels]).square().mean().sqrt().item() for n in range(len(LADDER))]
+    logs = np.log(np.maximum(rms, 1e-300)) - 0.5 * np.log(LADDER)
+    slope = float(np.polyfit(np.log(LADDER), logs, 1)[0])
+    complaints = ()
+    if not -0.85 < slope < -0.15:
+        complaints = (f"the error goes as N^{slope:.2f}, expected N^-0.50",)
+    note = f"{LADDER[0]} to {LADDER[-1]} samples, error ~ N^{slope:.2f}"
+    bounds = (STANDARD_ERRORS,) * len(errors)
+    return Outcome(errors, bounds, conditions, "standard errors", note, complaints)
+
+
+def _componentwise(case: Case) -> Outcome:
+    raise EvidenceError(f"{case.name}: the component-wise route is not there")
+
+
+def _always(_: Case) -> bool:
+    return True
+
+
+ROUTES: Mapping[str, Route] = {
+    r.name: r
+    for r in (
+        Route("autograd", "the definition, differentiated by torch", _always, _by_autograd),
+        Route("mpmath", "the definition at 50 digits", _always, _by_decimals),
+        Route("exact", "the kernel's text in exact arithmetic", _can_be_exact, _exactly),
+        Route("torch_kl", "Hessian of torch's Gaussian KL", _is_hessian, _by_torch_kl),
+        Route("monte_carlo", "Fisher information of samples", _is_fisher, _by_sampling),
+        Route(
+            "known",
+            "known answers",
+            lambda case: known_answer(case.derivation, case.kernel.name) is not None,
+            _by_known_answers,
+        ),
+    )
+}
