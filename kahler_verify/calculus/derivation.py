@@ -45,6 +45,10 @@ class Kernel:
         return {name: out.derived(*self.assumptions) for name, out in self.outputs.items()}
 
 
+# Independent routes that any derivation has; see kahler_verify.evidence.routes for all of them.
+ROUTES = ("autograd", "mpmath", "exact", "componentwise", "known")
+
+
 @dataclass(frozen=True)
 class Derivation:
     """One subject: what a file of derivations/ declares."""
@@ -61,6 +65,7 @@ class Derivation:
     domain: Expr | None = None  # real, and positive exactly where the derivation is defined
     positive: bool = False  # claims that its metric is positive definite on the domain
     known: Mapping[str, Any] = field(default_factory=dict)  # constants that evidence compares with
+    routes: tuple[str, ...] = ROUTES  # which of them apply to its kernels; at least three must
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

@@ -58,6 +58,10 @@ def compile(definition: Derivation | Expr, name: str = "potential", **options: A
 
     ``options`` are those of :func:`kahler_verify.calculus.potential`, such as ``coordinates``.
     """
+    if not isinstance(definition, Derivation | Expr):
+        raise DerivationError(
+            f"definition: expected a SymPy expression or a Derivation, got {type(definition).__name__}"
+        )
     if not isinstance(definition, Derivation):
         definition = potential(name, definition, **options)
     return Compiled(definition, generate_module(definition))

@@ -203,6 +203,7 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
                 "expected a decoder's pair (mean, log variance) to be tensors, but got "
                 f"{type(mean).__name__} and {type(log_variance).__name__}"
             )
+        _check_mean(mean, z)
         if log_variance.is_complex() or log_variance.shape not in (batch, mean.shape):
             raise InputError(
                 "expected a decoder's log variance to be real, of shape "
@@ -218,11 +219,7 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
             "MultivariateNormal or a pair (mean, log variance), but got "
             f"{type(output).__name__}"
         )
-    if mean.ndim != z.ndim or mean.shape[:-1] != batch:
-        raise InputError(
-            f"expected a decoder's mean to be {[*batch, 'D']} for z of shape "
-            f"{tuple(z.shape)}, but got {tuple(mean.shape)}"
-        )
+    _check_mean(mean, z)
     real, expected = mean.real if mean.is_complex() else mean, z.real
     if real.dtype != expected.dtype or real.device != expected.device:
         raise InputError(
@@ -232,6 +229,14 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
     structure = LikelihoodStructure(likelihood, covariance, mean.shape[-1], holomorphic, constant)
     sigma = factor @ factor.mH if covariance == "full" else factor * factor
     return _Fields(structure, mean, sigma, factor)
+
+
+def _check_mean(mean: Tensor, z: Tensor) -> None:
+    if mean.ndim != z.ndim or mean.shape[:-1] != z.shape[:-1]:
+        raise InputError(
+            f"expected a decoder's mean to be {[*z.shape[:-1], 'D']} for z of shape "
+            f"{tuple(z.shape)}, but got {tuple(mean.shape)}"
+        )
 
 
 @contextmanager
@@ -431,6 +436,8 @@ def _check_batching(decoder: DecoderFunction, points: Tensor) -> LikelihoodStruc
             raise InputError(f"the decoder does not work under torch.vmap: {error}") from error
     for index, name in enumerate(_FIELDS):
         whole = _mu_and_sigma(batched)[index]
+        if not bool(torch.isfinite(whole).all()):
+            raise InputError(f"the decoder's {name} is not finite at the points z it is checked at")
         size = max(float(whole.abs().max()), torch.finfo(whole.dtype).tiny)
         for other, what in (
             (_mu_and_sigma(again)[index], "a second call: it is random"),

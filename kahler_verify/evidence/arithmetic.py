@@ -38,6 +38,10 @@ NAMESPACE = (
 METHODS = ("conj", "unsqueeze", "squeeze", "flatten", "unflatten", "select", "mT", "mH", "shape")
 
 
+class NotASquare(EvidenceError):
+    """A number without a square root in this field was drawn."""
+
+
 class Gaussian:
     """x + iy over a field of real numbers or residues (fmpq, nmod)."""
 
@@ -166,6 +170,7 @@ class Arithmetic:
     function: Callable[[str, Any], Any] | None = None  # None: heads are drawn
     inverse: Callable[[Array], Array] | None = None  # None: Gauss-Jordan elimination
     matmul: Callable[[Array, Array], Array] | None = None  # None: numpy over objects
+    square_root: Callable[[Any], Any] | None = None  # may raise NotASquare
 
     def zeros(self, *shape: int) -> Array:
         """An array of zeros."""
@@ -290,6 +295,29 @@ def _residue(value: Any) -> Gaussian:
     return Gaussian(flint.nmod(int(value), PRIME), flint.nmod(0, PRIME))
 
 
+def _square_root(x: Gaussian) -> Gaussian:
+    """A square root in F_p[i], real where x is real.
+
+    Raises:
+        NotASquare: there is none; draw another point.
+    """
+    if x.y == 0:
+        return Gaussian(_real_root(x.x), x.y)
+    norm = _real_root(x.x * x.x + x.y * x.y)
+    try:
+        real = _real_root((x.x + norm) / 2)
+    except NotASquare:
+        real = _real_root((x.x - norm) / 2)
+    return Gaussian(real, x.y / (2 * real))
+
+
+def _real_root(x: Any) -> Any:
+    root = x ** ((PRIME + 1) // 4)  # p ≡ 3 mod 4
+    if root * root != x:
+        raise NotASquare(f"{x} is not a square modulo p")
+    return root
+
+
 prime_field = Arithmetic(
     "F_p[i], p = 2^61 - 1",
     _residue,
@@ -297,8 +325,11 @@ prime_field = Arithmetic(
         flint.nmod(rng.randrange(PRIME), PRIME), flint.nmod(rng.randrange(PRIME), PRIME)
     ),
     lambda rng: Gaussian(flint.nmod(rng.randrange(1, PRIME), PRIME), flint.nmod(0, PRIME)),
+    square_root=_square_root,
     matmul=flint_matmul(
-        lambda rows: flint.nmod_mat(len(rows), len(rows[0]), [int(v) for r in rows for v in r], PRIME)
+        lambda rows: flint.nmod_mat(
+            len(rows), len(rows[0]), [int(v) for r in rows for v in r], PRIME
+        )
     ),
 )
 
@@ -316,9 +347,9 @@ decimal = Arithmetic(
 
 ball = Arithmetic(
     "complex balls",
-    lambda value: flint.acb(value.real, value.imag)
-    if isinstance(value, complex)
-    else flint.acb(value),
+    lambda value: (
+        flint.acb(value.real, value.imag) if isinstance(value, complex) else flint.acb(value)
+    ),
     lambda rng: flint.acb(rng.gauss(0, 1), rng.gauss(0, 1)),
     lambda rng: flint.acb(rng.uniform(0.5, 2)),
     lambda name, x: getattr(x, name)(),

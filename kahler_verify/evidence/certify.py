@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -25,9 +26,12 @@ import torch
 from flint import acb, arb, fmpq
 from torch import Tensor
 
+from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError, InputError
 from kahler_verify.evidence.arithmetic import Array, array, ball, run_text
 from kahler_verify.evidence.recheck import digest, positive
+from kahler_verify.evidence.trees import definition_of
 
 FIRST_BITS = 64
 MOST_BITS = 1024
@@ -35,13 +39,6 @@ UNITS = {torch.float32: -23, torch.complex64: -23, torch.float64: -52, torch.com
 UPPER_INDICES = {"gamma": {2}}  # Γ^e_{ca}: its third index is contravariant
 METRIC = "(metric)"
 PREAMBLE = "from __future__ import annotations\nimport torch\n"
-
-# What the re-checker can differentiate by itself: kernel → (its formula, its pattern of names).
-FORMULAS = (
-    ("gaussian_kl", r"fisher_metric", "gaussian"),
-    ("mixture_potential", r"metric(_db?)?(_general)?$", "log_sum_exp"),
-    ("mixture_density", r"metric(_db?)?$", "density"),
-)
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,8 @@ class Certificate:
     dtype: str
     points: tuple[PointCertificate, ...]
     most_bits: int
-    formula: str | None = None
+    sizes: Mapping[str, int]
+    derivation: Derivation | None = None
 
     @property
     def verdict(self) -> str:
@@ -114,30 +112,42 @@ class Certificate:
         """The most bits of precision that any point needed."""
         return max(p.bits for p in self.points)
 
-    @property
-    def recheckable(self) -> bool:
-        """Can the independent re-checker derive this bound again?"""
-        return self.formula is not None and self.verdict == "certified"
-
     def to_json(self) -> dict[str, Any]:
-        """An item for an evidence file: exact numbers as strings; see ``recheck``.
+        """An item for an evidence file, with exact numbers as strings; see ``recheck``.
+
+        The item states the definition that the kernel's outputs are derivatives of.
 
         Raises:
-            EvidenceError: the re-checker has no definition for this kernel, or nothing is certified.
+            EvidenceError: nothing is certified, or the re-checker cannot read the definition.
         """
-        if not self.recheckable:
-            reason = (
-                "undecided" if self.formula else "of a kernel that the re-checker does not know"
-            )
-            raise EvidenceError(f"to_json: the certificate of {self.kernel} is {reason}")
+        if self.verdict != "certified":
+            raise EvidenceError(f"to_json: the certificate of {self.kernel} is undecided")
+        module, _, name = self.kernel.rpartition(".")
+        derivation = self.derivation if self.derivation is not None else _shipped().get(module)
+        kernels = [] if derivation is None else [k for k in derivation.kernels if k.name == name]
+        if not kernels:
+            raise EvidenceError(f"to_json: no derivation of {self.kernel} is known; pass one")
+        definition = definition_of(kernels[0], self.sizes)
+        layouts = set(kernels[0].layout.values()) or {"full"}
+        items = [
+            _point_json(p, self.sizes, layouts.pop() if len(layouts) == 1 else "full")
+            for p in self.points
+        ]
+        for name in items[0]["inputs"]:
+            if name.split("_")[0].rstrip("0") not in definition.fields | {"w"}:
+                raise EvidenceError(
+                    f"to_json: {self.kernel} takes {name}, which is not in its definition"
+                )
         item = {
             "kind": "kernel",
             "title": f"{self.kernel}, {self.dtype}, given its inputs",
-            "formula": self.formula,
+            "definition": definition.tree,
+            "bars": {n: list(b) for n, b in definition.bars.items()},
+            "hermitian": list(definition.hermitian),
             "bits": self.bits,
             "floor": str(_floor(UNITS[getattr(torch, self.dtype)])),
             "verdict": self.verdict,
-            "points": [_point_json(p) for p in self.points],
+            "points": items,
         }
         return {**item, "digest": digest(item)}
 
@@ -164,6 +174,7 @@ def certify(
     inputs: Mapping[str, Tensor],
     *,
     metric: Tensor | None = None,
+    derivation: Derivation | None = None,
     most_bits: int = MOST_BITS,
 ) -> Certificate:
     """Bound the rounding error of a generated kernel at given inputs, rigorously.
@@ -177,6 +188,7 @@ def certify(
             output or input ``g``, L Lᴴ of an input ``g_factor``, or g of the kernel's sister
             (``metric`` for ``metric_d`` and so on).  Outputs without latent indices need none, and
             their errors are absolute.
+        derivation: what the kernel was derived from, for ``to_json``; known for shipped kernels.
         most_bits: the precision at which to give up with the verdict ``undecided``.
 
     Raises:
@@ -184,7 +196,8 @@ def certify(
         EvidenceError: the kernel's source cannot be read.
     """
     function = _resolve(kernel)
-    ranks, outputs = _declared(function)
+    shapes, outputs = _declared(function)
+    ranks = {n: len(s) for n, s in shapes.items()}
     if missing := [n for n in ranks if n not in inputs]:
         raise InputError(f"inputs: expected {', '.join(ranks)}, got none of {', '.join(missing)}")
     result = function(**{n: inputs[n] for n in ranks})
@@ -197,7 +210,7 @@ def certify(
     batch = torch.broadcast_shapes(*[_batch(n, t, ranks[n]) for n, t in given.items()])
     arguments = [n for n in ranks if n != METRIC]
     text = ball_function(function)
-    points, latent = [], True
+    points = []
     for where in product(*map(range, batch)):
         here = {n: _at(t, ranks[n], batch, where) for n, t in given.items()}
 
@@ -209,24 +222,28 @@ def certify(
             return named, measure({**balls, **named}) if latent_outputs else None
 
         rank = {n: x.ndim for n, x in enclose()[0].items()}
-        latent &= all(rank.values())
         computed = {n: _at(t, rank[n], batch, where) for n, t in results.items()}
         points.append(
             PointCertificate(
                 **_certified(enclose, computed, unit, most_bits),
-                inputs=_exact_inputs(function.__name__, {n: here[n] for n in arguments}),
+                inputs={n: exact(here[n]) for n in arguments},
                 computed={n: exact(t) for n, t in computed.items()},
                 metric=exact(metric) if metric is not None else None,
             )
         )
-    module = function.__module__.rpartition(".")[2]
-    known = [f for m, p, f in FORMULAS if m == module and re.match(p, function.__name__)]
     return Certificate(
-        kernel=f"{module}.{function.__name__}",
+        kernel=f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
         dtype=str(max((t.dtype for t in results.values()), key=UNITS.__getitem__))[6:],
         points=tuple(points),
         most_bits=most_bits,
-        formula=known[0] if known and latent else None,
+        sizes={
+            letter: size
+            for name, shape in shapes.items()
+            for letter, size in zip(
+                shape, inputs[name].shape[inputs[name].ndim - len(shape) :], strict=True
+            )
+        },
+        derivation=derivation,
     )
 
 
@@ -271,7 +288,7 @@ def _error(name: str, values: Array, computed: Tensor, g: Array | None) -> tuple
         for at, a in enumerate(index):
             root = g[a, a].real.sqrt() if g is not None else arb(1)
             scale = scale / root if at in UPPER_INDICES.get(name, ()) else scale * root
-        value = values[index]
+        value: Any = values[index]
         width = (value.real.rad() + value.imag.rad()) / scale
         error = _larger(error, (abs(exact_values[index] - value) / scale).upper())
         radius = _larger(radius, width.upper())
@@ -329,15 +346,9 @@ def _measure(
         sister = getattr(module, name, None)
         if sister is None:
             continue
-        ranks, names = _declared(sister)
-        if names[0] == "g" and set(ranks) <= set(given):
-            text = ball_function(sister)
-
-            def measure(x: Mapping[str, Array]) -> Array:
-                out = text(**{n: x[n] for n in ranks})
-                return out[0] if isinstance(out, tuple) else out
-
-            return measure
+        shapes, names = _declared(sister)
+        if names[0] == "g" and set(shapes) <= set(given):
+            return _first_output(ball_function(sister), tuple(shapes))
 
     def refuse(_: Mapping[str, Array]) -> Array:
         raise InputError(
@@ -347,7 +358,22 @@ def _measure(
     return refuse
 
 
+def _first_output(
+    text: Callable[..., Any], names: tuple[str, ...]
+) -> Callable[[Mapping[str, Array]], Array]:
+    def first(x: Mapping[str, Array]) -> Array:
+        out = text(**{n: x[n] for n in names})
+        return out[0] if isinstance(out, tuple) else out
+
+    return first
+
+
 # ---------------------------------------------------------------------- kernels and their text
+
+
+@cache
+def _shipped() -> dict[str, Derivation]:
+    return shipped()
 
 
 def _resolve(kernel: Callable[..., Any] | str) -> Callable[..., Any]:
@@ -363,16 +389,15 @@ def _resolve(kernel: Callable[..., Any] | str) -> Callable[..., Any]:
     return found
 
 
-def _declared(function: Callable[..., Any]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Number of dimensions of each argument, and names of outputs, from a generated docstring."""
+def _declared(function: Callable[..., Any]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Dimensions of each argument, and names of outputs, from a generated docstring."""
     text = function.__doc__ or ""
     shapes = dict(re.findall(r"^\s+(\w+): \[\.\.\.((?:, [^\]]*)?)\]", text, re.MULTILINE))
     returned = re.match(r"Return ([\w, ]+)\.", text)
     names = list(inspect.signature(function).parameters)
     if returned is None or set(names) != set(shapes):
         raise InputError(f"kernel: expected a generated kernel, got {function!r}")
-    ranks = {n: shapes[n].count(",") for n in names}
-    return ranks, tuple(returned[1].split(", "))
+    return {n: shapes[n].split(", ")[1:] for n in names}, tuple(returned[1].split(", "))
 
 
 def ball_function(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -411,7 +436,7 @@ def _batch(name: str, t: Tensor, rank: int) -> torch.Size:
 
 def _at(t: Tensor, rank: int, batch: tuple[int, ...], where: tuple[int, ...]) -> Tensor:
     """The tensor's part at one point of the batch, on the CPU."""
-    return t.detach().expand(*batch, *t.shape[t.ndim - rank :])[where].cpu()
+    return t.detach().expand((*batch, *t.shape[t.ndim - rank :]))[where].cpu()
 
 
 def balls_of(t: Tensor) -> Array:
@@ -430,18 +455,38 @@ def exact(t: Tensor) -> Any:
     return [str(Fraction(x.real)), str(Fraction(x.imag))]
 
 
-def _exact_inputs(kernel: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Inputs as the re-checker reads them: every Σ a full matrix, factors without an upper part."""
-    n = next((t.shape[-1] for name, t in tensors.items() if name.startswith("mu")), 1)
-    out = {}
-    for name, t in tensors.items():
-        value = t
-        if name.startswith("Sigma") and "_scalar" in kernel:
-            value = t[..., None, None] * torch.eye(n, dtype=t.dtype)
-        elif name.startswith("Sigma") and "_diagonal" in kernel:
-            value = torch.diag_embed(t)
-        out[name] = exact(value.tril() if name.endswith("_factor") else value)
-    return out
+def _as_fields(inputs: Mapping[str, Any], sizes: Mapping[str, int], layout: str) -> dict[str, Any]:
+    """Inputs as the re-checker reads them.
+
+    Every Σ is a full matrix, factors have no upper part, and coordinates z1, z2, … become a field z
+    with its derivative.
+    """
+    zero = ["0", "0"]
+    n = sizes.get("n", 1)
+
+    def matrix(value: Any) -> Any:
+        """The matrices of scalars s or of diagonals, at the depth where they stand."""
+        diagonal = isinstance(value[0], str) if layout == "scalar" else isinstance(value[0][0], str)
+        if not diagonal:
+            return [matrix(x) for x in value]
+        each = [value] * n if layout == "scalar" else value
+        return [[each[i] if i == j else zero for j in range(n)] for i in range(n)]
+
+    fields = dict(inputs)
+    for name, value in inputs.items():
+        if name.startswith("Sigma") and layout != "full":
+            fields[name] = matrix(value)
+        elif name.endswith("_factor"):
+            fields[name] = [[x if j <= i else zero for j, x in enumerate(r)]
+                            for i, r in enumerate(value)]  # fmt: skip
+    coordinates = sorted(name for name in inputs if re.fullmatch(r"z\d+", name))
+    if coordinates:
+        fields = {n: v for n, v in fields.items() if n not in coordinates}
+        fields["z"] = [inputs[name] for name in coordinates]
+    if "z" in fields:
+        d = len(fields["z"])
+        fields["z_d"] = [[["1" if i == j else "0", "0"] for j in range(d)] for i in range(d)]
+    return fields
 
 
 def _floor(unit: int) -> Fraction:
@@ -462,10 +507,10 @@ def _rounded_up(x: Any) -> Fraction | None:
     return Fraction(int(top.p), int(top.q))
 
 
-def _point_json(point: PointCertificate) -> dict[str, Any]:
+def _point_json(point: PointCertificate, sizes: Mapping[str, int], layout: str) -> dict[str, Any]:
     text = lambda x: None if x is None else str(x)  # noqa: E731
     return {
-        "inputs": point.inputs,
+        "inputs": _as_fields(point.inputs, sizes, layout),
         "metric": point.metric,
         "outputs": {
             n: {"computed": point.computed[n], "bound": str(point.bounds[n])} for n in point.bounds

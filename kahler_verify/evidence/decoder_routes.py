@@ -375,11 +375,14 @@ def decimal_metric(decoder: Decoder, z: Tensor) -> list[Tensor]:
 
 
 def decimal_derivatives(
-    decoder: Decoder, z: Tensor, directions: tuple[int, ...]
+    decoder: Decoder, z: Tensor, directions: tuple[int, ...], entries: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """∂_c g_{ab̄} [c, a, b] and ∂_c∂_ē g_{ab̄} [c, e, a, b] at 50 digits, for some c and e."""
+    """∂_c g_{ab̄} [c, a, b] and ∂_c∂_ē g_{ab̄} [c, e, a, b] at 50 digits.
+
+    c and e run over ``directions``; a and b over ``entries`` in the second, over all in the first.
+    """
     all_of = tuple(range(len(z)))
-    metric = [Slot(all_of), Slot(all_of, bar=True)]
-    moves = [Slot(directions, base=True), Slot(directions, bar=True, base=True)]
-    first = by_decimals(decoder, z, [moves[0], *metric])
-    return first, by_decimals(decoder, z, [*moves, *metric])
+    along = Slot(directions, base=True)
+    first = by_decimals(decoder, z, [along, Slot(all_of), Slot(all_of, bar=True)])
+    slots = [along, Slot(directions, bar=True, base=True), Slot(entries), Slot(entries, bar=True)]
+    return first, by_decimals(decoder, z, slots)

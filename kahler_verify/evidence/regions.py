@@ -26,16 +26,15 @@ import flint
 import numpy as np
 from flint import acb, arb, fmpq
 from scipy.optimize import minimize
-from sympy import Expr, Function, I, Pow, Symbol, conjugate, exp
-from sympy import log as sympy_log
+from sympy import Expr, Symbol
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.calculus.words import Tr
 from kahler_verify.errors import EvidenceError, InputError
 from kahler_verify.evidence.arithmetic import array
 from kahler_verify.evidence.certify import ball_function
 from kahler_verify.evidence.recheck import POTENTIALS, digest, over, positive, rayleigh
+from kahler_verify.evidence.trees import tree_of
 
 Real = int | Fraction | float | str
 Complex = Real | complex | tuple[Real, Real]
@@ -167,7 +166,7 @@ class Formula:
         allowed = [f"z{i + 1}" for i in range(count)]
         if set(names) - set(allowed):
             raise InputError(f"potential: expected coordinates {allowed}, got {names}")
-        return cls(_tree(expr, count), count)
+        return cls(tree_of(expr, {"d": count}), count)
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,15 @@ class RegionResult:
         return sum((_volume(b) for b in self.leftover), Fraction(0))
 
     def to_json(self) -> dict[str, Any]:
-        """An item for an evidence file; see ``recheck``."""
+        """An item for an evidence file; see ``recheck``.
+
+        Raises:
+            EvidenceError: the result is undecided.
+        """
+        if self.verdict == "undecided":
+            raise EvidenceError(
+                "to_json: the result is undecided, so that nothing can be re-checked"
+            )
         item: dict[str, Any] = {
             "kind": "region",
             "title": f"strictly plurisubharmonic on a box of C^{len(self.box) // 2}",
@@ -206,7 +213,6 @@ class RegionResult:
             "verdict": self.verdict,
             "bits": self.bits,
             "leaves": [[_text(side) for side in b] for b in self.leaves],
-            "leftover": [[_text(side) for side in b] for b in self.leftover],
         }
         if self.verdict == "refuted":
             item |= {
@@ -214,8 +220,6 @@ class RegionResult:
                 "vector": [_text(x) for x in self.vector],
                 "value": str(self.value),
             }
-        else:
-            item["leftover_volume"] = str(self.leftover_volume)
         return {**item, "digest": digest(item)}
 
     def __str__(self) -> str:
@@ -260,14 +264,13 @@ def prove_plurisubharmonic(
     if isinstance(potential, Derivation | Expr):
         potential = Formula.of(potential, d)
     sides = _box(box, potential)
-    metric = POTENTIALS[potential.data["type"]](potential.data)
 
     def result(verdict: str, evaluated: int, **found: Any) -> RegionResult:
         seconds = time.perf_counter() - start
         return RegionResult(potential.data, sides, verdict, bits, evaluated, seconds, **found)
 
     with flint.ctx.workprec(bits):
-        metric = POTENTIALS[potential.data["type"]](potential.data)
+        metric = POTENTIALS[potential.data["type"]](dict(potential.data))
         if isinstance(potential, Mixture):
             _compare_with_kernel(potential, metric, _centre(sides))
         guesses = _guesses(potential, sides, random.Random(seed))
@@ -283,10 +286,10 @@ def prove_plurisubharmonic(
         while heap and evaluated < most_boxes:
             _, _, here = heapq.heappop(heap)
             evaluated += 1
-            if positive(metric(over(_exact(here)), below=True)):
+            if _is_positive(metric, over(_exact(here))):
                 leaves.append(here)
                 continue
-            if positive(metric(_balls(_centre(here)))) is False:
+            if _is_positive(metric, _balls(_centre(here)), below=False) is False:
                 witness = _witness(metric, sides, np.array(_floats(_centre(here))))
                 if witness is not None:
                     return result("refuted", evaluated, **witness)
@@ -295,6 +298,16 @@ def prove_plurisubharmonic(
     left = tuple(b for _, _, b in heap)
     verdict = "undecided" if left else "proved"
     return result(verdict, evaluated, leaves=tuple(sorted(leaves)), leftover=tuple(sorted(left)))
+
+
+def _is_positive(
+    metric: Callable[..., Any], z: Sequence[Any], *, below: bool = True
+) -> bool | None:
+    """Is g certainly positive definite, or not, over balls?  None where balls cannot tell."""
+    try:
+        return positive(metric(z, below=below))
+    except ZeroDivisionError:  # a ball that is inverted contains zero
+        return None
 
 
 # ---------------------------------------------------------------------- the search
@@ -344,7 +357,7 @@ def _witness(metric: Callable[..., Any], box: Box, z: np.ndarray) -> dict[str, A
         v = v / v[np.argmax(abs(v))]
         vector = tuple((Fraction(round(x.real * step), step), Fraction(round(x.imag * step), step))
                        for x in v)  # fmt: skip
-        bound = rayleigh(metric(_balls(point)), _balls(vector))
+        bound = rayleigh(metric(_balls(point)), flint.acb_mat([[x] for x in _balls(vector)]))
         if bound < 0:
             with flint.ctx.workprec(24):
                 top = (bound * (1 - arb(2) ** -12)).upper().fmpq()
@@ -355,7 +368,10 @@ def _witness(metric: Callable[..., Any], box: Box, z: np.ndarray) -> dict[str, A
 
 def _matrix(metric: Callable[..., Any], z: Sequence[Any]) -> np.ndarray:
     """Midpoints of g at a point."""
-    return np.array([[complex(x.mid()) for x in row] for row in metric(z)])
+    try:
+        return np.array([[complex(x.mid()) for x in row] for row in metric(z)])
+    except ZeroDivisionError:
+        return np.full((len(z), len(z)), np.nan)
 
 
 def _compare_with_kernel(
@@ -459,50 +475,3 @@ def _text(pair: tuple[Fraction, Fraction]) -> list[str]:
 
 def _positive_precision(p: list[list[tuple[Fraction, Fraction]]]) -> bool:
     return positive([[acb(_fmpq(x), _fmpq(y)) for x, y in row] for row in p]) is True
-
-
-# ---------------------------------------------------------------------- expressions
-
-
-def _tree(expr: Expr, d: int) -> Any:
-    """A scalar SymPy expression, of coordinates or of letters, as a tree."""
-    if isinstance(expr, Tr):
-        rows = _matrix_tree(expr.args[0], d)
-        return ["+", *[rows[i][i] for i in range(len(rows))]]
-    if expr == I:
-        return "I"
-    if expr.is_Rational:
-        return str(Fraction(int(expr.p), int(expr.q)))
-    if isinstance(expr, Symbol):
-        return expr.name
-    if expr.is_Add or expr.is_Mul:
-        return ["+" if expr.is_Add else "*", *[_tree(a, d) for a in expr.args]]
-    if isinstance(expr, conjugate):
-        return ["conj", _tree(expr.args[0], d)]
-    if isinstance(expr, Pow) and expr.exp.is_Rational:
-        return ["^", _tree(expr.base, d), str(Fraction(int(expr.exp.p), int(expr.exp.q)))]
-    if isinstance(expr, exp | sympy_log):
-        return [type(expr).__name__, _tree(expr.args[0], d)]
-    kind = type(expr).__name__ if not isinstance(expr, Function) else str(expr.func)
-    raise InputError(f"potential: the re-checker does not know {kind} in {expr}")
-
-
-def _matrix_tree(word: Expr, d: int) -> list[list[Any]]:
-    """The entries of a product of coordinate vectors and numbers."""
-    if isinstance(word, Jet) and "coordinate" in word.field.traits and not (word.hol or word.anti):
-        column = [f"z{i + 1}" for i in range(d)]
-        return [[["conj", z] for z in column]] if word.dagger else [[z] for z in column]
-    if word.is_commutative:
-        return [[_tree(word, d)]]
-    if not word.is_Mul:
-        raise InputError(f"potential: the re-checker does not know {word}")
-    factors = [_matrix_tree(f, d) for f in word.args]
-    total = factors[0]
-    for right in factors[1:]:
-        if len(total[0]) != len(right):  # a number times a matrix
-            scalar, matrix = (total, right) if len(total) == len(total[0]) == 1 else (right, total)
-            total = [[["*", scalar[0][0], x] for x in row] for row in matrix]
-            continue
-        total = [[["+", *[["*", row[j], right[j][k]] for j in range(len(right))]]
-                  for k in range(len(right[0]))] for row in total]  # fmt: skip
-    return total

@@ -13,17 +13,20 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Symbol
+from sympy import Expr, Pow, Symbol
 
-from kahler_verify.calculus.definition import Partial
+from kahler_verify.calculus.definition import Entry, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
+from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.codegen.lowering import K
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.arithmetic import Arithmetic, Array, NotASquare, array
 from kahler_verify.evidence.series import Point, Scope, head_value
 
 Order = tuple[int, int]
+ATTEMPTS = 256
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,27 @@ def draw(
     sizes: Mapping[str, int],
     head_exprs: Mapping[Expr, str] | None = None,
 ) -> Sample:
-    """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name."""
+    """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name.
+
+    For a potential in explicit coordinates d is their number, whatever ``sizes`` says.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return _draw(kernel, arithmetic, rng, sizes, head_exprs)
+        except NotASquare:  # half of a prime field's elements have no square root
+            continue
+    raise EvidenceError(f"{kernel.name}: no drawn point has the square roots that it needs")
+
+
+def _draw(
+    kernel: Kernel,
+    arithmetic: Arithmetic,
+    rng: random.Random,
+    sizes: Mapping[str, int],
+    head_exprs: Mapping[Expr, str] | None,
+) -> Sample:
+    if kernel.coordinates:
+        sizes = {**sizes, "d": len(kernel.coordinates)}
     symbols = {s for f in fields_of(kernel) for size in f.shape for s in size.free_symbols}
     for out in kernel.outputs.values():  # dimensions written in a definition, such as KL's n
         symbols |= {s for s in out.definition.free_symbols if s.is_integer and s.name in sizes}
@@ -89,12 +112,47 @@ def draw(
             total = total + x
         weights = array([x / total for x in raw], (count,))
         tensors["w"] = weights
-    point = Point(arithmetic, table, jets, weights, {}, lambda: arithmetic.draw_positive(rng))
+    values = _explicit_values(kernel, arithmetic, rng, set(head_exprs or {}), set(table))
+    if kernel.coordinates:
+        tensors["z"] = array([values[z] for z in kernel.coordinates], (len(kernel.coordinates),))
+        tensors |= {s.name: array(x) for s, x in values.items()}
+    point = Point(
+        arithmetic,
+        table,
+        jets,
+        weights,
+        {},
+        lambda: arithmetic.draw_positive(rng),
+        kernel.coordinates,
+        values,
+    )
+    for out in kernel.outputs.values():  # fractional powers need a point where they exist
+        for power in out.definition.atoms(Pow):
+            if not power.exp.is_Integer and not power.has(Entry, Partial, LogSumExp, Mean, Moment):
+                head_value(polarised(power, kernel.coordinates), point, Scope({}))
     for expr, name in (head_exprs or {}).items():
         if not _fits(expr, jets):
             continue
         tensors[name] = array(head_value(expr, point, Scope({})))
     return Sample(point, tensors)
+
+
+def _explicit_values(
+    kernel: Kernel, arithmetic: Arithmetic, rng: random.Random, heads: set[Expr], sizes: set[Symbol]
+) -> dict[Symbol, Any]:
+    """Values of the coordinates, of their conjugates and of all parameters."""
+    if not kernel.coordinates:
+        return {}
+    values = {}
+    for z in kernel.coordinates:
+        values[z] = arithmetic.draw(rng)
+        values[bar(z)] = values[z].conjugate()
+    definitions = [out.definition for out in kernel.outputs.values()]
+    indices = {i for out in kernel.outputs.values() for i in out.indices}
+    free = set().union(*[e.free_symbols for e in definitions], *[h.free_symbols for h in heads])
+    for parameter in sorted(free - set(values) - indices - sizes, key=str):
+        values[parameter] = arithmetic.draw_positive(rng)
+    return values
 
 
 def _fits(expr: Expr, jets: Mapping[Field, Any]) -> bool:
@@ -143,7 +201,11 @@ class _Drawer:
             value = self._random(order)
         if "hermitian" in self.traits and hol < anti:
             value = self._swapped(self.jets[anti, hol], anti, hol)
-        elif "hermitian" in self.traits and hol == anti and not (hol == 0 and "positive" in self.traits):
+        elif (
+            "hermitian" in self.traits
+            and hol == anti
+            and not (hol == 0 and "positive" in self.traits)
+        ):
             other = self._swapped(value, hol, anti)
             value = value + other
         self.jets[order] = array(np.asarray(value))
@@ -202,7 +264,9 @@ class _Drawer:
             factor[i, i] = scale if self.layout == "scalar" else self.ring.draw_positive(self.rng)
             for j in range(i if self.layout == "full" else 0):
                 factor[i, j] = self.ring.draw(self.rng)
-        stored = {"full": factor, "diagonal": np.diagonal(factor), "scalar": factor[0, 0]}[self.layout]
+        stored = {"full": factor, "diagonal": np.diagonal(factor), "scalar": factor[0, 0]}[
+            self.layout
+        ]
         self.tensors[f"{self.name}_factor"] = array(stored)
         return array(np.matmul(np.asarray(factor), np.asarray(factor.mH)))
 

@@ -9,17 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from itertools import product
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Function, Pow, Symbol, exp
+from sympy import (
+    Abs,
+    Add,
+    E,
+    Expr,
+    Function,
+    NumberSymbol,
+    Pow,
+    Rational,
+    S,
+    Symbol,
+    conjugate,
+    exp,
+    im,
+    log,
+    pi,
+    re,
+)
 
 from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
 from kahler_verify.calculus.words import LogDet, Tr
+from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
 
@@ -167,6 +184,8 @@ class Point:
     weights: Array | None = None
     heads: dict[Expr, Any] = field(default_factory=dict)
     draw_head: Callable[[], Any] | None = None
+    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
+    values: Mapping[Symbol, Any] = field(default_factory=dict)  # of z_i, z̄_i and real parameters
 
 
 @dataclass(frozen=True)
@@ -200,10 +219,18 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
         return evaluate(expr.args[0], point, replace(scope, shared=len(scope.epsilons)))
     if isinstance(expr, Jet):
         return _letter(expr, point, scope)
+    if point.coordinates and expr.has(conjugate, re, im, Abs):
+        return evaluate(polarised(expr, point.coordinates), point, scope)
+    if expr in point.values:
+        return _coordinate(expr, point, scope)
     if isinstance(expr, Symbol):
         if expr not in point.sizes:
             raise EvidenceError(f"the symbol {expr} has no value at this point")
         return constant(ring.eye(1), ring).scaled(point.sizes[expr])
+    if expr is S.ImaginaryUnit:
+        return constant(array([ring.number(1j)], (1, 1)), ring)
+    if isinstance(expr, NumberSymbol):
+        return constant(array([head_value(expr, point, scope)], (1, 1)), ring)
     if expr.is_Rational:
         return constant(ring.eye(1), ring).scaled(int(expr.p), int(expr.q))
     if expr.is_Add:
@@ -239,15 +266,16 @@ def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -
 def _integer_power(base: Series, power: int) -> Series:
     if power < 0:
         return _integer_power(base.inverse(), -power)
-    return _accumulate([base] * power, lambda x, y: x * y)
+    one = constant(base.ring.eye(len(base.base)), base.ring)
+    return _accumulate([base] * power, lambda x, y: x * y) if power else one
 
 
 def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
-    new = [(scope.values[i], False) for i in expr.hol] + [(scope.values[i], True) for i in expr.anti]
+    new = [(scope.values[i], False) for i in expr.hol] + [
+        (scope.values[i], True) for i in expr.anti
+    ]
     first = len(scope.epsilons)
-    inner = evaluate(
-        expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new))
-    )
+    inner = evaluate(expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new)))
     wanted = sum(1 << (first + j) for j in range(len(new)))
     parts = {m ^ wanted: x for m, x in inner.parts.items() if m & wanted == wanted}
     return Series(parts or {0: inner.base - inner.base}, point.ring)
@@ -289,8 +317,8 @@ def _entry(expr: Entry, point: Point, scope: Scope) -> Series:
     where = [scope.values[i] for i in expr.indices]
     parts = {}
     for mask, value in matrix.parts.items():
-        row, col = where if len(where) == 2 else (
-            (where[0], 0) if value.shape[1] == 1 else (0, where[0])
+        row, col = (
+            where if len(where) == 2 else ((where[0], 0) if value.shape[1] == 1 else (0, where[0]))
         )
         parts[mask] = array([value[row, col]], (1, 1))
     return Series(parts, point.ring)
@@ -335,17 +363,12 @@ def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
     if not is_component(x):
         return evaluate(x, point, scope)
     values = [evaluate(x, point, replace(scope, component=k)) for k in range(len(weights))]
-    return _accumulate(
-        [w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b
-    )
+    return _accumulate([w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b)
 
 
 def _head(expr: Expr, point: Point, scope: Scope) -> Any:
-    """The value of a transcendental function at the point itself; on the diagonal z₀ is z."""
-    if scope.shared is not None:
-        expr = expr.xreplace(
-            {j: Jet(j.field.without_traits("frozen"), *j.args[1:]) for j in expr.atoms(Jet)}
-        )
+    """The value of a transcendental function at the point itself."""
+    expr = _at(expr, scope)
     if expr not in point.heads:
         if point.draw_head is None:
             raise EvidenceError(f"the value of {expr} is not known at this point")
@@ -353,8 +376,19 @@ def _head(expr: Expr, point: Point, scope: Scope) -> Any:
     return point.heads[expr]
 
 
+def _at(expr: Expr, scope: Scope) -> Expr:
+    """On the diagonal z₀ is z."""
+    if scope.shared is None:
+        return expr
+    return expr.xreplace(
+        {j: Jet(j.field.without_traits("frozen"), *j.args[1:]) for j in expr.atoms(Jet)}
+    )
+
+
 def _function(expr: Expr, point: Point, scope: Scope) -> Series:
     """f(s) from f's derivatives, which SymPy gives in terms of f itself and its relatives."""
+    if isinstance(expr, Pow) and not expr.exp.is_Rational:
+        return _general_power(expr, point, scope)
     argument = evaluate(expr.args[0], point, scope)
     x = Symbol("_x")
     slopes = [expr.func(x, *expr.args[1:])]
@@ -386,29 +420,109 @@ def _function(expr: Expr, point: Point, scope: Scope) -> Series:
     return argument.apply(lambda j: number(slopes[j]) / point.ring.number(factorial[j]))
 
 
+def _general_power(expr: Pow, point: Point, scope: Scope) -> Series:
+    """a^b = a₀^b₀ exp(b log a - b₀ log a₀)."""
+    power = evaluate(expr.exp, point, scope)
+    head = constant(array([head_value(expr, point, scope)], (1, 1)), point.ring)
+    if not power.nilpotent().parts:  # then the value of log a₀ drops out
+        start = point.ring.number(1)
+    else:
+        start = head_value(log(expr.base), point, scope)
+    base = evaluate(expr.base, point, scope)
+    ring, inverse_base = point.ring, base.ring.number(1) / base.base[0, 0]
+
+    def taylor(j: int) -> Any:
+        value = start if j == 0 else ring.number((-1) ** (j + 1)) / ring.number(j)
+        for _ in range(j):
+            value = value * inverse_base
+        return value
+
+    return head * (power * base.apply(taylor)).exp_of_nilpotent()
+
+
+def _coordinate(symbol: Expr, point: Point, scope: Scope) -> Series:
+    """z_i, z̄_i (moved by their own ε's) or a parameter of a potential in explicit coordinates."""
+    one = point.ring.eye(1)
+    parts = {0: array([point.values[symbol]], (1, 1))}
+    for j, (direction, barred) in enumerate(scope.epsilons):
+        z = point.coordinates[direction]
+        if symbol == (bar(z) if barred else z):
+            parts[1 << j] = one
+    return Series(parts, point.ring)
+
+
 def head_value(e: Expr, point: Point, scope: Scope) -> Any:
-    """The value of a transcendental function; powers s^(p + n) share the head s^p, 0 < p < 1."""
-    if isinstance(e, Pow) and e.exp.is_Rational and not 0 < e.exp < 1:
-        whole = int(e.exp // 1)
-        base = evaluate(e.base, point, replace(scope, epsilons=()))
-        return head_value(e.base ** (e.exp - whole), point, scope) * (
-            _integer_power(base, whole).base[0, 0]
-        )
-    if isinstance(e, exp) or point.ring.function is not None:
-        inner = evaluate(e.args[0], point, replace(scope, epsilons=())).base[0, 0]
-        if isinstance(e, exp) and inner == 0:
-            return point.ring.number(1)  # as on a diagonal, where no head is free
-        if point.ring.function is not None and e not in point.heads:
-            point.heads[e] = _compute(e, inner, point)
+    """The value of a transcendental function at the point.
+
+    Where it is drawn, what SymPy combines stays consistent: e^{2u} is (e^u)², s^(p + n) is s^p s^n.
+    """
+    here = replace(scope, epsilons=())
+    e = _at(e, scope)
+    if isinstance(e, exp) and evaluate(e.args[0], point, here).base[0, 0] == 0:
+        return point.ring.number(1)  # as on a diagonal, where no head is free
+    if point.ring.function is not None:
+        if e not in point.heads:
+            point.heads[e] = _compute(e, point, here)
+        return point.heads[e]
+    if isinstance(e, exp):
+        return _product(_shares(e.args[0], lambda u: exp(u)), point, scope)
+    if isinstance(e, Pow):
+        number, rest = e.exp.as_coeff_Add()
+        whole = number.p // number.q
+        value = _integer_power(evaluate(e.base, point, here), whole).base[0, 0]
+        if number != whole:
+            value = value * _root(e.base ** (number - whole), point, here)
+        return value * _product(_shares(rest, lambda u: Pow(e.base, u)), point, here)
     return _head(e, point, scope)
 
 
-def _compute(e: Expr, inner: Any, point: Point) -> Any:
-    if point.ring.function is None:
+SHARES = 12  # e^{cu} is drawn as the 12c-th power of e^{u/12}
+
+
+def _shares(exponent: Expr, head: Callable[[Expr], Expr]) -> list[tuple[Expr, int]]:
+    """e^{Σ c u} as powers of e^{u/12}; terms with other denominators are heads of their own."""
+    out = []
+    for term in Add.make_args(exponent.expand()):
+        number, u = term.as_coeff_Mul()
+        steps = SHARES * number
+        if steps.is_Integer:
+            out.append((head(u / SHARES), int(steps)))
+        else:
+            out.append((head(term), 1))
+    return out
+
+
+def _product(powers: list[tuple[Expr, int]], point: Point, scope: Scope) -> Any:
+    value = point.ring.number(1)
+    for e, steps in powers:
+        drawn = _head(e, point, scope)
+        for _ in range(abs(steps)):
+            value = value * drawn if steps > 0 else value / drawn
+    return value
+
+
+def _root(e: Pow, point: Point, scope: Scope) -> Any:
+    """base^(p/q), 0 < p/q < 1: the true square root where one is known, or powers of a drawn root.
+
+    A drawn root h of x stands for a letter: identities that use h^q = x need ``square_root``.
+    """
+    if e.exp.q == 2 and point.ring.square_root is not None:
+        return point.ring.square_root(evaluate(e.base, point, scope).base[0, 0])
+    power = _shares(e.exp, lambda _: Pow(e.base, Rational(1, SHARES)))[0]
+    return _product([power], point, scope)
+
+
+def _compute(e: Expr, point: Point, here: Scope) -> Any:
+    call = point.ring.function
+    if call is None:
         raise EvidenceError(f"{point.ring.name} cannot compute {e}")
+    if e is pi:
+        return call("atan", point.ring.number(1)) * point.ring.number(4)
+    if e is E:
+        return call("exp", point.ring.number(1))
+    if isinstance(e, NumberSymbol):
+        raise EvidenceError(f"{point.ring.name} has no value for {e}")
+    arguments = [evaluate(a, point, here).base[0, 0] for a in e.args]
     if isinstance(e, Pow):
-        power = Fraction(int(e.exp.p), int(e.exp.q))
-        log = point.ring.function("log", inner)
-        ratio = point.ring.number(power.numerator) / point.ring.number(power.denominator)
-        return point.ring.function("exp", log * ratio)
-    return point.ring.function(type(e).__name__, inner)
+        return call("exp", call("log", arguments[0]) * arguments[1])
+    return call(type(e).__name__, arguments[0])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.decoders.jets import check_decoder, decoder_jets, likelihood_structure
+from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import HermitianMetric
 
@@ -36,6 +37,11 @@ class FisherMetric(HermitianMetric):
         self, decoder: Callable[[Tensor], Any], *, check: bool = True, validate_args: bool = True
     ):
         super().__init__(validate_args=validate_args)
+        if not callable(decoder):
+            raise InputError(
+                "decoder: expected a module or another callable from z to a distribution, "
+                f"got {type(decoder).__name__}"
+            )
         self.decoder = decoder
         self._unchecked = check
 

@@ -34,6 +34,10 @@ class KernelSet:
                 raise InputError(
                     f"kernels: expected the name of a generated module, got {module!r}"
                 ) from error
+        if not hasattr(module, "__all__"):
+            raise InputError(
+                f"kernels: expected a generated module or its name, got {type(module).__name__}"
+            )
         self.module = module
         self._arguments: dict[str, tuple[str, ...]] = {}
 

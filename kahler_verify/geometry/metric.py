@@ -82,17 +82,14 @@ class HermitianMetric(ABC):
         form ūᵀMv, whose real part is half of this where k = 0.)
         """
         z = self._point(z)
-        for name, w in (("u", u), ("v", v)):
-            if not w.is_complex() or w.shape[-1:] != z.shape[-1:]:
-                raise InputError(
-                    f"{name}: expected a complex tensor [..., {z.shape[-1]}], "
-                    f"got {w.dtype} {list(w.shape)}"
-                )
+        _check_tangent("u", u, z)
+        _check_tangent("v", v, z)
+        _check_broadcast({"u": u, "v": v, "z": z})
         g, k = self._parts(z)
         out = 2 * torch.einsum("...ab,...a,...b->...", g, u, v.conj()).real
         if k is not None:
             out = out + 2 * torch.einsum("...ab,...a,...b->...", k, u, v).real
-        return self._checked(z, out)
+        return self._checked(z, out, u=u, v=v)
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:
@@ -151,13 +148,14 @@ class HermitianMetric(ABC):
         return self._curved(z, "chern_scalar", 2).real
 
     def holomorphic_sectional_curvature(self, z: Tensor, v: Tensor) -> Tensor:
-        """R(v, v̄, v, v̄) / g(v, v̄)² for v [..., d] ≠ 0, real [...]: 2 for Fubini-Study."""
+        """R(v, v̄, v, v̄) / g(v, v̄)² for v [..., d] ≠ 0, real [...]: 2 for Fubini-Study.
+
+        The batch dimensions of z and v broadcast.
+        """
         z = self._point(z)
-        if not v.is_complex() or v.shape[-1:] != z.shape[-1:]:
-            raise InputError(
-                f"v: expected a complex tensor [..., {z.shape[-1]}], got {v.dtype} {list(v.shape)}"
-            )
-        return self._curved(z, "holomorphic_sectional", 2, v=v.expand_as(z)).real
+        _check_tangent("v", v, z)
+        _check_broadcast({"v": v, "z": z})
+        return self._curved(z, "holomorphic_sectional", 2, v=v).real
 
     def kahler_defect(self, z: Tensor) -> Tensor:
         """∂_c g_{ab̄} - ∂_a g_{cb̄} as [..., c, a, b]: zero if and only if the metric is Kähler."""
@@ -172,7 +170,7 @@ class HermitianMetric(ABC):
         tensors = {"g": g, "g_factor": factor, "g_d": self._metric_d(z), **more}
         if order > 1:
             tensors["g_db"] = self._metric_db(z)
-        return self._checked(z, self._geometry.call(kernel, tensors))
+        return self._checked(z, self._geometry.call(kernel, tensors), **more)
 
     # ------------------------------------------------------------- checks
     def _point(self, z: Tensor) -> Tensor:
@@ -183,11 +181,18 @@ class HermitianMetric(ABC):
             raise InputError(f"z: expected shape [..., d] with d ≥ 1, got {list(z.shape)}")
         return z
 
-    def _checked(self, z: Tensor, out: Tensor, *, allow_infinite: bool = False) -> Tensor:
+    def _checked(
+        self, z: Tensor, out: Tensor, *, allow_infinite: bool = False, **vectors: Tensor
+    ) -> Tensor:
         """One look at the result, which is not finite if anything before it was not."""
         if self.validate_args and not _is_traced(out):
             bad = out.isnan() if allow_infinite else ~torch.isfinite(out)
             if bool(bad.any()):
+                for name, v in vectors.items():
+                    if not bool(torch.isfinite(v).all()) or bool((v == 0).all(-1).any()):
+                        raise InputError(
+                            f"{name}: expected finite vectors other than 0, got NaN, infinities or 0"
+                        )
                 culprit = "z" if not bool(torch.isfinite(z).all()) else "the metric at z"
                 raise InputError(f"z: expected finite values, but {culprit} has NaN or infinities")
         return out
@@ -202,6 +207,24 @@ class HermitianMetric(ABC):
             f"z: {quantity} needs a positive definite metric, but its smallest eigenvalue is "
             f"{smallest:.3g} (is a latent direction without effect, or d larger than the outputs?)"
         )
+
+
+def _check_tangent(name: str, w: Tensor, z: Tensor) -> None:
+    if not isinstance(w, Tensor):
+        raise InputError(f"{name}: expected a tensor [..., {z.shape[-1]}], got {type(w).__name__}")
+    if w.dtype != z.dtype or w.shape[-1:] != z.shape[-1:] or w.device != z.device:
+        raise InputError(
+            f"{name}: expected a complex tensor [..., {z.shape[-1]}] like z ({z.dtype}, {z.device}), "
+            f"got {w.dtype} {list(w.shape)} on {w.device}"
+        )
+
+
+def _check_broadcast(tensors: dict[str, Tensor]) -> None:
+    try:
+        torch.broadcast_shapes(*[x.shape for x in tensors.values()])
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name}: {list(x.shape)}" for name, x in tensors.items())
+        raise InputError(f"expected batch dimensions that broadcast, got {shapes}") from error
 
 
 def _is_traced(x: Tensor) -> bool:

@@ -38,11 +38,20 @@ class PotentialMetric(HermitianMetric):
     ):
         super().__init__(validate_args=validate_args)
         self.kernels = KernelSet(kernels)
+        missing = [name for name in RANK if name not in self.kernels]
+        if missing:
+            raise InputError(
+                f"kernels: expected those of a potential ({', '.join(RANK)}), got "
+                f"{self.kernels.module.__name__} without {', '.join(missing)}"
+            )
         expected = self.kernels.parameters
         if set(parameters) != expected:
             raise InputError(
                 f"parameters: expected {sorted(expected) or 'none'}, got {sorted(parameters) or 'none'}"
             )
+        for name, p in parameters.items():
+            if not isinstance(p, Tensor):
+                raise InputError(f"parameters: expected {name} as a tensor, got {type(p).__name__}")
         self.parameters = parameters
 
     @classmethod
@@ -78,14 +87,21 @@ class PotentialMetric(HermitianMetric):
         shape = (*batch, *[d] * RANK[kernel])
         if kernel in self.kernels.vanishing:
             return z.new_zeros(shape)
-        mixed = {n for n, p in self.parameters.items() if p.dtype != z.dtype}
-        if mixed:
+        for n, p in self.parameters.items():
+            if p.dtype != z.dtype or p.device != z.device:
+                raise InputError(
+                    f"parameters: expected {n} with z's dtype and device ({z.dtype}, {z.device}), "
+                    f"got {p.dtype} on {p.device}"
+                )
+        try:
+            return self.kernels.call(kernel, {"z": z, **self.parameters}).expand(shape)
+        except RuntimeError as error:
+            if not self.parameters or isinstance(error, torch.OutOfMemoryError):
+                raise
+            shapes = {n: list(p.shape) for n, p in self.parameters.items()}
             raise InputError(
-                f"parameters: expected the dtype of z ({z.dtype}), got "
-                + ", ".join(f"{n}: {self.parameters[n].dtype}" for n in sorted(mixed))
-            )
-        out = self.kernels.call(kernel, {"z": z, **self.parameters})
-        return out.expand(shape)
+                f"parameters: expected shapes that go with z {list(z.shape)}, got {shapes} ({error})"
+            ) from error
 
     def _parts(self, z: Tensor) -> tuple[Tensor, None]:
         return self._evaluate("metric", z), None
@@ -197,6 +213,13 @@ class MixtureMetric(HermitianMetric):
 
 
 def _check_mixture(weights: Tensor, centres: Tensor, precisions: Tensor, values: bool) -> None:
+    for name, x in (("weights", weights), ("centres", centres), ("precisions", precisions)):
+        if not isinstance(x, Tensor):
+            raise InputError(f"{name}: expected a tensor, got {type(x).__name__}")
+        if x.device != centres.device:
+            raise InputError(
+                f"{name}: expected a tensor on {centres.device} like the centres, got {x.device}"
+            )
     if centres.ndim != 2 or not centres.is_complex() or 0 in centres.shape:
         raise InputError(
             f"centres: expected a complex tensor [K, d] with K, d ≥ 1, "
@@ -205,7 +228,7 @@ def _check_mixture(weights: Tensor, centres: Tensor, precisions: Tensor, values:
     count, d = centres.shape
     _expect("weights", weights, (count,), centres.real.dtype)
     _expect("precisions", precisions, (count, d, d), centres.dtype)
-    if not values:
+    if not values or centres.device.type == "meta":
         return
     for name, x in (("weights", weights), ("centres", centres), ("precisions", precisions)):
         if not bool(torch.isfinite(x).all()):

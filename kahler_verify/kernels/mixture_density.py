@@ -29,9 +29,9 @@ def metric(q_d: torch.Tensor, q_db: torch.Tensor, w: torch.Tensor) -> torch.Tens
     t0 = torch.einsum("...a,...ab->...b", w, q_d)
     u0 = q_d - t0.unsqueeze(-2)
     t1 = torch.einsum("...a,...abc->...bc", w, q_db)
-    t2 = torch.einsum("...a,...ab->...ab", w, u0.conj())
-    t3 = torch.einsum("...ab,...ac->...bc", t2, u0)
-    p0 = torch.einsum("...ab->...ba", t3)
+    t2 = torch.einsum("...a,...ab->...ab", w, u0)
+    t3 = torch.einsum("...ab,...ac->...bc", t2, u0.conj())
+    p0 = torch.einsum("...ab->...ba", t3.conj())
     g_0 = t1 - p0
     return g_0
 
@@ -75,7 +75,7 @@ def metric_db(q_d: torch.Tensor, q_db: torch.Tensor, w: torch.Tensor) -> torch.T
         q_db: [..., K, d, d] ∂∂̄q
         w: [..., K] weights of the components at z, normalised
 
-    Real operations for each batch element: about 8*d*(3*K*d**3 + K*d**2 + 7*K*d + 3*K + 2*d**3)
+    Real operations for each batch element: about 8*d*(3*K*d**3 + K*d**2 + 6*K*d + 2*K + 2*d**3)
     """
     t0 = torch.einsum("...a,...abc->...bc", w, q_db)
     u0 = q_db - t0.unsqueeze(-3)
@@ -85,23 +85,21 @@ def metric_db(q_d: torch.Tensor, q_db: torch.Tensor, w: torch.Tensor) -> torch.T
     t3 = torch.einsum("...abc,...ade->...bcde", t2, u0)
     p0 = torch.einsum("...abcd->...adcb", t3)
     t4 = torch.einsum("...ab,...ac->...abc", u1, u1)
-    t5 = torch.einsum("...a,...ab->...ab", w, u1.conj())
-    t6 = torch.einsum("...ab,...ac->...abc", t5, u1.conj())
-    t7 = torch.einsum("...abc,...ade->...bcde", t4, t6)
+    t5 = torch.einsum("...a,...ab->...ab", w, u1)
+    t6 = torch.einsum("...ab,...ac->...abc", t5, u1)
+    t7 = torch.einsum("...abc,...ade->...bcde", t4, t6.conj())
     p1 = torch.einsum("...abcd->...bdac", t7)
-    t8 = torch.einsum("...a,...ab->...ab", w, u1)
-    t9 = torch.einsum("...ab,...ac->...bc", t8, u1)
+    t8 = torch.einsum("...ab,...ac->...bc", t5, u1)
+    t9 = torch.einsum("...ab,...cd->...abcd", t8, t8.conj())
+    p2 = torch.einsum("...abcd->...acbd", t9)
     t10 = torch.einsum("...ab,...ac->...bc", t5, u1.conj())
-    t11 = torch.einsum("...ab,...cd->...abcd", t10, t9)
-    p2 = torch.einsum("...abcd->...dbca", t11)
-    t12 = torch.einsum("...ab,...ac->...bc", t8, u1.conj())
-    t13 = torch.einsum("...ab,...cd->...abcd", t12, t12)
-    p3 = torch.einsum("...abcd->...cdab", t13)
-    p4 = torch.einsum("...abcd->...adcb", t13)
-    t14 = torch.einsum("...ab,...acd->...abcd", u1, u0.conj())
-    t15 = torch.einsum("...ab,...acde->...bcde", t8, t14.conj())
-    p5 = torch.einsum("...abcd->...cdab", t15)
-    p6 = torch.einsum("...abcd->...adcb", t15)
-    p7 = torch.einsum("...abcd->...cbad", t15)
-    g_db_0 = p2 + p3 + p4 + p5 + p6 + p7 + t15 - p0 - p1 - t3
+    t11 = torch.einsum("...ab,...cd->...abcd", t10, t10)
+    p3 = torch.einsum("...abcd->...dcba", t11.conj())
+    p4 = torch.einsum("...abcd->...bcda", t11.conj())
+    t12 = torch.einsum("...ab,...acd->...abcd", u1, u0.conj())
+    t13 = torch.einsum("...ab,...acde->...bcde", t5, t12.conj())
+    p5 = torch.einsum("...abcd->...cdab", t13)
+    p6 = torch.einsum("...abcd->...adcb", t13)
+    p7 = torch.einsum("...abcd->...cbad", t13)
+    g_db_0 = p2 + p3 + p4 + p5 + p6 + p7 + t13 - p0 - p1 - t3
     return g_db_0

@@ -50,9 +50,9 @@ def metric_between(q_d: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """
     t0 = torch.einsum("...a,...ab->...b", w, q_d)
     u0 = q_d - t0.unsqueeze(-2)
-    t1 = torch.einsum("...a,...ab->...ab", w, u0.conj())
-    t2 = torch.einsum("...ab,...ac->...bc", t1, u0)
-    p0 = torch.einsum("...ab->...ba", t2)
+    t1 = torch.einsum("...a,...ab->...ab", w, u0)
+    t2 = torch.einsum("...ab,...ac->...bc", t1, u0.conj())
+    p0 = torch.einsum("...ab->...ba", t2.conj())
     return p0
 
 
@@ -71,9 +71,9 @@ def metric(q_d: torch.Tensor, q_db: torch.Tensor, w: torch.Tensor) -> torch.Tens
     t0 = torch.einsum("...a,...abc->...bc", w, q_db)
     t1 = torch.einsum("...a,...ab->...b", w, q_d)
     u0 = q_d - t1.unsqueeze(-2)
-    t2 = torch.einsum("...a,...ab->...ab", w, u0.conj())
-    t3 = torch.einsum("...ab,...ac->...bc", t2, u0)
-    p0 = torch.einsum("...ab->...ba", t3)
+    t2 = torch.einsum("...a,...ab->...ab", w, u0)
+    t3 = torch.einsum("...ab,...ac->...bc", t2, u0.conj())
+    p0 = torch.einsum("...ab->...ba", t3.conj())
     g_0 = p0 + t0
     return g_0
 
@@ -116,7 +116,7 @@ def metric_db(q_d: torch.Tensor, q_db: torch.Tensor, w: torch.Tensor) -> torch.T
         q_db: [..., K, d, d] ∂∂̄q
         w: [..., K] weights of the components at z, normalised
 
-    Real operations for each batch element: about 8*d*(3*K*d**3 + 8*K*d + 3*K + 2*d**3)
+    Real operations for each batch element: about 8*d*(3*K*d**3 + 7*K*d + 2*K + 2*d**3)
     """
     t0 = torch.einsum("...a,...ab->...b", w, q_d)
     u0 = q_d - t0.unsqueeze(-2)
@@ -124,26 +124,25 @@ def metric_db(q_d: torch.Tensor, q_db: torch.Tensor, w: torch.Tensor) -> torch.T
     u1 = q_db - t1.unsqueeze(-3)
     t2 = torch.einsum("...a,...ab->...ab", w, u0)
     t3 = torch.einsum("...ab,...ac->...bc", t2, u0)
-    t4 = torch.einsum("...a,...ab->...ab", w, u0.conj())
-    t5 = torch.einsum("...ab,...ac->...bc", t4, u0.conj())
-    t6 = torch.einsum("...ab,...cd->...abcd", t3, t5)
-    p0 = torch.einsum("...abcd->...bdac", t6)
-    t7 = torch.einsum("...ab,...ac->...bc", t2, u0.conj())
-    t8 = torch.einsum("...ab,...cd->...abcd", t7, t7)
-    p1 = torch.einsum("...abcd->...adcb", t8)
-    t9 = torch.einsum("...a,...abc->...abc", w, u1)
+    t4 = torch.einsum("...ab,...cd->...abcd", t3, t3.conj())
+    p0 = torch.einsum("...abcd->...acbd", t4)
+    t5 = torch.einsum("...ab,...ac->...bc", t2, u0.conj())
+    t6 = torch.einsum("...ab,...cd->...abcd", t5, t5)
+    p1 = torch.einsum("...abcd->...dcba", t6.conj())
+    p2 = torch.einsum("...abcd->...bcda", t6.conj())
+    t7 = torch.einsum("...a,...abc->...abc", w, u1)
+    t8 = torch.einsum("...abc,...ade->...bcde", t7, u1)
+    p3 = torch.einsum("...abcd->...adcb", t8)
+    t9 = torch.einsum("...ab,...ac->...abc", t2, u0.conj())
     t10 = torch.einsum("...abc,...ade->...bcde", t9, u1)
-    p2 = torch.einsum("...abcd->...adcb", t10)
-    t11 = torch.einsum("...ab,...ac->...abc", t2, u0.conj())
-    t12 = torch.einsum("...abc,...ade->...bcde", t11, u1)
-    p3 = torch.einsum("...abcd->...cdab", t12)
-    p4 = torch.einsum("...abcd->...adcb", t12)
-    p5 = torch.einsum("...abcd->...cbad", t12)
-    t13 = torch.einsum("...ab,...ac->...abc", u0, u0)
-    t14 = torch.einsum("...ab,...ac->...abc", t4, u0.conj())
-    t15 = torch.einsum("...abc,...ade->...bcde", t13, t14)
-    p6 = torch.einsum("...abcd->...bdac", t15)
-    g_db_0 = p2 + p3 + p4 + p5 + p6 + t10 + t12 - p0 - p1 - t8
+    p4 = torch.einsum("...abcd->...cdab", t10)
+    p5 = torch.einsum("...abcd->...adcb", t10)
+    p6 = torch.einsum("...abcd->...cbad", t10)
+    t11 = torch.einsum("...ab,...ac->...abc", u0, u0)
+    t12 = torch.einsum("...ab,...ac->...abc", t2, u0)
+    t13 = torch.einsum("...abc,...ade->...bcde", t11, t12.conj())
+    p7 = torch.einsum("...abcd->...bdac", t13)
+    g_db_0 = p3 + p4 + p5 + p6 + p7 + t10 + t8 - p0 - p1 - p2
     return g_db_0
 
 
@@ -207,7 +206,7 @@ def metric_db_general(
         q_ddbb: [..., K, d, d, d, d] ∂∂∂̄∂̄q
         w: [..., K] weights of the components at z, normalised
 
-    Real operations for each batch element: about 8*d*(9*K*d**3 + 3*K*d**2 + 11*K*d + 3*K + 2*d**3)
+    Real operations for each batch element: about 8*d*(7*K*d**3 + 2*K*d**2 + 9*K*d + 2*K + 2*d**3)
     """
     t0 = torch.einsum("...a,...ab->...b", w, q_d)
     u0 = q_d - t0.unsqueeze(-2)
@@ -220,49 +219,44 @@ def metric_db_general(
     u3 = q_db - t4.unsqueeze(-3)
     t5 = torch.einsum("...a,...ab->...ab", w, u0)
     t6 = torch.einsum("...ab,...ac->...bc", t5, u0)
-    t7 = torch.einsum("...a,...ab->...ab", w, u0.conj())
-    t8 = torch.einsum("...ab,...ac->...bc", t7, u0.conj())
-    t9 = torch.einsum("...ab,...cd->...abcd", t6, t8)
-    p0 = torch.einsum("...abcd->...bdac", t9)
-    t10 = torch.einsum("...ab,...ac->...bc", t5, u0.conj())
-    t11 = torch.einsum("...ab,...cd->...abcd", t10, t10)
-    p1 = torch.einsum("...abcd->...adcb", t11)
-    p2 = torch.einsum("...abcd->...bdac", t1)
-    t12 = torch.einsum("...a,...abcd->...abcd", w, u1)
-    t13 = torch.einsum("...ab,...acde->...bcde", u0, t12.conj())
-    p3 = torch.einsum("...abcd->...cdba", t13.conj())
-    p4 = torch.einsum("...abcd->...cabd", t13.conj())
-    t14 = torch.einsum("...a,...abc->...abc", w, u2.conj())
-    t15 = torch.einsum("...abc,...ade->...bcde", t14, u2)
-    p5 = torch.einsum("...abcd->...dbca", t15)
-    t16 = torch.einsum("...a,...abcd->...abcd", w, u1.conj())
-    t17 = torch.einsum("...ab,...acde->...bcde", u0, t16)
-    p6 = torch.einsum("...abcd->...dcab", t17)
-    t18 = torch.einsum("...a,...abc->...abc", w, u3)
+    t7 = torch.einsum("...ab,...cd->...abcd", t6, t6.conj())
+    p0 = torch.einsum("...abcd->...acbd", t7)
+    t8 = torch.einsum("...ab,...ac->...bc", t5, u0.conj())
+    t9 = torch.einsum("...ab,...cd->...abcd", t8, t8)
+    p1 = torch.einsum("...abcd->...dcba", t9.conj())
+    p2 = torch.einsum("...abcd->...bcda", t9.conj())
+    p3 = torch.einsum("...abcd->...bdac", t1)
+    t10 = torch.einsum("...a,...abcd->...abcd", w, u1)
+    t11 = torch.einsum("...ab,...acde->...bcde", u0, t10.conj())
+    p4 = torch.einsum("...abcd->...cdba", t11.conj())
+    p5 = torch.einsum("...abcd->...cabd", t11.conj())
+    t12 = torch.einsum("...a,...abc->...abc", w, u2)
+    t13 = torch.einsum("...abc,...ade->...bcde", t12, u2.conj())
+    p6 = torch.einsum("...abcd->...dbca", t13.conj())
+    p7 = torch.einsum("...abcd->...dcab", t11)
+    t14 = torch.einsum("...a,...abc->...abc", w, u3)
+    t15 = torch.einsum("...abc,...ade->...bcde", t14, u3)
+    p8 = torch.einsum("...abcd->...adcb", t15)
+    p9 = torch.einsum("...abcd->...acdb", t11)
+    t16 = torch.einsum("...ab,...ac->...abc", t5, u0)
+    t17 = torch.einsum("...abc,...ade->...bcde", t16, u2.conj())
+    p10 = torch.einsum("...abcd->...dbca", t17.conj())
+    t18 = torch.einsum("...ab,...ac->...abc", t5, u0.conj())
     t19 = torch.einsum("...abc,...ade->...bcde", t18, u3)
-    p7 = torch.einsum("...abcd->...adcb", t19)
-    p8 = torch.einsum("...abcd->...acdb", t17)
-    t20 = torch.einsum("...ab,...ac->...abc", t7, u0.conj())
-    t21 = torch.einsum("...abc,...ade->...bcde", t20, u2)
-    p9 = torch.einsum("...abcd->...dbca", t21)
-    t22 = torch.einsum("...ab,...ac->...abc", t5, u0.conj())
-    t23 = torch.einsum("...abc,...ade->...bcde", t22, u3)
-    p10 = torch.einsum("...abcd->...cdab", t23)
-    p11 = torch.einsum("...abcd->...adcb", t23)
-    p12 = torch.einsum("...abcd->...cbad", t23)
-    t24 = torch.einsum("...ab,...ac->...abc", t5, u0)
-    t25 = torch.einsum("...abc,...ade->...bcde", t24, u2.conj())
-    p13 = torch.einsum("...abcd->...bdac", t25)
-    t26 = torch.einsum("...ab,...ac->...abc", u0, u0)
-    t27 = torch.einsum("...abc,...ade->...bcde", t20, t26)
-    p14 = torch.einsum("...abcd->...dbca", t27)
+    p11 = torch.einsum("...abcd->...cdab", t19)
+    p12 = torch.einsum("...abcd->...adcb", t19)
+    p13 = torch.einsum("...abcd->...cbad", t19)
+    p14 = torch.einsum("...abcd->...bdac", t17)
+    t20 = torch.einsum("...ab,...ac->...abc", u0, u0)
+    t21 = torch.einsum("...abc,...ade->...bcde", t16, t20.conj())
+    p15 = torch.einsum("...abcd->...dbca", t21.conj())
     g_db_0 = (
         p10
         + p11
         + p12
         + p13
         + p14
-        + p2
+        + p15
         + p3
         + p4
         + p5
@@ -270,10 +264,10 @@ def metric_db_general(
         + p7
         + p8
         + p9
+        + t15
         + t19
-        + t23
         - p0
         - p1
-        - t11
+        - p2
     )
     return g_db_0

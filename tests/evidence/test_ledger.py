@@ -1,0 +1,214 @@
+"""The ledger computes verdicts; nothing passes without evidence."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from sympy import Matrix, Rational, Symbol, conjugate, eye
+
+from kahler_verify.calculus import (
+    Bar,
+    Case,
+    Claim,
+    Derivation,
+    Derived,
+    Formula,
+    Gram,
+    LogDet,
+    Partial,
+    Tr,
+    Vanishing,
+    Witness,
+    covariance,
+    dimension,
+    explicit_coordinates,
+    field,
+    index,
+)
+from kahler_verify.codegen.registry import shipped
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.ledger import Cache, Item, judge, kernel_items, prove, write_ledger
+
+d, n = dimension("d"), dimension("n")
+a, b, c = index("a b c")
+mu = field("mu", n)
+S = field("S", n, n, hermitian=True, positive=True)
+q = field("q", component=True, hermitian=True)
+EMPTY = Derivation("empty", "nothing", (), d)
+z1, z2 = explicit_coordinates("z1 z2")
+
+EXPECTED = {
+    "G1": "holds",
+    "G2": "holds",
+    "G3": "holds under A",
+    "G3b": "holds under A",
+    "G4": "holds",
+    "G6": "holds",
+    "G9": "holds",
+    "O1": "holds",
+    "O9": "refuted",
+    "L5": "holds under A",
+    "L5-speed": "holds",
+    "P1": "holds under A",
+    "PB1": "holds",
+    "PB1-cubic": "refuted",
+    "G7": "open",
+    "O6": "open",
+}
+
+
+@pytest.mark.parametrize("claim_id", sorted(EXPECTED))
+def test_verdicts(claim_id: str) -> None:
+    """What was found by hand and by the study, found again by the software."""
+    claim, derivation = next(
+        (c, dv) for dv in shipped().values() for c in dv.claims if c.id == claim_id
+    )
+    judgement = judge(claim, derivation)
+    assert judgement.verdict == EXPECTED[claim_id]
+    if judgement.verdict in ("refuted", "holds under A"):
+        witnesses = [i for i in judgement.evidence if i.route == "exact witness"]
+        assert witnesses
+        assert all(i.data["value"] != ["0", "0"] for i in witnesses)
+    if judgement.verdict == "holds under A":
+        assert judgement.under
+    if judgement.verdict == "open":
+        assert judgement.waits_for
+
+
+def test_every_listed_claim_is_there() -> None:
+    ids = {c.id for dv in shipped().values() for c in dv.claims}
+    listed = {f"G{i}" for i in range(1, 10)} | {f"O{i}" for i in range(1, 10)}
+    listed |= {f"L{i}" for i in range(1, 7)} | {f"S{i}" for i in range(1, 6)}
+    listed |= {f"P{i}" for i in range(1, 5)} | {"G3b", "C1", "C2", "PB1"}
+    assert listed <= ids
+
+
+def test_refuted_without_a_declared_witness_finds_one() -> None:
+    part = Vanishing(Partial(LogDet(S), a, Bar(b)) - Tr(Partial(S, a, Bar(b))), (a, b), "wrong")
+    judgement = judge(Claim("X", "false", "test", parts=(part,)), EMPTY)
+    assert judgement.verdict == "refuted"
+    assert judgement.evidence[-1].route == "exact witness"
+
+
+def test_holds_under_an_assumption() -> None:
+    part = Vanishing(Tr(Partial(mu, Bar(a)).H * S**-1 * mu), (a,), "∂̄μ = 0")
+    witness = Witness(
+        "μ = z̄₁",
+        coordinates=(z1,),
+        fields={mu: Matrix([conjugate(z1)]), S: Matrix([[1]])},
+        at={z1: 2},
+    )
+    claim = Claim(
+        "X",
+        "the mean is holomorphic",
+        "test",
+        parts=(part,),
+        cases=(Case("μ holomorphic", ((mu, "holomorphic"),)),),
+        witnesses=(witness,),
+    )
+    judgement = judge(claim, EMPTY)
+    assert judgement.verdict == "holds under A"
+    assert judgement.under == ["μ holomorphic"]
+
+
+def test_a_declared_witness_that_fails_is_an_error() -> None:
+    part = Vanishing(Partial(LogDet(S), a), (a,), "constant determinant")
+    witness = Witness("S = I", coordinates=(z1,), fields={S: eye(2)}, at={z1: 1})
+    with pytest.raises(EvidenceError, match="zero there"):
+        judge(Claim("X", "false", "test", parts=(part,), witnesses=(witness,)), EMPTY)
+
+
+def test_a_claim_without_samples_is_an_error() -> None:
+    with pytest.raises(EvidenceError, match="no sample"):
+        judge(Claim("X", "nothing to check", "test"), EMPTY)
+
+
+def test_a_false_formula_needs_a_witness() -> None:
+    x = Symbol("x", real=True)
+    with pytest.raises(EvidenceError, match="declares no witness"):
+        judge(Claim("X", "x = 1", "test", parts=(Formula(x - 1),)), EMPTY)
+    claim = Claim(
+        "X", "x = 1", "test", parts=(Formula(x - 1),), witnesses=(Witness("x = ½", at={x: Rational(1, 2)}),)
+    )
+    assert judge(claim, EMPTY).verdict == "refuted"
+
+
+def test_two_derivations_that_differ_do_not_hold() -> None:
+    part = Derived(Tr(S), 2 * Tr(S), "wrong by a factor 2")
+    assert judge(Claim("X", "false", "test", parts=(part,)), EMPTY).verdict == "refuted"
+
+
+def test_gram_form_is_recognised_and_refused() -> None:
+    good = Gram(covariance(q, Partial(q, a), Partial(q, Bar(b))), (a, b), "covariance")
+    assert judge(Claim("X", "psd", "test", parts=(good,)), EMPTY).verdict == "holds"
+    for bad in (
+        -covariance(q, Partial(q, a), Partial(q, Bar(b))),
+        covariance(q, Partial(q, a), Partial(q, b)),
+    ):
+        part = Gram(bad, (a, b), "not a Gram form")
+        assert judge(Claim("X", "psd", "test", parts=(part,)), EMPTY).verdict == "refuted"
+
+
+def test_routes_that_contradict_each_other_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calculus that derives zero where numbers do not vanish must not be believed."""
+    monkeypatch.setattr("kahler_verify.evidence.ledger.derive", lambda expr: expr * 0)
+    part = Vanishing(Partial(LogDet(S), a), (a,), "not zero")
+    with pytest.raises(EvidenceError, match="normal form is zero"):
+        judge(Claim("X", "false", "test", parts=(part,)), EMPTY)
+
+
+def test_unknown_ids_and_profiles_are_named() -> None:
+    with pytest.raises(EvidenceError, match="G99"):
+        prove(["G99"])
+    with pytest.raises(EvidenceError, match="profile"):
+        prove(["G2"], profile="quick")
+
+
+def test_a_users_file_is_judged(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from sympy import log\n"
+        "from kahler_verify.calculus import *\n"
+        "d = dimension('d')\n"
+        "a, b = index('a b')\n"
+        "z = coordinates('z', d)\n"
+        "A = parameter('A', d, d, hermitian=True)\n"
+        "K = log(1 + z.H * A * z)\n"
+        "claim = Claim('M1', 'K is A to second order', 'me',\n"
+        "    parts=(Vanishing(Partial(K, a, Bar(b)) - Entry(A, b, a), (a, b), 'g = A'),))\n"
+        "mine = potential('mine', K, claims=(claim,))\n"
+    )
+    ledger = prove([str(path)], use_cache=False)
+    assert [j.verdict for j in ledger.claims] == ["refuted"]
+    assert {i.what for i in ledger.kernels} >= {"mine.metric", "mine.metric_d", "mine.metric_db"}
+    assert ledger.passed
+    out = tmp_path / "ledger.json"
+    write_ledger(ledger, out)
+    written = json.loads(out.read_text())
+    assert written["claims"][0]["id"] == "M1"
+    assert written["claims"][0]["verdict"] == "refuted"
+
+
+def test_kernel_items_cover_every_kernel() -> None:
+    derivation = shipped()["fubini_study"]
+    items = kernel_items(derivation)
+    assert {i.what.split(".")[1] for i in items} == {k.name for k in derivation.kernels}
+    assert all(i.passed and i.samples and i.error_log2 < -100 for i in items)
+    with pytest.raises(EvidenceError, match="no kernels"):
+        kernel_items(derivation, ("nonsense",))
+
+
+def test_cache_round_trip_and_corruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAHLER_VERIFY_CACHE", str(tmp_path))
+    cache = Cache("default", [])
+    claim, derivation = next((c, dv) for dv in shipped().values() for c in dv.claims if c.id == "G2")
+    judgement = judge(claim, derivation)
+    cache.put("G2", judgement)
+    assert asdict(cache.get("G2")) == asdict(judgement)  # type: ignore[arg-type]
+    cache.put("kernels", [Item("route", "what", "ok", True, 1)])
+    assert cache.get("kernels") == [Item("route", "what", "ok", True, 1)]
+    next(cache.folder.glob("*.json")).write_text("{")
+    assert cache.get("nothing") is None

@@ -1,0 +1,174 @@
+"""The command as a user meets it: what it prints, writes, and says when something is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kahler_verify.codegen.registry import KERNELS, shipped_folder
+
+POTENTIAL = """
+from sympy import log
+from kahler_verify.calculus import coordinates, dimension, parameter, potential
+
+z = coordinates("z", dimension("d"))
+A = parameter("A", dimension("d"), dimension("d"), hermitian=True)
+mine = potential("mine", log(1 + z.H * A * z))
+"""
+
+
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "kahler_verify", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "200"} | environment,
+        check=False,
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(POTENTIAL)
+    return path
+
+
+def test_derive_lists_shows_and_prints_latex() -> None:
+    assert "fubini_study" in run("derive").stdout
+    shown = run("derive", "gaussian_kl").stdout
+    assert "Tr(Sigma**(-1)*∂aSigma*Sigma**(-1)*∂b̄Sigma)" in shown
+    assert r"\operatorname{tr}" in run("derive", "gaussian_kl", "--latex").stdout
+
+
+def test_derive_of_something_unknown_names_what_there_is() -> None:
+    done = run("derive", "nonsense")
+    assert done.returncode == 2
+    assert "fubini_study" in done.stderr
+
+
+def test_generate_writes_beside_the_users_file(file: Path) -> None:
+    done = run("generate", str(file))
+    assert done.returncode == 0, done.stderr
+    target = file.with_name("mine_kernels.py")
+    assert "def metric(" in target.read_text()
+    assert "unchanged" in run("generate", str(file)).stdout
+    assert run("generate", "--check", str(file)).returncode == 0
+
+
+def test_generate_to_a_folder(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kernels"
+    assert run("generate", str(file), "--out", str(out)).returncode == 0
+    assert [p.name for p in out.iterdir()] == ["mine_kernels.py"]
+
+
+def test_check_agrees_with_what_is_shipped() -> None:
+    done = run("generate", "--check")
+    assert done.returncode == 0, done.stdout
+    assert "agree" in done.stdout
+
+
+def test_check_finds_a_sign_changed_in_a_derivation(file: Path) -> None:
+    run("generate", str(file))
+    file.write_text(POTENTIAL.replace("log(1 +", "log(1 -"))
+    done = run("generate", "--check", str(file))
+    assert done.returncode == 1
+    assert "mine: kernels differ from their derivation" in done.stdout
+    assert "\n-" in done.stdout
+    assert "\n+" in done.stdout
+
+
+def test_check_finds_a_kernel_edited_by_hand(file: Path) -> None:
+    run("generate", str(file))
+    target = file.with_name("mine_kernels.py")
+    target.write_text(target.read_text().replace(".conj()", "", 1))
+    done = run("generate", "--check", str(file))
+    assert done.returncode == 1
+    assert "mine" in done.stdout
+
+
+def test_check_finds_missing_and_stray_files(tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    shutil.copytree(KERNELS, folder)
+    (folder / "flat.py").unlink()
+    (folder / "stray.py").write_text("")
+    done = run("generate", "--check", "--out", str(folder))
+    assert done.returncode == 1
+    assert "flat" in done.stdout
+    assert "stray.py: no derivation generates this file" in done.stdout
+
+
+def test_output_does_not_depend_on_the_hash_seed(file: Path) -> None:
+    texts = set()
+    for seed in ("0", "1", "4242"):
+        assert run("generate", str(file), PYTHONHASHSEED=seed).returncode == 0
+        texts.add(file.with_name("mine_kernels.py").read_bytes())
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "declares no Derivation"),
+        ("from kahler_verify.calculus import *\nz = coordinates('z', d)\n", "NameError"),
+        ("def f(:\n", "SyntaxError"),
+        (POTENTIAL.replace("log(1 +", "gamma(1 +").replace("import log", "import gamma"), "gamma"),
+        (POTENTIAL.replace('"mine"', '"not a name"'), "identifier"),
+    ],
+)
+def test_a_faulty_file_gets_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "faulty.py"
+    path.write_text(text)
+    done = run("generate", str(path))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*_kernels.py"))
+
+
+def test_prove_by_id_writes_json(tmp_path: Path) -> None:
+    out = tmp_path / "ledger.json"
+    done = run("prove", "G2", "O9", "--json", str(out), KAHLER_VERIFY_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    verdicts = {c["id"]: c["verdict"] for c in json.loads(out.read_text())["claims"]}
+    assert verdicts == {"G2": "holds", "O9": "refuted"}
+    again = run("prove", "G2", KAHLER_VERIFY_CACHE=str(tmp_path / "cache"))
+    assert "holds" in again.stdout
+
+
+def test_prove_of_an_unknown_claim(tmp_path: Path) -> None:
+    done = run("prove", "G99")
+    assert done.returncode == 2
+    assert "G99" in done.stderr
+
+
+def test_train_refuses_bad_choices(tmp_path: Path) -> None:
+    out = str(tmp_path / "model.safetensors")
+    for arguments, message in (
+        (("--hidden", "a,b"), "hidden"),
+        (("--decoder", "cubist"), "decoder"),
+        (("--data", "missing.npz"), "missing.npz"),
+        (("--activation", "log"), "log"),
+    ):
+        done = run("train", "--out", out, *arguments)
+        assert done.returncode == 2, done.stdout
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_train_writes_a_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    done = run("train", "--out", str(out), "--epochs", "2", "--hidden", "8", "--latent-dim", "2")
+    assert done.returncode == 0, done.stderr
+    assert "ELBO" in done.stdout
+    assert out.is_file()
+
+
+def test_shipped_folder_is_the_checkouts() -> None:
+    assert (shipped_folder() / "gaussian_kl.py").is_file()
