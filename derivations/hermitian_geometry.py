@@ -53,7 +53,7 @@ hermitian_geometry = Derivation(
         Kernel("chern_ricci", {"ricci": Output(ricci, (c, e))}),
         Kernel("chern_scalar", {"scalar": Output(scalar)}),
         Kernel("holomorphic_sectional", {"curvature": Output(along_v / length**2)}),
-        Kernel("kaehler_defect", {"defect": Output(defect, (c, a, b))}),
+        Kernel("kahler_defect", {"defect": Output(defect, (c, a, b))}),
     ),
     claims=(
         Claim(

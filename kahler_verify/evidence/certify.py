@@ -1,9 +1,9 @@
-"""Rounding certificates: how far a kernel's floating-point result is from the exact one, rigorously.
+"""Rounding certificates: a rigorous bound on the error of a kernel's floating-point result.
 
-:func:`certify` runs a generated kernel in torch, and the very text of the kernel over complex balls on
-the same dyadic inputs.  The certificate is about the kernel *given its inputs*: jets, weights and
-factors that were rounded before they came in are taken as they are.  For the transcendental and
-factoring heads themselves there are :func:`enclose_cholesky`, :func:`enclose_softmax` and
+:func:`certify` runs a generated kernel in torch, and the very text of the kernel over complex balls
+on the same dyadic inputs.  The certificate is about the kernel *given its inputs*: jets, weights
+and factors that were rounded before they came in are taken as they are.  For the transcendental
+and factoring heads themselves there are :func:`enclose_cholesky`, :func:`enclose_softmax` and
 :func:`enclose_log_det`.
 """
 
@@ -72,7 +72,8 @@ class PointCertificate:
 class Certificate:
     """A rigorous bound on a kernel's rounding error, given its inputs.
 
-    ``verdict`` is ``certified`` or, where some enclosure stayed wide at ``most_bits``, ``undecided``.
+    ``verdict`` is ``certified``, or ``undecided`` where some enclosure stayed wide at ``most_bits`` or
+    some g_aa is not positive.
     """
 
     kernel: str
@@ -128,16 +129,12 @@ class Certificate:
         if not kernels:
             raise EvidenceError(f"to_json: no derivation of {self.kernel} is known; pass one")
         definition = definition_of(kernels[0], self.sizes)
-        layouts = set(kernels[0].layout.values()) or {"full"}
-        items = [
-            _point_json(p, self.sizes, layouts.pop() if len(layouts) == 1 else "full")
-            for p in self.points
-        ]
+        layout = next(iter(kernels[0].layout.values()), "full")
+        items = [_point_json(p, self.sizes, layout) for p in self.points]
         for name in items[0]["inputs"]:
-            if name.split("_")[0].rstrip("0") not in definition.fields | {"w"}:
-                raise EvidenceError(
-                    f"to_json: {self.kernel} takes {name}, which is not in its definition"
-                )
+            field = name.split("_")[0].rstrip("0")
+            if field not in definition.fields | {"w"} or name == "g_factor":
+                raise EvidenceError(f"to_json: the definition of {self.kernel} takes no {name}")
         item = {
             "kind": "kernel",
             "title": f"{self.kernel}, {self.dtype}, given its inputs",
@@ -159,14 +156,13 @@ class Certificate:
         condition = self.condition_number
         shown = "no bound" if condition is None else f"at most {float(condition):.3g}"
         positive_text = {True: "certified", False: "refuted", None: "undecided"}
-        lines = [
-            f"{self.kernel} ({self.dtype}), {len(self.points)} point(s): {self.verdict}",
-            f"  error in the frame where g has unit diagonal: {bounds}",
-            f"  condition number of g: {shown}; positive definite: "
-            f"{positive_text[self.positive_definite]}",
-            f"  {self.bits} bits used of {self.most_bits}; about the kernel given its inputs",
-        ]
-        return "\n".join(lines)
+        definite = positive_text[self.positive_definite]
+        return (
+            f"{self.kernel} ({self.dtype}), {len(self.points)} point(s): {self.verdict}\n"
+            f"  error in the frame where g has unit diagonal: {bounds}\n"
+            f"  condition number of g: {shown}; positive definite: {definite}\n"
+            f"  {self.bits} bits used of {self.most_bits}; about the kernel given its inputs"
+        )
 
 
 def certify(
@@ -183,7 +179,8 @@ def certify(
         kernel: a generated function, or its qualified name such as
             ``"gaussian_kl.fisher_metric_full"``.
         inputs: the kernel's arguments by name, float32/complex64 or float64/complex128, one point or
-            a batch (leading dimensions, broadcast as torch does).
+            a batch (leading dimensions, broadcast as torch does).  Weights ``w`` of a mixture are
+            taken in proportion: exactly normalised in what the result is compared with.
         metric: g [..., d, d], whose diagonal normalises the errors; by default the kernel's own
             output or input ``g``, L Lᴴ of an input ``g_factor``, or g of the kernel's sister
             (``metric`` for ``metric_d`` and so on).  Outputs without latent indices need none, and
@@ -216,6 +213,8 @@ def certify(
 
         def enclose(here: Mapping[str, Tensor] = here) -> tuple[dict[str, Array], Array | None]:
             balls = {n: balls_of(t) for n, t in here.items()}
+            if "w" in balls:
+                balls["w"] = array(np.asarray(balls["w"]) / sum(balls["w"], acb(0)))
             out = text(**{n: balls[n] for n in arguments})
             named = dict(zip(outputs, out if isinstance(out, tuple) else (out,), strict=True))
             latent_outputs = any(x.ndim for x in named.values())
@@ -253,7 +252,10 @@ def _certified(
     unit: int,
     most_bits: int,
 ) -> dict[str, Any]:
-    """Raise the precision until enclosures say something about the error and about g."""
+    """Raise the precision until enclosures say something about the error and about g.
+
+    Where g certainly has a diagonal entry that is not positive, there is no frame to measure in.
+    """
     bits, floor = FIRST_BITS, _rational(_floor(unit))
     while True:
         with flint.ctx.workprec(bits):
@@ -265,6 +267,7 @@ def _certified(
                 for e, r in errors.values()
             )
             settled = informative and (g is None or definite is not None)
+            settled |= g is not None and any(bool(g[i, i].real < 0) for i in range(len(g)))
             if settled or bits >= most_bits:
                 low, high = _eigenvalues(g) if g is not None and definite else (None, None)
                 bounds = {n: _rounded_up(e) for n, (e, _) in errors.items()}

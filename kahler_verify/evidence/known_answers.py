@@ -108,7 +108,7 @@ def _geometry(kernel: str) -> Answer:
                     "chern_ricci": s * (d + 1) * g,
                     "chern_scalar": s * d * (d + 1) * ones,
                     "holomorphic_sectional": 2 * s * ones,
-                    "kaehler_defect": torch.zeros_like(form["metric_d"]),
+                    "kahler_defect": torch.zeros_like(form["metric_d"]),
                 }[kernel]
                 tensors = {
                     "g": g,
@@ -298,7 +298,7 @@ def _table() -> dict[tuple[str, str], Answer]:
         "chern_ricci",
         "chern_scalar",
         "holomorphic_sectional",
-        "kaehler_defect",
+        "kahler_defect",
     ):
         table["hermitian_geometry", kernel] = _geometry(kernel)
     for kernel in ("metric", "metric_d", "metric_db"):

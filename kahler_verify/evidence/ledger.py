@@ -33,11 +33,13 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
+from kahler_verify.codegen.compiled import compile
 from kahler_verify.codegen.module import generate_module, write_atomically
 from kahler_verify.codegen.registry import PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.schwartz_zippel import schwartz_zippel, vanishes
 from kahler_verify.evidence.witnesses import evaluate_witness, random_witness
+from kahler_verify.geometry import KernelSet
 
 SIZES = {
     "default": ({"d": 1, "n": 1, "K": 1}, {"d": 2, "n": 3, "K": 3}, {"d": 3, "n": 4, "K": 5}),
@@ -83,14 +85,17 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All judgements; it fails only where evidence could not be had or kernels are wrong."""
+    """All judgements, and the kernels that were compared with their definitions.
+
+    ``kernels`` also holds the properties of a user's derivation.
+    """
 
     claims: list[Judgement]
     kernels: list[Item]
 
     @property
     def passed(self) -> bool:
-        """Whether every kernel equals its definition."""
+        """Whether every kernel equals its definition and every property holds."""
         return all(item.passed for item in self.kernels)
 
 
@@ -323,6 +328,17 @@ def kernel_items(
     return items
 
 
+def property_items(derivation: Derivation) -> list[Item]:
+    """Every registered property that applies to a derivation, on random trials."""
+    from kahler_verify.evidence.properties import check_all
+
+    results = check_all(derivation, KernelSet(compile(derivation)), examples=3)
+    return [
+        Item("property", f"{derivation.name}: {name}", failure or "holds", not failure, trials)
+        for name, (trials, failure) in results.items()
+    ]
+
+
 # ---------------------------------------------------------------- the ledger
 
 
@@ -356,6 +372,10 @@ def prove(
     for derivation in users:
         for claim in derivation.claims:
             chosen.append((claim.id, lambda c=claim, d=derivation: judge(c, d, profile)))
+    for derivation in (d for d in users if d.kernels):
+        chosen.append(
+            (f"properties of {derivation.name}", lambda d=derivation: property_items(d))
+        )
     for derivation in users if what else known:
         if derivation.kernels:
             chosen.append(

@@ -25,7 +25,7 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
     if ledger.claims:
         console.print(table)
     if ledger.kernels:
-        kernels = Table("kernel", "outcome", "entries", "error below", title="Kernels")
+        kernels = Table("checked", "outcome", "samples", "error below", title="Kernels")
         for item in ledger.kernels:
             style = "green" if item.passed else "bold red"
             bound = f"2^{item.error_log2:.0f}" if item.error_log2 is not None else ""
@@ -36,8 +36,8 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     wrong = sum(not item.passed for item in ledger.kernels)
     if ledger.kernels:
-        summary += ("; " if summary else "") + f"{len(ledger.kernels) - wrong} kernels proved"
-        summary += f", {wrong} wrong" if wrong else ""
+        summary += ("; " if summary else "") + f"{len(ledger.kernels) - wrong} checks of kernels passed"
+        summary += f", {wrong} failed" if wrong else ""
     console.print(summary, highlight=False)
 
 

@@ -54,6 +54,8 @@ class FisherMetric(HermitianMetric):
         flat = structure.holomorphic_mean and structure.constant_covariance
         kernel = f"{name}_{structure.covariance}" + ("_holomorphic" if flat else "")
         jets = decoder_jets(self.decoder, z, self._fisher.arguments(kernel))
+        if structure.covariance == "full":  # solve_triangular drops imaginary parts for a real L
+            jets["Sigma_factor"] = jets["Sigma_factor"].to(z.dtype)
         out = self._fisher.call(kernel, jets)
         return out, flat, 0.5 if structure.likelihood == "real" else 1.0
 

@@ -160,13 +160,14 @@ class HermitianMetric(ABC):
     def kahler_defect(self, z: Tensor) -> Tensor:
         """∂_c g_{ab̄} - ∂_a g_{cb̄} as [..., c, a, b]: zero if and only if the metric is Kähler."""
         z = self._point(z)
-        return self._checked(z, self._geometry.call("kaehler_defect", {"g_d": self._metric_d(z)}))
+        return self._checked(z, self._geometry.call("kahler_defect", {"g_d": self._metric_d(z)}))
 
     def _curved(self, z: Tensor, kernel: str, order: int, **more: Tensor) -> Tensor:
         g = self._parts(z)[0]
         factor, info = torch.linalg.cholesky_ex(g)
         if self.validate_args:
             self._require_positive(g, info, kernel)
+        factor = torch.where((info > 0)[..., None, None], torch.nan, factor)
         tensors = {"g": g, "g_factor": factor, "g_d": self._metric_d(z), **more}
         if order > 1:
             tensors["g_db"] = self._metric_db(z)
