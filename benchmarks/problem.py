@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,7 +40,6 @@ class Problem:
         rivals: by name.
         operations: real operations of the floor: complex products at 8 each.
         traffic: bytes that must move: weights, points and the answer, once.
-        precondition: looks for an error before anything is timed; None where there is none.
     """
 
     points: int

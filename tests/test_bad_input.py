@@ -1,4 +1,6 @@
-"""Bad input to the public API: each row is an error that names the argument, or the right answer."""
+"""Bad input to the public API: each row is an error that names the argument, or a right answer."""
+
+# ruff: noqa: E501 - tables read best with one row to a line
 
 import math
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 import kahler_verify
 from kahler_verify import ComplexNormal, FisherMetric, MixtureMetric, PotentialMetric
-from kahler_verify.calculus import coordinates, dimension, parameter, potential
+from kahler_verify.calculus import coordinates, dimension, parameter
 from kahler_verify.decoders.checkpoint import load_checkpoint, save_checkpoint
 from kahler_verify.decoders.data import load_data, pack_kspace
 from kahler_verify.decoders.jets import decoder_jets

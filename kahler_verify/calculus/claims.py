@@ -90,16 +90,15 @@ class Witness:
 
 @dataclass(frozen=True)
 class Region:
-    """A region claim about minus a mixture's log density: where it is plurisubharmonic.
+    """Where minus the log density of two equal components is plurisubharmonic.
 
-    Two components of equal precision one in C^d at squared distance ``distance``; ``expected`` is not
-    given: :mod:`kahler_verify.evidence.regions` decides on the box |Re z|, |Im z| ≤ ``box``.
+    ``distance`` is δᴴPδ of the components in C^dimension.  The verdict on the mixture's critical box is
+    not written here: :mod:`kahler_verify.evidence.regions` decides it.
     """
 
     distance: str
     weights: tuple[str, ...] = ("1/2", "1/2")
     dimension: int = 1
-    box: str = "2"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.errors import DerivationError
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -28,8 +29,13 @@ def load_file(path: str | Path) -> list[Derivation]:
     """Execute a derivation file and return the derivations at its top level, in order.
 
     Raises:
-        DerivationError: the file is missing, fails, or declares no derivation.
+        DerivationError: the file is missing, fails, or declares nothing.
     """
+    return [each for each in declared(path) if isinstance(each, Derivation)]
+
+
+def declared(path: str | Path) -> list[Derivation | Pointwise]:
+    """Everything that a derivation file declares; see :func:`load_file`."""
     path = Path(path)
     if not path.is_file():
         raise DerivationError(f"path: expected a derivation file, got {path}, which is not a file")
@@ -45,11 +51,17 @@ def load_file(path: str | Path) -> list[Derivation]:
         raise DerivationError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
         sys.modules.pop(name, None)
-    found = [v for v in vars(module).values() if isinstance(v, Derivation)]
+    found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]
     unique = list({id(d): d for d in found}.values())
     if not unique:
         raise DerivationError(f"{path}: declares no Derivation at its top level")
     return unique
+
+
+def shipped_pointwise() -> list[Pointwise]:
+    """All shipped families of pointwise functions."""
+    found = [each for path in sorted(shipped_folder().glob("[!_]*.py")) for each in declared(path)]
+    return [each for each in found if isinstance(each, Pointwise)]
 
 
 def shipped() -> dict[str, Derivation]:

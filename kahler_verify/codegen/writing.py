@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kahler_verify.calculus.derivation import Derivation
-from kahler_verify.codegen.module import difference, generate_module, write_atomically
-from kahler_verify.codegen.registry import KERNELS, load_file, shipped
+from kahler_verify.calculus.pointwise import Pointwise
+from kahler_verify.codegen.module import Module, difference, generate_module, write_atomically
+from kahler_verify.codegen.pointwise import generate_pointwise
+from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
 from kahler_verify.errors import GenerationError
 
 
@@ -20,22 +22,31 @@ class GenerationReport:
     failed: bool = False
 
 
-def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation, Path]]:
+def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation | Pointwise, Path]]:
     """Every derivation with the file its kernels belong in.
 
     Shipped kernels live in the package; a user's go beside the user's file as ``NAME_kernels.py``.
     """
     if not paths:
-        known = [d for d in shipped().values() if d.kernels]
+        known: list[Derivation | Pointwise] = [d for d in shipped().values() if d.kernels]
+        known += shipped_pointwise()
         return [(d, (out or KERNELS) / f"{d.name}.py") for d in known]
-    found: dict[Path, Derivation] = {}
+    found: dict[Path, Derivation | Pointwise] = {}
     for path in paths:
-        for derivation in (d for d in load_file(path) if d.kernels):
+        for derivation in declared(path):
+            if isinstance(derivation, Derivation) and not derivation.kernels:
+                continue
             target = (out or path.parent) / f"{derivation.name}_kernels.py"
             if target in found:
                 raise GenerationError(f"two derivations would be written to {target}")
             found[target] = derivation
     return [(d, target) for target, d in found.items()]
+
+
+def _generated(declaration: Derivation | Pointwise) -> Module:
+    if isinstance(declaration, Pointwise):
+        return generate_pointwise(declaration)
+    return generate_module(declaration)
 
 
 def generate_files(
@@ -47,7 +58,7 @@ def generate_files(
     """
     report = GenerationReport()
     wanted = targets(paths, out)
-    modules = [(generate_module(d), path) for d, path in wanted]
+    modules = [(_generated(d), path) for d, path in wanted]
     for module, path in modules:
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
         if not check:

@@ -5,9 +5,9 @@ holomorphic decoder needs activations that are holomorphic away from isolated po
 branch cuts (log, sqrt, asinh, ...) are holomorphic only on a cut plane: a decoder built from them
 jumps across the cut, and they are refused by name, as are functions with kinks (ReLU and its kin).
 
-Everything is written with real torch functions of the real and imaginary part: torch's complex
-``tanh`` and ``exp`` cost 15 to 30 times their real twins. Moduli are written as products with the
-conjugate, never with ``abs``, whose square has a silently wrong Hessian at 0.
+Formulas stand in derivations/activations.py; the functions and their derivatives are generated from
+there, as real torch functions of the real and imaginary part. Here stands what a formula does not
+say: where the poles lie.
 """
 
 import math
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kahler_verify.errors import InputError
+from kahler_verify.kernels import activations as kernels
 
 __all__ = ["ACTIVATIONS", "REFUSED", "Activation", "ActivationLayer", "get_activation"]
 
@@ -50,6 +51,21 @@ class Activation:
     def __call__(self, z: Tensor, *bias: Tensor) -> Tensor:
         """Apply the function entry by entry."""
         return self.function(z, *bias)
+
+    def derivatives(self, order: int, z: Tensor, *bias: Tensor) -> dict[tuple[int, int], Tensor]:
+        """The Wirtinger derivatives of total order up to ``order`` (at most 3) by (∂, ∂̄) orders.
+
+        Of a holomorphic function only those without ∂̄: the others vanish.
+        """
+        name = f"{self.name}_{order}" if order else self.name
+        parts = getattr(kernels, name)(z.real, z.imag, *bias)
+        types = [
+            (total - anti, anti)
+            for total in range(order + 1)
+            for anti in range(1 if self.holomorphic else total + 1)
+        ]
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return {each: torch.complex(*pair) for each, pair in zip(types, pairs, strict=True)}
 
 
 class ActivationLayer(nn.Module):
@@ -102,41 +118,6 @@ def _names(holomorphic: bool | None) -> str:
     )
 
 
-# Holomorphic
-
-
-def _identity(z: Tensor) -> Tensor:
-    return z
-
-
-def _quadratic(z: Tensor) -> Tensor:
-    return z + z * z / 4
-
-
-def _cubic(z: Tensor) -> Tensor:
-    return z + z * z * z / 6
-
-
-def _sin(z: Tensor) -> Tensor:
-    x, y = z.real, z.imag
-    return torch.complex(x.sin() * y.cosh(), x.cos() * y.sinh())
-
-
-def _tanh(z: Tensor) -> Tensor:
-    # With t = tanh x this form overflows nowhere; its denominator vanishes at the poles alone.
-    t, s, c = z.real.tanh(), z.imag.sin(), z.imag.cos()
-    scale = (c * c + t * t * s * s).reciprocal()
-    return torch.complex(t * scale, s * c * (1 - t) * (1 + t) * scale)
-
-
-def _sigmoid(z: Tensor) -> Tensor:
-    return (_tanh(z / 2) + 1) / 2
-
-
-def _silu(z: Tensor) -> Tensor:
-    return z * _sigmoid(z)
-
-
 def _distance_to_imaginary_lattice(offset: float, period: float) -> Callable[[Tensor], Tensor]:
     """The distance to the points i(offset + k period), k an integer."""
 
@@ -147,103 +128,32 @@ def _distance_to_imaginary_lattice(offset: float, period: float) -> Callable[[Te
     return distance
 
 
-# Non-holomorphic: split functions act on the real and the imaginary part, modulus functions scale
-# z by a function of |z|².
+_HALF_ODD = (
+    "simple poles at iπ(k + ½), k an integer",
+    _distance_to_imaginary_lattice(math.pi / 2, math.pi),
+)
+_ODD = (
+    "simple poles at iπ(2k + 1), k an integer",
+    _distance_to_imaginary_lattice(math.pi, 2 * math.pi),
+)
+# What a formula does not say of itself; functions that are not named here have no poles.
+_POLES = {"tanh": _HALF_ODD, "sigmoid": _ODD, "silu": _ODD}
 
 
-def _split(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def split(z: Tensor) -> Tensor:
-        return torch.complex(function(z.real), function(z.imag))
+def _generated(name: str) -> Activation:
+    """The activation that derivations/activations.py declares."""
+    formula, holomorphic, parameters = kernels.FUNCTIONS[name]
+    value = getattr(kernels, name)
 
-    return split
+    def function(z: Tensor, *bias: Tensor) -> Tensor:
+        return torch.complex(*value(z.real, z.imag, *bias))
 
-
-def _real_softplus(x: Tensor) -> Tensor:
-    # torch's default threshold of 20 leaves a kink of 2e-9 in the derivative; at 60 it is 1e-26.
-    return nn.functional.softplus(x, threshold=60.0)
-
-
-def _real_gelu(x: Tensor) -> Tensor:
-    return x * (1 + torch.erf(x * math.sqrt(0.5))) / 2
-
-
-def _real_silu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)
-
-
-def _squared_modulus(z: Tensor) -> Tensor:
-    return z.real * z.real + z.imag * z.imag
-
-
-def _modulus_sigmoid(z: Tensor, bias: Tensor) -> Tensor:
-    return z * torch.sigmoid(_squared_modulus(z) + bias)
-
-
-def _modulus_squash(z: Tensor) -> Tensor:
-    return z * torch.rsqrt(1 + _squared_modulus(z))
+    poles, distance = _POLES.get(name, ("none", None))
+    return Activation(name, formula, function, holomorphic, poles, distance, bool(parameters))
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
-    {
-        activation.name: activation
-        for activation in (
-            Activation("identity", "z", _identity, holomorphic=True),
-            Activation("quadratic", "z + z²/4", _quadratic, holomorphic=True),
-            Activation("cubic", "z + z³/6", _cubic, holomorphic=True),
-            Activation("sin", "sin z; grows like exp|Im z|", _sin, holomorphic=True),
-            Activation(
-                "tanh",
-                "tanh z",
-                _tanh,
-                holomorphic=True,
-                poles="simple poles at iπ(k + ½), k an integer",
-                pole_distance=_distance_to_imaginary_lattice(math.pi / 2, math.pi),
-            ),
-            Activation(
-                "sigmoid",
-                "1/(1 + exp(-z))",
-                _sigmoid,
-                holomorphic=True,
-                poles="simple poles at iπ(2k + 1), k an integer",
-                pole_distance=_distance_to_imaginary_lattice(math.pi, 2 * math.pi),
-            ),
-            Activation(
-                "silu",
-                "z/(1 + exp(-z))",
-                _silu,
-                holomorphic=True,
-                poles="simple poles at iπ(2k + 1), k an integer",
-                pole_distance=_distance_to_imaginary_lattice(math.pi, 2 * math.pi),
-            ),
-            Activation("split_tanh", "tanh Re z + i tanh Im z", _split(torch.tanh), False),
-            Activation(
-                "split_softplus",
-                "s(Re z) + i s(Im z), s = log(1 + exp)",
-                _split(_real_softplus),
-                False,
-            ),
-            Activation(
-                "split_gelu",
-                "s(Re z) + i s(Im z), s(x) = x (1 + erf(x/√2))/2",
-                _split(_real_gelu),
-                False,
-            ),
-            Activation(
-                "split_silu",
-                "s(Re z) + i s(Im z), s(x) = x/(1 + exp(-x))",
-                _split(_real_silu),
-                False,
-            ),
-            Activation(
-                "modulus_sigmoid",
-                "z σ(|z|² + b), σ = 1/(1 + exp(-·)): a smooth modReLU, b learnt per unit",
-                _modulus_sigmoid,
-                False,
-                biased=True,
-            ),
-            Activation("modulus_squash", "z/√(1 + |z|²)", _modulus_squash, False),
-        )
-    }
+    {name: _generated(name) for name in kernels.FUNCTIONS}
 )
 """The registered activations by name."""
 

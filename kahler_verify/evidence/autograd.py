@@ -1,9 +1,10 @@
 """The definition in torch float64, differentiated by autograd in real coordinates.
 
 Independent of the calculus and of the generator: the nodes ``Partial`` and ``OnDiagonal`` of a
-definition become nested ``jacrev`` over (x, y), combined into ∂_a = ½(∂_x - i∂_y).  Autograd has silent
-faults (see ``autograd_faults``), so that inverses and determinants go through ``cholesky`` and
-``solve_triangular`` alone, squares are products, and a second mode (forward over reverse) confirms.
+definition become nested ``jacrev`` over (x, y), combined into ∂_a = ½(∂_x - i∂_y).  Autograd has
+silent faults (see ``autograd_faults``), so that inverses and determinants go through ``cholesky``
+and ``solve_triangular`` alone, squares are products, and a second mode (forward over reverse)
+confirms.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from math import factorial
 from typing import Literal
 
 import torch
-from sympy import Expr, Function, I, Symbol
+from sympy import Abs, Expr, Function, I, Symbol, conjugate, im, re
 from torch import Tensor
 from torch.func import jacfwd, jacrev
 
@@ -35,15 +36,17 @@ FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Fields:
-    """Fields at one point as Taylor polynomials: ``jets[field][h, a]`` [(K,) d × h, d × a, rows, cols].
+    """Fields at one point as Taylor polynomials, complex128.
 
-    Complex128; ``weights`` [K] of a mixture are those at the point itself.
+    ``jets[field][h, a]`` is [(K,) d × h, d × a, rows, cols]; ``weights`` [K] of a mixture are those at
+    the point itself.
     """
 
     d: int
-    sizes: Mapping[Symbol, int]
+    numbers: Mapping[Symbol, complex]  # dimensions, coordinates and their conjugates, parameters
     jets: Mapping[Field, Mapping[tuple[int, int], Tensor]]
     weights: Tensor | None = None
+    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Place:
-    """Where to evaluate: z and z₀ displaced by u and u₀ (real [2d]); u₀ is None off the diagonal."""
+    """Where to evaluate: z and z₀ moved by u and u₀ (real [2d]); u₀ is None off the diagonal."""
 
     fields: Fields
     u: Tensor
@@ -95,9 +98,7 @@ def evaluate(expr: Expr, place: Place) -> Term:
     if isinstance(expr, Jet):
         return _letter(expr, place)
     if isinstance(expr, Symbol):
-        if expr not in place.fields.sizes:
-            raise EvidenceError(f"the symbol {expr} has no value at this point")
-        return _number(place.fields.sizes[expr])
+        return _symbol(expr, place)
     if expr.is_Rational or expr is I:
         return _number(complex(expr))
     if expr.is_Add:
@@ -119,6 +120,8 @@ def evaluate(expr: Expr, place: Place) -> Term:
     if expr.is_Pow and expr.exp.is_Rational:
         base = evaluate(expr.base, place)
         return Term(base.axes, torch.exp(complex(expr.exp) * torch.log(base.value)))
+    if isinstance(expr, conjugate | re | im | Abs):
+        return _conjugates(expr, evaluate(expr.args[0], place))
     if isinstance(expr, Function) and type(expr).__name__ in FUNCTIONS:
         inner = evaluate(expr.args[0], place)
         return Term(inner.axes, FUNCTIONS[type(expr).__name__](inner.value))
@@ -184,6 +187,30 @@ def _letter(jet: Jet, place: Place) -> Term:
         raise EvidenceError(f"no derivatives of {own.name} are known at this point")
     axes = (*(COMPONENT,) * lead, *jet.hol, *jet.anti)
     return _without_repeats(Term(axes, total.mH if jet.dagger else total))
+
+
+def _symbol(symbol: Symbol, place: Place) -> Term:
+    fields = place.fields
+    if symbol not in fields.numbers:
+        raise EvidenceError(f"the symbol {symbol} has no value at this point")
+    here = _number(fields.numbers[symbol])
+    if symbol not in fields.coordinates:
+        return here
+    x, y = place.u.chunk(2)
+    i = fields.coordinates.index(symbol)
+    return Term((), here.value + torch.complex(x[i], y[i]))
+
+
+def _conjugates(expr: Expr, inner: Term) -> Term:
+    """Conjugate, re, im, or Abs as √(x x̄), which torch differentiates rightly."""
+    x, other = inner.value, inner.value.conj()
+    value = {
+        conjugate: lambda: other,
+        re: lambda: (x + other) / 2,
+        im: lambda: (x - other) / 2j,
+        Abs: lambda: torch.sqrt(x * other),
+    }[type(expr)]()
+    return Term(inner.axes, value)
 
 
 # ------------------------------------------------------------------------------- algebra
@@ -308,4 +335,3 @@ def _mixture(expr: Expr, place: Place) -> Term:
 def _over_components(term: Term) -> Term:
     axis = term.axes.index(COMPONENT)
     return Term(tuple(a for a in term.axes if a != COMPONENT), term.value.sum(axis))
-

@@ -72,8 +72,8 @@ class PointCertificate:
 class Certificate:
     """A rigorous bound on a kernel's rounding error, given its inputs.
 
-    ``verdict`` is ``certified``, or ``undecided`` where some enclosure stayed wide at ``most_bits`` or
-    some g_aa is not positive.
+    ``verdict`` is ``certified``, or ``undecided`` where some enclosure stayed wide at ``most_bits``
+    or some g_aa is not positive.
     """
 
     kernel: str
@@ -178,10 +178,10 @@ def certify(
     Args:
         kernel: a generated function, or its qualified name such as
             ``"gaussian_kl.fisher_metric_full"``.
-        inputs: the kernel's arguments by name, float32/complex64 or float64/complex128, one point or
-            a batch (leading dimensions, broadcast as torch does).  Weights ``w`` of a mixture are
+        inputs: the kernel's arguments by name, float32/complex64 or float64/complex128, one point
+            or a batch (leading dimensions, broadcast as torch does).  Weights ``w`` of a mixture are
             taken in proportion: exactly normalised in what the result is compared with.
-        metric: g [..., d, d], whose diagonal normalises the errors; by default the kernel's own
+        metric: g [..., d, d], of which the Hermitian part is taken; by default the kernel's own
             output or input ``g``, L Lᴴ of an input ``g_factor``, or g of the kernel's sister
             (``metric`` for ``metric_d`` and so on).  Outputs without latent indices need none, and
             their errors are absolute.
@@ -338,7 +338,7 @@ def _measure(
 ) -> Callable[[Mapping[str, Array]], Array]:
     """How g is computed in balls from a point's inputs and the kernel's outputs."""
     if METRIC in given:
-        return lambda x: x[METRIC]
+        return lambda x: array((np.asarray(x[METRIC]) + np.asarray(x[METRIC].mH)) / 2)
     if "g" in (*outputs, *given):
         return lambda x: x["g"]
     if "g_factor" in given:
@@ -355,7 +355,7 @@ def _measure(
 
     def refuse(_: Mapping[str, Array]) -> Array:
         raise InputError(
-            f"metric: expected g [..., d, d] to normalise the errors of {function.__name__}, got None"
+            f"metric: expected g [..., d, d] for the errors of {function.__name__}, got None"
         )
 
     return refuse
@@ -449,7 +449,7 @@ def balls_of(t: Tensor) -> Array:
 
 
 def exact(t: Tensor) -> Any:
-    """Nested lists of pairs of strings "p/q", one pair for each number, None for what is not finite."""
+    """Nested lists of pairs of strings "p/q", one for each number; None for what is not finite."""
     if t.ndim:
         return [exact(x) for x in t]
     x = complex(t.item())
@@ -531,8 +531,8 @@ def _point_json(point: PointCertificate, sizes: Mapping[str, int], layout: str) 
 class Enclosure:
     """A head enclosed in balls, and a bound on the error of torch's own.
 
-    ``values`` are balls (python-flint's acb); ``error_bound`` is the largest error of an entry in the
-    frame that ``frame`` names, None where the enclosure stayed wide at the limit.
+    ``values`` are balls (python-flint's acb); ``error_bound`` is the largest error of an entry in
+    the frame that ``frame`` names, None where the enclosure stayed wide at the limit.
     """
 
     head: str
@@ -561,7 +561,7 @@ def enclose_cholesky(S: Tensor, *, most_bits: int = MOST_BITS) -> Enclosure:
 
 
 def enclose_softmax(logits: Tensor, *, most_bits: int = MOST_BITS) -> Enclosure:
-    """Weights e^{x_k}/Σe^{x_l} of real logits [..., K]; the error of ``torch.softmax`` is relative."""
+    """Weights e^{x_k}/Σe^{x_l} of real logits [..., K]; ``torch.softmax``'s error is relative."""
     if logits.is_complex():
         raise InputError(f"logits: expected a real tensor, got {logits.dtype}")
     weights = torch.softmax(logits, -1)

@@ -53,9 +53,9 @@ class CheckRow:
         points: how many points were compared; a check of none fails.
         error: the largest error.
         bound: what the error must stay below, at the point that comes closest to failing.
-        condition: the largest condition number of g in the g-normalised frame; NaN where none is used.
-        unit: "g-frame" (relative, each latent index divided by √g_aa), "relative", "standard errors" or
-            "exact".
+        condition: the largest condition number of g in the g-normalised frame, or NaN.
+        unit: "g-frame" (relative, each latent index divided by √g_aa), "relative", "standard
+            errors" or "exact".
         passed: whether every point stayed below its bound and nothing was complained of.
         seconds: how long it took.
         note: what was compared, or why it failed.
@@ -140,8 +140,8 @@ def crosscheck(
     """Compare every registered kernel with independent routes, and a decoder's geometry too.
 
     Args:
-        checkpoint: a trained model, whose Fisher geometry is checked on latents of held-out data and
-            on random latents.
+        checkpoint: a trained model, whose Fisher geometry is checked on latents of held-out data
+            and on random latents.
         derivations: whose kernels to check; the shipped ones by default.
         sources: generated texts by name, where they are not those of the installed kernels.
         data: held-out data for a checkpoint that was trained on a file (a path in a checkpoint is
@@ -424,7 +424,7 @@ def _by_decimals(trial: DecoderTrial) -> list[CheckRow]:
     def truth(trial: DecoderTrial, z: Tensor) -> list[list[Tensor]]:
         return [decoder_routes.decimal_metric(trial.decoder, z)]
 
-    return _metric_rows(trial, "mpmath", 1, truth)
+    return _metric_rows(trial, "mpmath", 2 if trial.decoder.is_holomorphic else 1, truth)
 
 
 def _by_sampling(trial: DecoderTrial) -> list[CheckRow]:

@@ -1,8 +1,8 @@
-"""Independent routes to the Fisher geometry of a trained decoder: through its layers, at every point.
+"""Independent routes to the Fisher geometry of a trained decoder, through its layers.
 
-The definition here is KL(p_z ‖ p_{z'}) between the decoder's likelihoods.  It is differentiated by autograd
-in real coordinates, by torch.distributions' own KL, by samples, and at 50 digits by a forward pass of
-our own through the decoder's weights, over numbers with nilpotents.
+The definition here is KL(p_z ‖ p_{z'}) between the decoder's likelihoods.  It is differentiated by
+autograd in real coordinates, by torch.distributions' own KL, by samples, and at 50 digits by a
+forward pass of our own through the decoder's weights, over numbers with nilpotents.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ Key = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Slot:
-    """A nilpotent that moves z (or z̄, with ``bar``) in one of some directions; ``base`` moves z₀ too."""
+    """A nilpotent that moves z (z̄, with ``bar``) in one of some directions; ``base``: z₀ too."""
 
     directions: tuple[int, ...]
     bar: bool = False
@@ -145,10 +145,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Nilpotent:
-    """Numbers [units] with nilpotents: one coefficient for each choice, per slot, of a direction or none.
+    """Numbers [units] with nilpotents: for each slot a direction, or none.
 
-    Key (2, 0) is the coefficient of the first slot's direction 1 (keys count from 1), and of nothing of
-    the second slot.  The product of two uses of one slot is zero, so that coefficients are derivatives.
+    Key (2, 0) is the coefficient of the first slot's second direction, and of nothing of the second
+    slot.  The product of two uses of one slot is zero, so that coefficients are derivatives.
     """
 
     parts: dict[Key, np.ndarray]
@@ -362,7 +362,7 @@ def by_decimals(decoder: Decoder, z: Tensor, slots: Sequence[Slot]) -> Tensor:
             value = part.parts.get(key)
             if value is not None:
                 total += reduce(lambda x, y: x + y, value) * times / len(value)
-        out[entry] = complex(share * total)
+        out[entry] = torch.tensor(complex(share * total), dtype=out.dtype)
     return out
 
 

@@ -88,7 +88,7 @@ def _potential(name: str, kernel: str) -> Answer:
 
 
 def _geometry(kernel: str) -> Answer:
-    """Connection and curvature of both space forms: R = s(gg + gg), Ric = s(d+1)g, scal = sd(d+1)."""
+    """Both space forms: R = s(gg + gg), Ric = s(d+1)g, scal = sd(d+1), s = ±1."""
 
     def answer(kernels: KernelSet) -> Iterator[Pair]:
         for s in SPACE_FORMS.values():
@@ -220,7 +220,7 @@ def _wave(kernel: str, layout: str) -> Answer:
             tensors[f"mu_{name}"] = z.new_zeros(len(z), *[2] * len(name), 1)
         for name in ("d", "b", "dd", "db", "bb", "ddb", "dbb", "ddbb"):
             jet = z.new_zeros(len(z), *[2] * len(name))
-            jet[(slice(None), *[1] * len(name))] = s
+            jet.reshape(len(z), -1)[:, -1] = s  # all indices are 2
             tensors[f"Sigma_{name}"] = _layout(jet, layout)
         expected: list[Tensor]
         if kernel == "fisher_metric":

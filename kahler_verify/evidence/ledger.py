@@ -217,11 +217,10 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
         from kahler_verify.evidence.region_claims import judge_region
 
         for region in claim.regions:
-            item, where = judge_region(region)
+            item, found, where = judge_region(region)
             evidence.append(item)
-            if item.outcome == "refuted":
-                holds = False
-            elif item.outcome == "proved":
+            holds = holds and found == "proved"
+            if found == "proved":
                 under.append(where)
     if not holds:
         evidence += _refutation(claim)
@@ -258,7 +257,7 @@ def _refutation(claim: Claim) -> list[Item]:
         part = claim.parts[0]
         if isinstance(part, Vanishing) and not isinstance(part, Gram):
             data = random_witness(part)
-            items = [Item("exact witness", data["what"], _value(data["value"]), True, 1, None, data)]
+            items = [Item("exact witness", data["what"], _value(data["value"]) + " ≠ 0", True, 1, None, data)]
         elif isinstance(part, Formula):
             raise EvidenceError(f"{claim.id}: not zero, but the claim declares no witness")
     return items
@@ -271,11 +270,11 @@ def _witness_item(claim: Claim, witness: Witness) -> Item:
         if not value.is_Rational or value == 0:
             raise EvidenceError(f"{claim.id}: witness “{witness.what}” gives {value}")
         data = {"at": {str(s): str(v) for s, v in witness.at.items()}, "value": [str(value), "0"]}
-        return Item("exact witness", witness.what, str(value), True, 1, None, data)
+        return Item("exact witness", witness.what, f"{value} ≠ 0", True, 1, None, data)
     if not isinstance(part, Vanishing):
         raise EvidenceError(f"{claim.id}: a witness needs an expression to evaluate")
     data = evaluate_witness(part, witness)
-    return Item("exact witness", witness.what, _value(data["value"]), True, 1, None, data)
+    return Item("exact witness", witness.what, _value(data["value"]) + " ≠ 0", True, 1, None, data)
 
 
 def _value(parts: list[str]) -> str:

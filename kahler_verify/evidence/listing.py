@@ -25,7 +25,9 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
     if ledger.claims:
         console.print(table)
     if ledger.kernels:
-        kernels = Table("checked", "outcome", "samples", "error below", title="Kernels")
+        kernels = Table(title="Kernels")
+        for heading in ("checked", "outcome", "samples", "error below"):
+            kernels.add_column(heading, overflow="fold")
         for item in ledger.kernels:
             style = "green" if item.passed else "bold red"
             bound = f"2^{item.error_log2:.0f}" if item.error_log2 is not None else ""
@@ -49,7 +51,7 @@ def _story(judgement: Judgement) -> str:
         lines.append("under: " + "; ".join(judgement.under))
     witnesses = [i for i in judgement.evidence if i.route == "exact witness"]
     for item in witnesses:
-        lines.append(f"witness {item.what}: {item.outcome} ≠ 0".replace("[", r"\["))
+        lines.append(f"witness {item.what}: {item.outcome}".replace("[", r"\["))
     routes: dict[str, int] = {}
     for item in judgement.evidence:
         if item.route != "exact witness" and item.passed:

@@ -1,12 +1,14 @@
 """Is a potential strictly plurisubharmonic on a box of C^d?  Proved, refuted or undecided.
 
-First a search for a counterexample: the least eigenvalue of g = ∂∂̄Φ is minimised in floating point, the
-point and its eigenvector are rounded to rational numbers, and vᴴgv < 0 is certified in balls.  Failing
-that, branch and bound: boxes of balls on which LDLᴴ certifies g ≻ 0, halved where it does not.
+First a search for a counterexample: the least eigenvalue of g = ∂∂̄Φ is minimised in floating point,
+the point and its eigenvector are rounded to rational numbers, and vᴴgv < 0 is certified in balls.
+Failing that, branch and bound: boxes of balls on which LDLᴴ certifies g ≻ 0, halved where it does
+not.
 
-The search and the splitting are not trusted.  What certifies a box or a witness is the bounding code of
-:mod:`kahler_verify.evidence.recheck`, which evaluates every leaf again from the JSON; and the bounding
-code is compared here with the generated kernel's text.  The claim is about the given box only.
+The search and the splitting are not trusted.  What certifies a box or a witness is the bounding code
+of :mod:`kahler_verify.evidence.recheck`, which evaluates every leaf again from the JSON; and the
+bounding code is compared here with the generated kernel's text.  The claim is about the given box
+only: a proof on it says nothing of the rest of C^d.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import combinations
+from itertools import chain, combinations
 from math import log, prod
 from typing import Any
 
@@ -33,7 +35,7 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError, InputError
 from kahler_verify.evidence.arithmetic import array
 from kahler_verify.evidence.certify import ball_function
-from kahler_verify.evidence.recheck import POTENTIALS, digest, over, positive, rayleigh
+from kahler_verify.evidence.recheck import POTENTIALS, digest, positive
 from kahler_verify.evidence.trees import tree_of
 
 Real = int | Fraction | float | str
@@ -148,8 +150,8 @@ class Formula:
         ``d`` is needed where the derivation holds in every dimension.
 
         Raises:
-            InputError: the dimension is missing, or the expression has a symbol or function that the
-                re-checker does not know.
+            InputError: the dimension is missing, or a symbol is no coordinate.
+            EvidenceError: the re-checker does not know a function in the expression.
         """
         expr = potential.definition if isinstance(potential, Derivation) else potential
         if expr is None:
@@ -173,8 +175,8 @@ class Formula:
 class RegionResult:
     """What was found on a box: ``proved``, ``refuted`` or ``undecided``.
 
-    ``proved``: g ≻ 0 at every point of ``box``; ``leaves`` fill it.  ``refuted``: Σ g_{ab̄} v_a v̄_b ≤
-    ``value`` |v|² < 0 at the rational ``point`` for ``vector`` v.  ``undecided``: proved on the
+    ``proved``: g ≻ 0 at every point of ``box``; ``leaves`` fill it.  ``refuted``: Σ g_{ab̄} v_a v̄_b
+    ≤ ``value`` |v|² < 0 at the rational ``point`` for ``vector`` v.  ``undecided``: proved on the
     ``leaves``, unknown on the ``leftover``.
     """
 
@@ -286,7 +288,7 @@ def prove_plurisubharmonic(
         while heap and evaluated < most_boxes:
             _, _, here = heapq.heappop(heap)
             evaluated += 1
-            if _is_positive(metric, over(_exact(here))):
+            if _is_positive(metric, _over(here)):
                 leaves.append(here)
                 continue
             if _is_positive(metric, _balls(_centre(here)), below=False) is False:
@@ -342,9 +344,8 @@ def _witness(metric: Callable[..., Any], box: Box, z: np.ndarray) -> dict[str, A
     """A rational point near z and a rational vector with vᴴgv certainly negative, or None."""
     for digits in (6, 12, 24, 48):
         step = 2**digits
-        clip = [(Fraction(round(p * step), step), *side)
-                for p, side in zip((p for x in z for p in (x.real, x.imag)), box, strict=True)]  # fmt: skip
-        parts = [min(max(x, lo), hi) for x, lo, hi in clip]
+        reals = [Fraction(round(p * step), step) for x in z for p in (x.real, x.imag)]
+        parts = [min(max(x, lo), hi) for x, (lo, hi) in zip(reals, box, strict=True)]
         point = tuple(zip(parts[::2], parts[1::2], strict=True))
         g = _matrix(metric, _balls(point))
         if not np.isfinite(g).all():
@@ -357,7 +358,10 @@ def _witness(metric: Callable[..., Any], box: Box, z: np.ndarray) -> dict[str, A
         v = v / v[np.argmax(abs(v))]
         vector = tuple((Fraction(round(x.real * step), step), Fraction(round(x.imag * step), step))
                        for x in v)  # fmt: skip
-        bound = rayleigh(metric(_balls(point)), flint.acb_mat([[x] for x in _balls(vector)]))
+        column = flint.acb_mat([[x] for x in _balls(vector)])
+        form = column.transpose() * flint.acb_mat(metric(_balls(point))) * column.conjugate()
+        norm = column.conjugate().transpose() * column
+        bound = (form[0, 0].real / norm[0, 0].real).upper()
         if bound < 0:
             with flint.ctx.workprec(24):
                 top = (bound * (1 - arb(2) ** -12)).upper().fmpq()
@@ -400,7 +404,7 @@ def _compare_with_kernel(
         q_db=array(precisions, (count, d, d)),
         w=array([a.exp() / total for a in logits], (count,)),
     )
-    if not all(x.overlaps(y) for x, y in zip(g.ravel(), sum(metric(z), []), strict=True)):
+    if not all(x.overlaps(y) for x, y in zip(g.ravel(), chain(*metric(z)), strict=True)):
         raise EvidenceError(
             f"the bounding code and {KERNELS[mixture.kind]}.metric disagree at {point}"
         )
@@ -437,8 +441,10 @@ def _centre(box: Box) -> tuple[tuple[Fraction, Fraction], ...]:
     return tuple(zip(middles[::2], middles[1::2], strict=True))
 
 
-def _exact(box: Box) -> Any:
-    return tuple((_fmpq(lo), _fmpq(hi)) for lo, hi in box)
+def _over(box: Box) -> list[Any]:
+    """Complex balls that contain the box."""
+    sides = [arb(_fmpq(lo)).union(arb(_fmpq(hi))) for lo, hi in box]
+    return [acb(x, y) for x, y in zip(sides[::2], sides[1::2], strict=True)]
 
 
 def _balls(point: Sequence[tuple[Fraction, Fraction]]) -> list[Any]:

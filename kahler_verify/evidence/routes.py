@@ -1,9 +1,9 @@
 """Independent routes to what a kernel computes, and how far the kernel is from each of them.
 
-A case is a kernel with random points.  Numbers are dyadic, so that the 50-digit arithmetic and float64
-see exactly the same inputs.  A route returns one error for each point, in the g-normalised frame: each
-lower latent index is divided by √g_aa (an upper one is multiplied), and errors count relative to the
-largest entry, or to 1 where all entries are smaller.
+A case is a kernel with random points.  Numbers are dyadic, so that the 50-digit arithmetic and
+float64 see exactly the same inputs.  A route returns one error for each point, in the g-normalised
+frame: each lower latent index is divided by √g_aa (an upper one is multiplied), and errors count
+relative to the largest entry, or to 1 where all entries are smaller.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from typing import Any
 import mpmath
 import numpy as np
 import torch
-from sympy import Abs, Expr, I, Pow, Symbol, conjugate, im, re, sqrt
+from sympy import Expr
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.func import jacfwd, jacrev
 
 from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
-from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.letters import Jet
+from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, rational, run_text
 from kahler_verify.evidence.autograd import Fields, Place, differentiate, evaluate
+from kahler_verify.evidence.componentwise import componentwise
 from kahler_verify.evidence.known_answers import known_answer
 from kahler_verify.evidence.samples import Sample, derivative_order, draw, fields_of
 from kahler_verify.evidence.series import Point, evaluate_output
@@ -39,6 +41,7 @@ from kahler_verify.geometry.kernel_set import KernelSet
 EPSILON = float(np.finfo(np.float64).eps)
 MODEST = 64.0  # the C of the bound C·ε·cond(g)
 STANDARD_ERRORS = 5.0
+DECIMAL_BOUND = 1e-40  # of what is compared at 50 digits on both sides
 LADDER = (1_000, 4_000, 16_000)
 SIZES = {"d": 2, "n": 3, "K": 4}
 LARGEST_CONDITION = 1e4  # of g in its frame
@@ -50,8 +53,8 @@ RAISED = {("hermitian_geometry", "chern_connection"): (2,)}  # axes that are upp
 class RandomPoint:
     """A point in three forms: at 50 digits, as kernels take it, and for autograd.
 
-    ``computed`` are the kernel's float64 results; ``scale`` [d] is √g_aa and ``condition`` that of g in
-    the frame where its diagonal is 1.
+    ``computed`` are the kernel's float64 results; ``scale`` [d] is √g_aa and ``condition`` that of
+    g in the frame where its diagonal is 1.
     """
 
     point: Point
@@ -94,7 +97,7 @@ class Case:
     """A kernel on trial, with random points."""
 
     subject: Subject
-    kernel: Kernel  # of an explicit potential: with its coordinates as letters
+    kernel: Kernel
     points: tuple[RandomPoint, ...]
     seed: int
 
@@ -129,7 +132,7 @@ class Case:
 class Outcome:
     """What a route found: one error, bound and condition number for each point.
 
-    ``complaints`` are failures that are not errors at points, such as two modes of autograd that differ.
+    ``complaints`` are failures that are not errors at points, as where autograd's modes differ.
     """
 
     errors: tuple[float, ...]
@@ -175,13 +178,12 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
     derivation, kernels = subject.derivation, subject.kernels
     if kernel.name not in kernels:
         raise EvidenceError(f"{derivation.name}: the generated text has no kernel {kernel.name!r}")
-    kernel = _with_letters(derivation, kernel)
     rng = random.Random(f"{seed} {derivation.name} {kernel.name}")
     drawn: list[tuple[Point, Fields, Mapping[str, Tensor], Tensor, float]] = []
     for _ in range(100 * count):
-        sample = _draw(derivation, kernel, rng)
+        sample = _draw(kernel, rng)
         fields = _fields(sample.point, subject.d)
-        if not _is_well_conditioned(fields):
+        if not _is_well_conditioned(fields) or not _is_inside(derivation, fields):
             continue
         scale, condition = _frame(subject, fields)
         if condition <= LARGEST_CONDITION:
@@ -206,6 +208,15 @@ def _is_well_conditioned(fields: Fields) -> bool:
     return all(torch.linalg.cond(x).item() <= LARGEST_INPUT_CONDITION for x in positive)
 
 
+def _is_inside(derivation: Derivation, fields: Fields) -> bool:
+    """Whether a point lies in the derivation's domain."""
+    domain = derivation.domain
+    if domain is None or not {j.field for j in domain.atoms(Jet)} <= set(fields.jets):
+        return True
+    start = Place(fields, torch.zeros(2 * fields.d, dtype=torch.float64))
+    return evaluate(domain, start).value.real.item() > 0
+
+
 def _module(name: str, text: str) -> SimpleNamespace:
     scope: dict[str, Any] = {"__name__": f"<kernels of {name}>"}
     exec(compile(text, f"<kernels of {name}>", "exec"), scope)
@@ -227,28 +238,35 @@ def _run(
     return {n: found[n].expand(shape) for n, shape in shapes.items()}
 
 
-def _draw(derivation: Derivation, kernel: Kernel, rng: random.Random) -> Sample:
-    if derivation.coordinates:
-        return _draw_explicit(derivation, kernel, rng)
+def _draw(kernel: Kernel, rng: random.Random) -> Sample:
+    """A sample that float64 holds exactly, with coordinates of moderate size."""
     sample = draw(kernel, _dyadic_decimal, rng, SIZES)
     point, tensors = sample.point, dict(sample.tensors)
     if point.weights is not None:  # dyadic, and exactly of sum one
         heads = [_dyadic(float(mpmath.re(w))) for w in point.weights[:-1]]
         last = decimal.number(1) - reduce(lambda x, y: x + y, heads, decimal.number(0))
         point.weights = tensors["w"] = array([*heads, last], (len(heads) + 1,))
+    half = decimal.number(0.5)
     for own, table in point.jets.items():
-        if "coordinate" in own.traits:  # keep clear of the boundary of balls
-            quarter = decimal.number(0.25)
-            table[0, 0][...] = table[0, 0] * quarter  # type: ignore[index]
-            tensors[own.name] = array(np.asarray(table[0, 0])[..., 0])
+        if "coordinate" in own.traits:
+            jets = {**table, (0, 0): array(np.asarray(table[0, 0]) * half)}
+            point.jets = {**point.jets, own: jets}
+            tensors[own.name] = array(np.asarray(jets[0, 0])[..., 0])
+    if kernel.coordinates:
+        own_bars = {z for c in kernel.coordinates for z in (c, bar(c))}
+        point.values = {s: x * half if s in own_bars else x for s, x in point.values.items()}
+        tensors["z"] = array(
+            [point.values[z] for z in kernel.coordinates], (len(kernel.coordinates),)
+        )
+    point.heads.clear()  # they belonged to the coordinates before
     return Sample(point, tensors)
 
 
 def _fields(point: Point, d: int) -> Fields:
     jets = {f: {o: to_torch(x) for o, x in t.items()} for f, t in point.jets.items()}
     weights = None if point.weights is None else to_torch(point.weights)
-    sizes = {s: complex(x) for s, x in point.sizes.items()}
-    return Fields(d, sizes, jets, weights)
+    numbers = {s: complex(x) for s, x in (*point.sizes.items(), *point.values.items())}
+    return Fields(d, numbers, jets, weights, point.coordinates)
 
 
 def to_torch(values: Array) -> Tensor:
@@ -281,78 +299,16 @@ def _frame(subject: Subject, fields: Fields) -> tuple[Tensor, float]:
 def _metric_of(derivation: Derivation) -> Output | None:
     """The output that defines the metric g_{ab̄} of a derivation."""
     for kernel in derivation.kernels:
-        for name, out in _with_letters(derivation, kernel).outputs.items():
+        for name, out in kernel.outputs.items():
             if name == "g" and len(out.indices) == 2:
                 return out
     return None
 
 
-# ------------------------------------------------------------------------------- explicit coordinates
-
-
-def _letter_of(z: Symbol) -> Jet:
-    return Jet(Field(z.name, 1, 1))
-
-
-def _with_letters(derivation: Derivation, kernel: Kernel) -> Kernel:
-    """Coordinates z1, z2, … replaced by scalar fields whose derivatives are unit vectors."""
-    if not derivation.coordinates:
-        return kernel
-    to_letter = {z: _letter_of(z) for z in derivation.coordinates}
-    to_letter |= {conjugate(z): letter.H for z, letter in list(to_letter.items())}
-    outputs = {
-        n: Output(_plain(o.definition).xreplace(to_letter), o.indices)
-        for n, o in kernel.outputs.items()
-    }
-    return replace(kernel, outputs=outputs)
-
-
-def _plain(expr: Expr) -> Expr:
-    """Re, im and Abs written by means of conjugates."""
-    if expr.is_Atom or not isinstance(expr, Expr):
-        return expr
-    if isinstance(expr, conjugate) and expr.args[0].is_Symbol:
-        return expr
-    if isinstance(expr, Pow) and isinstance(expr.base, Abs):
-        inner = _plain(expr.base.args[0])
-        return (inner * conjugate(inner)) ** (expr.exp / 2)
-    args = [_plain(a) for a in expr.args]
-    if isinstance(expr, re | im | Abs):
-        other = conjugate(args[0])
-        if isinstance(expr, Abs):
-            return sqrt(args[0] * other)
-        return (args[0] + other) / 2 if isinstance(expr, re) else (args[0] - other) / (2 * I)
-    return expr.func(*args)
-
-
-def _draw_explicit(derivation: Derivation, kernel: Kernel, rng: random.Random) -> Sample:
-    d = len(derivation.coordinates)
-    one, zero = decimal.number(1), decimal.number(0)
-    jets, values = {}, []
-    for i, z in enumerate(derivation.coordinates):
-        value = _dyadic_decimal.draw(rng) / 4
-        unit = [one if j == i else zero for j in range(d)]
-        jets[_letter_of(z).field] = {
-            (0, 0): array([value], (1, 1)),
-            (1, 0): array(unit, (d, 1, 1)),
-        }
-        values.append(value)
-    tensors = {"z": array(values, (d,))}
-    sizes: dict[Symbol, Any] = {Symbol("d", integer=True, positive=True): d}
-    for output in kernel.outputs.values():
-        for s in sorted(output.definition.free_symbols - set(output.indices), key=str):
-            if s not in sizes:
-                sizes[s] = _dyadic_decimal.draw_positive(rng)
-                tensors[s.name] = array(sizes[s])
-    return Sample(Point(decimal, sizes, jets), tensors)
-
-
 # ------------------------------------------------------------------------------- errors
 
 
-def frame_error(
-    value: Tensor, truth: Tensor, scale: Tensor, raised: Sequence[int] = ()
-) -> float:
+def frame_error(value: Tensor, truth: Tensor, scale: Tensor, raised: Sequence[int] = ()) -> float:
     """The largest error in the g-frame, relative to the largest entry of the truth, or to 1."""
     value, truth = value - 0, truth - 0
     for axis in range(value.ndim):
@@ -417,8 +373,7 @@ def _exactly(case: Case) -> Outcome:
     rng = random.Random(case.seed)
     sample = draw(case.kernel, rational, rng, SIZES, case.subject.heads)
     truth = [
-        evaluate_output(o.definition, o.indices, sample.point)
-        for o in case.kernel.outputs.values()
+        evaluate_output(o.definition, o.indices, sample.point) for o in case.kernel.outputs.values()
     ]
     note = "equality over Q(i)"
     if case.vanishes:
@@ -434,10 +389,6 @@ def _exactly(case: Case) -> Outcome:
         for f, t in zip(found, truth, strict=True)
     )
     return Outcome((0.0 if same else math.inf,), (0.0,), unit="exact", note=note)
-
-
-def _can_be_exact(case: Case) -> bool:
-    return not (case.derivation.coordinates)
 
 
 def _by_known_answers(case: Case) -> Outcome:
@@ -482,7 +433,7 @@ def _gaussian(at: RandomPoint, u: Tensor, *, frozen: bool = False) -> tuple[Tens
 
 
 def wirtinger_hessian(real: Tensor) -> tuple[Tensor, Tensor]:
-    """∂_a∂_b̄ f and ∂_a∂_b f, [..., d, d], of a real function from its Hessian in (x, y), [..., 2d, 2d]."""
+    """∂_a∂_b̄ f and ∂_a∂_b f [..., d, d] of a real f from its Hessian in (x, y), [..., 2d, 2d]."""
     d = real.shape[-1] // 2
     xx, xy = real[..., :d, :d], real[..., :d, d:]
     yx, yy = real[..., d:, :d], real[..., d:, d:]
@@ -517,9 +468,7 @@ def _by_torch_kl(case: Case) -> Outcome:
 
 def _named(case: Case, mixed: Tensor, pure: Tensor) -> dict[str, Tensor]:
     """A kernel's outputs among ∂_a∂_b̄ and ∂_a∂_b."""
-    return {
-        n: mixed if _partial_of(o).anti else pure for n, o in case.kernel.outputs.items()
-    }
+    return {n: mixed if _partial_of(o).anti else pure for n, o in case.kernel.outputs.items()}
 
 
 def _by_sampling(case: Case) -> Outcome:
@@ -538,8 +487,13 @@ def _by_sampling(case: Case) -> Outcome:
             squares = (white * white.conj()).real.sum(0)
             return -squares - 2 * root.diagonal().real.log().sum()
 
-        def scores(count: int, zero: Tensor = zero, mean: Tensor = mean, factor: Tensor = factor,
-                   log_density: Callable[[Tensor, Tensor], Tensor] = log_density) -> Tensor:
+        def scores(
+            count: int,
+            zero: Tensor = zero,
+            mean: Tensor = mean,
+            factor: Tensor = factor,
+            log_density: Callable[[Tensor, Tensor], Tensor] = log_density,
+        ) -> Tensor:
             noise = torch.randn(count, len(mean), 2, generator=generator, dtype=torch.float64)
             x = torch.view_as_complex(noise) / 2**0.5 @ factor.mT + mean.mT
             return jacfwd(lambda u: log_density(u, x))(zero)
@@ -551,9 +505,7 @@ def _by_sampling(case: Case) -> Outcome:
     return sampling_outcome(levels, tuple(p.condition for p in case.points[:2]))
 
 
-def fisher_deviations(
-    scores: Callable[[int], Tensor], found: Mapping[str, Tensor]
-) -> list[Tensor]:
+def fisher_deviations(scores: Callable[[int], Tensor], found: Mapping[str, Tensor]) -> list[Tensor]:
     """For each number of samples, all entries' deviations from ``found`` in standard errors.
 
     ``scores`` gives ∂ log p in (x, y) for N fresh samples, [N, 2d]; g = E[s s̄ᵀ] and k = E[s sᵀ] for
@@ -582,10 +534,12 @@ def sampling_outcome(levels: Sequence[Sequence[Tensor]], conditions: tuple[float
     kernel's grow as N^1/2.
     """
     errors = tuple(max(x.abs().max().item() for x in point) for point in levels)
-    rms = [torch.cat([p[n] for p in levels]).square().mean().sqrt().item() for n in range(len(LADDER))]
+    rms = [
+        torch.cat([p[n] for p in levels]).square().mean().sqrt().item() for n in range(len(LADDER))
+    ]
     logs = np.log(np.maximum(rms, 1e-300)) - 0.5 * np.log(LADDER)
     slope = float(np.polyfit(np.log(LADDER), logs, 1)[0])
-    complaints = ()
+    complaints: tuple[str, ...] = ()
     if not -0.85 < slope < -0.15:
         complaints = (f"the error goes as N^{slope:.2f}, expected N^-0.50",)
     note = f"{LADDER[0]} to {LADDER[-1]} samples, error ~ N^{slope:.2f}"
@@ -593,12 +547,19 @@ def sampling_outcome(levels: Sequence[Sequence[Tensor]], conditions: tuple[float
     return Outcome(errors, bounds, conditions, "standard errors", note, complaints)
 
 
-def _componentwise(case: Case) -> Outcome:
-    raise EvidenceError(f"{case.name}: the component-wise route is not there")
+def _by_components(case: Case) -> Outcome:
+    """Definitions written out over entries and differentiated by SymPy's own ``diff``."""
+    subject = case.subject
+    error = componentwise(case.kernel, subject.text, subject.heads, seed=case.seed)
+    return Outcome((error,), (DECIMAL_BOUND,), unit="relative", note="SymPy's diff, entry by entry")
 
 
 def _always(_: Case) -> bool:
     return True
+
+
+def _has_code(case: Case) -> bool:
+    return not case.vanishes
 
 
 ROUTES: Mapping[str, Route] = {
@@ -606,7 +567,8 @@ ROUTES: Mapping[str, Route] = {
     for r in (
         Route("autograd", "the definition, differentiated by torch", _always, _by_autograd),
         Route("mpmath", "the definition at 50 digits", _always, _by_decimals),
-        Route("exact", "the kernel's text in exact arithmetic", _can_be_exact, _exactly),
+        Route("exact", "the kernel's text in exact arithmetic", _always, _exactly),
+        Route("componentwise", "SymPy, entry by entry", _has_code, _by_components),
         Route("torch_kl", "Hessian of torch's Gaussian KL", _is_hessian, _by_torch_kl),
         Route("monte_carlo", "Fisher information of samples", _is_fisher, _by_sampling),
         Route(

@@ -11,7 +11,7 @@ from sympy import Expr, I, Pow, Symbol, conjugate, exp, log
 
 from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Kernel
-from kahler_verify.calculus.letters import Bar, Jet
+from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
@@ -41,7 +41,8 @@ def definition_of(kernel: Kernel, sizes: Mapping[str, int]) -> Definition:
     """
     found, bars = set(), {}
     for name, out in kernel.outputs.items():
-        expr, on_diagonal, marks = out.definition, False, {}
+        expr, on_diagonal = out.definition, False
+        marks: dict[Symbol, int] = {}
         inner: tuple[Symbol, ...] = ()
         while isinstance(expr, Partial | OnDiagonal):
             if isinstance(expr, Partial):

@@ -1,0 +1,110 @@
+"""Batches of small matrices, and generated kernels on arguments in their own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.decoder_rivals import AnalyticLogDet, log_det
+from benchmarks.networks import build_decoder, latent_points
+from benchmarks.problem import Problem, Rival
+from benchmarks.timing import Run
+from kahler_verify.decoders.jets import decoder_jets
+from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.metric import HermitianMetric
+
+
+class GivenMetric(HermitianMetric):
+    """The metric whose values at its points are given, [B, d, d]."""
+
+    def __init__(self, values: Tensor):
+        super().__init__(validate_args=False)
+        self.values = values
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, None]:
+        return self.values, None
+
+    def _metric_d(self, z: Tensor) -> Tensor:
+        raise NotImplementedError("derivatives are not given")
+
+    def _metric_db(self, z: Tensor) -> Tensor:
+        raise NotImplementedError("derivatives are not given")
+
+
+def log_det_problem(
+    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+) -> Problem:
+    """log det and its gradient for B Hermitian d × d matrices; sizes: d, B."""
+    d, points = sizes["d"], sizes["B"]
+    generator = torch.Generator().manual_seed(3)
+    pairs = torch.randn(points, d, 2 * d + 4, 2, generator=generator, dtype=torch.float64)
+    root = torch.view_as_complex(pairs).to(device, dtype.to_complex())
+    g = (root @ root.mH / (2 * d)).contiguous().requires_grad_()
+    metric = GivenMetric(g)
+    z = latent_points(sizes, dtype, device)
+
+    def with_gradient(function: Callable[[Tensor], Tensor]) -> Run:
+        def run() -> list[Tensor]:
+            value = function(g)
+            (slope,) = torch.autograd.grad(value.sum(), g)
+            return [value, (slope + slope.mH) / 2]
+
+        return run
+
+    rivals = {
+        "cholesky_ex, autograd": log_det,
+        "slogdet, autograd": lambda g: torch.linalg.slogdet(g).logabsdet,
+        "cholesky_ex, analytic gradient": AnalyticLogDet.apply,
+    }
+    ours = with_gradient(lambda g: metric.log_det_hermitian(z))
+    return Problem(
+        points,
+        ours,
+        {name: Rival(partial(with_gradient, f)) for name, f in rivals.items()},
+        0.0,
+    )
+
+
+def kernel_problem(
+    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+) -> Problem:
+    """The generated kernel of the Fisher metric on jets that are at hand; sizes as for a decoder.
+
+    Rivals contract the same jets by hand: einsum as one would write it, and one batched product of
+    scaled rows, the best form known.
+    """
+    decoder = build_decoder(sizes, dtype, device).requires_grad_(False)
+    z = latent_points(sizes, dtype, device)
+    kernels = KernelSet("gaussian_kl")
+    name = "fisher_metric_diagonal"
+    with torch.no_grad():
+        jets = decoder_jets(decoder, z, kernels.arguments(name))
+    precision = jets["Sigma_factor"] ** -2
+    mean, spread = jets["mu_d"], jets["Sigma_d"]
+    anti = jets["mu_b"]
+
+    def ours() -> Tensor:
+        return kernels.call(name, jets)[0]
+
+    def einsum() -> Tensor:
+        p = precision.to(mean.dtype)
+        g = torch.einsum("...i,...ai,...bi->...ab", p, mean, mean.conj())
+        g = g + torch.einsum("...i,...bi,...ai->...ab", p, anti, anti.conj())
+        return g + torch.einsum("...i,...ai,...bi->...ab", p * p, spread, spread.conj())
+
+    def rows() -> Tensor:
+        scale = precision.sqrt().unsqueeze(-2)
+        rows = [mean * scale, anti.conj() * scale, spread * scale**2]
+        stacked = torch.cat(rows, -1)
+        return stacked @ stacked.mH
+
+    rivals = {
+        "einsum of three factors": Rival(lambda: einsum),
+        "one batched product of scaled rows": Rival(lambda: rows),
+    }
+    d, D = sizes["d"], sizes["D"]
+    return Problem(sizes["B"], ours, rivals, sizes["B"] * 24.0 * d * d * D)
