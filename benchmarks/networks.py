@@ -104,7 +104,8 @@ def activate(u: Tensor, holomorphic: bool) -> Tensor:
         return torch.tanh(u)
     x, y = u.chunk(2, -1)
     xx, yy = x * x, y * y
-    return torch.cat([x + x * (xx - 3 * yy) / 6, y + y * (3 * xx - yy) / 6], -1)
+    # tensors first: torch.compile fails on a number times a tensor under jacfwd
+    return torch.cat([x + x * (xx - yy * 3) / 6, y + y * (xx * 3 - yy) / 6], -1)
 
 
 def forward(layers: list[tuple[Tensor, Tensor]], shape: Shape, x: Tensor) -> Tensor:

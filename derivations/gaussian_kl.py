@@ -80,6 +80,11 @@ kernels += [
         ("fisher_metric_db", metric_db),
     )
 ]
+# The metric's two summands by themselves: each can be stored, and reduced, in its own width n.
+kernels += [
+    Kernel("fisher_metric_diagonal_constant_mean", metric, layouts[1], ((mu, "constant"),)),
+    Kernel("fisher_metric_diagonal_constant_covariance", metric, layouts[1], ((Sigma, "constant"),)),
+]
 
 # The same divergence a second way: the mean of log p_{z₀} - log p_z over x = μ₀ + r, r ~ CN(0, Σ₀).
 x, r = field("x", n, constant=True), field("r", n, constant=True)

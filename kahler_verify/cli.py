@@ -49,11 +49,13 @@ def derive(
     from kahler_verify.codegen.listing import describe
 
     known = shipped()
-    chosen = load_file(name) if name not in known and Path(name).suffix == ".py" else []
-    if not chosen:
-        if name not in known:
-            raise typer.BadParameter(f"expected a file or one of {', '.join(known)}, got {name!r}")
+    subject = shipped_folder() / f"{name}.py"  # the list names files too
+    if name in known:
         chosen = [known[name]]
+    elif subject.is_file() or Path(name).suffix == ".py":
+        chosen = load_file(subject if subject.is_file() else name)
+    else:
+        raise typer.BadParameter(f"expected a file or one of {', '.join(known)}, got {name!r}")
     for derivation in chosen:
         for line in describe(derivation, latex=latex):
             print(line)
@@ -169,6 +171,92 @@ def verify(
         console.print(f"report: {html}", highlight=False)
     if not result.passed:
         raise typer.Exit(1)
+
+
+@commands.command()
+def diagnose(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    points: Annotated[int, typer.Option(help="How many encoded test samples to look at.")] = 32,
+    curvature: Annotated[bool, typer.Option(help="Evaluate curvatures, which cost most.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
+) -> None:
+    """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
+    from json import dumps
+
+    from rich.table import Table
+
+    from kahler_verify.codegen.module import write_atomically
+    from kahler_verify.decoders import load_checkpoint, load_data
+    from kahler_verify.geometry import FisherMetric
+    from kahler_verify.geometry import diagnose as measure
+
+    loaded = load_checkpoint(checkpoint)
+    model = loaded.model.double()
+    data = load_data(loaded.config.data, loaded.config.seed).test.x[:points]
+    precise = data.cdouble() if data.is_complex() else data.double()
+    z = model.encoder(precise)[0].detach()
+    result = measure(FisherMetric(model.decoder), z, curvature=curvature)
+    table = Table(title=f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}")
+    for heading in ("quantity", "minimum", "median", "maximum", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for quantity in result.quantities:
+        numbers = quantity.summary()
+        shown = [f"{numbers[name]:.3g}" for name in ("minimum", "median", "maximum")]
+        table.add_row(quantity.name, *shown, quantity.meaning)
+    console.print(table, markup=False)
+    if json is not None:
+        write_atomically(json, dumps({"checkpoint": checkpoint.name, **result.to_json()}, indent=1))
+
+
+@commands.command()
+def sample(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Where samples (.npz) go.")],
+    count: Annotated[int, typer.Option(help="How many samples.")] = 64,
+    gamma: Annotated[float, typer.Option(help="Power of the volume, of either sign.")] = -1.0,
+    volume: Annotated[str, typer.Option(help="log_volume or log_det_hermitian.")] = "log_volume",
+    prior: Annotated[bool, typer.Option(help="Multiply by the standard normal prior.")] = True,
+    radius: Annotated[float | None, typer.Option(help="Restrict to |z| < radius.")] = None,
+    method: Annotated[str, typer.Option(help="importance or chains.")] = "importance",
+    seed: Annotated[int, typer.Option(help="Of proposals, starts and momenta.")] = 0,
+) -> None:
+    """Draw latents in proportion to prior × volume^γ, and decode them."""
+    import numpy as np
+    import torch
+
+    from kahler_verify.decoders import load_checkpoint
+    from kahler_verify.errors import InputError
+    from kahler_verify.geometry import FisherMetric
+    from kahler_verify.sampling import VolumeTarget, importance_resample, run_chains
+
+    loaded = load_checkpoint(checkpoint)
+    model = loaded.model.double()
+    target = VolumeTarget(
+        FisherMetric(model.decoder),
+        loaded.config.latent_dim,
+        gamma,
+        volume,  # type: ignore[arg-type]  # VolumeTarget checks the string
+        prior,
+        radius,
+    )
+    if method == "importance":
+        draws = importance_resample(target, count, seed=seed)
+    elif method == "chains":
+        draws = run_chains(target, max(10, -(-count // 4)), seed=seed)
+    else:
+        raise InputError(f"method: expected importance or chains, got {method!r}")
+    z = draws.z[:count]
+    with torch.no_grad():
+        mean = model.decoder.parameters_at(z).mean
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial.npz")
+    np.savez(partial, z=z.numpy(), mean=mean.numpy())
+    partial.replace(out)
+    extra = f", acceptance {draws.acceptance:.2f}, R-hat {draws.r_hat:.3f}" if draws.r_hat else ""
+    console.print(
+        f"{out}: {len(z)} samples, effective sample size {draws.effective_sample_size:.0f}{extra}",
+        highlight=False,
+    )
 
 
 @commands.command()

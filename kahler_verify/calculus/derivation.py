@@ -107,6 +107,11 @@ def potential(
     """
     a, b, c, e = index("a b c e")
     phi = expr if coordinates else scalars(expr)
+    if not phi.is_commutative:
+        raise DerivationError(
+            f"potential {name}: expected a number, got the vector or matrix {phi}: "
+            "write z.H * z for |z|², Tr(X) or LogDet(X) for a matrix"
+        )
     derivatives = {
         "gradient": ("phi_d", (a,), (a,)),
         "metric": ("g", (a, Bar(b)), (a, b)),

@@ -223,7 +223,9 @@ def scalars(expr: Expr) -> Expr:
     if expr.is_Pow:
         return scalars(expr.base) ** scalars(expr.exp)
     if expr.is_commutative or not expr.is_Mul:
-        return expr.func(*[scalars(a) for a in expr.args])
+        out = expr.func(*[scalars(a) for a in expr.args])
+        shape_of(out)  # raises where terms do not fit
+        return out
     factors = [scalars(f) for f in expr.args]
     numbers = [f for f in factors if shape_of(f) == (1, 1)]
     matrices = Mul(*[f for f in factors if shape_of(f) != (1, 1)])

@@ -15,6 +15,19 @@ from kahler_verify.errors import DerivationError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 KERNELS = PACKAGE / "kernels"
+FAILURES = (  # what a mistake in a user's file raises; interrupts and exits pass
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 def shipped_folder() -> Path:
@@ -47,7 +60,7 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, NameError, TypeError, ValueError, AttributeError, ImportError) as error:
+    except FAILURES as error:
         raise DerivationError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
         sys.modules.pop(name, None)

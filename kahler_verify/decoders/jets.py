@@ -7,9 +7,10 @@ holomorphic indices, then the antiholomorphic ones. A field is [D] for μ; for �
 [D] (diagonal: the variances) or [] (scalar: the variance). ``Sigma_factor`` is L, s or s with
 Σ = L Lᴴ, diag(s²) or s² I.
 
-They come from nested forward-mode differentiation in real coordinates (x, y), since torch.func
-refuses complex inputs, and are combined into Wirtinger derivatives. Autograd is a witness and not
-the truth: ``check_decoder`` compares its modes with one another and with finite differences.
+A ``Decoder`` has them in closed form (see ``propagation``). Those of other decoders come from
+nested forward-mode differentiation in real coordinates (x, y), since torch.func refuses complex
+inputs, and are combined into Wirtinger derivatives. Autograd is a witness and not the truth:
+``check_decoder`` compares its modes with one another and with finite differences.
 """
 
 import re
@@ -24,6 +25,12 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.func import jacfwd, jacrev
 
 from kahler_verify.decoders.models import Decoder
+from kahler_verify.decoders.propagation import (
+    decoder_field_jets,
+    has_linear_heads,
+    is_holomorphic,
+    is_propagated,
+)
 from kahler_verify.distributions import ComplexNormal, Structure
 from kahler_verify.errors import InputError
 
@@ -66,6 +73,17 @@ class _Fields(NamedTuple):
     factor: Tensor
 
 
+def _structure_of(decoder: Decoder) -> LikelihoodStructure:
+    config = decoder.config
+    return LikelihoodStructure(
+        config.likelihood,
+        "scalar" if config.covariance == "scalar" else "diagonal",
+        decoder.mean_head.out_features,
+        is_holomorphic(decoder.layers) and config.likelihood == "complex",
+        config.covariance == "constant",
+    )
+
+
 def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
     """The kind of Gaussian that ``decoder`` returns at z [..., d].
 
@@ -73,6 +91,9 @@ def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStruc
         InputError: it returns something else.
     """
     points = _points(z)
+    if has_linear_heads(decoder):
+        decoder._check(z)
+        return _structure_of(decoder)
     return _evaluate(decoder, _at_least_one(points)[:1]).structure
 
 
@@ -81,10 +102,10 @@ def decoder_jets(
     z: Tensor,
     names: Iterable[str],
     *,
-    mode: Literal["forward", "reverse"] = "forward",
+    mode: Literal["forward", "reverse"] | None = None,
     chunk_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """The named jets at z [..., d], by nested autograd; see the module's text for the names.
+    """The named jets at z [..., d]; see the module's text for the names.
 
     Differentiable with respect to whatever weights ``decoder`` closes over. Derivatives are
     complex; values are as the decoder gives them (variances and real means are real).
@@ -96,21 +117,32 @@ def decoder_jets(
             on each point alone; ``check_decoder`` checks that.
         z: complex points.
         names: which jets, for example ``["Sigma_factor", "mu_d", "mu_b", "Sigma_d"]``.
-        mode: of autograd. Nested forward mode is faster by far; nested reverse mode is for decoders
+        mode: None takes the closed form where a ``Decoder`` is recognised (see
+            ``propagation.routes``), and nested forward mode elsewhere. "forward" and "reverse" ask
+            for autograd; nested forward mode is faster by far, nested reverse mode is for decoders
             whose layers have a wrong forward derivative, as torch's LayerNorm has.
         chunk_size: how many points to differentiate at once; None takes all.
 
     Raises:
         InputError: z, a name or the decoder's output is malformed.
     """
-    if mode not in ("forward", "reverse"):
-        raise InputError(f"expected mode to be 'forward' or 'reverse', but got {mode!r}")
+    if mode not in (None, "forward", "reverse"):
+        raise InputError(f"expected mode to be 'forward' or 'reverse' or None, but got {mode!r}")
     wanted = {name: _parse(name) for name in names}
     points = _points(z)
     rows = _at_least_one(points)  # vmap refuses empty batches
-    # Closed-form propagation through known layers will branch off here.
     order = max((sum(orders) for _, orders in wanted.values()), default=0)
-    nested = _nested(decoder, order, jacfwd if mode == "forward" else jacrev)
+    if mode is None and isinstance(decoder, Decoder) and is_propagated(decoder) and order <= 3:
+        pieces = [
+            decoder_field_jets(decoder, some, wanted)
+            for some in rows.split(chunk_size or len(rows))
+        ]
+        closed = pieces[0] if len(pieces) == 1 else _joined(pieces)
+        return {
+            name: jet[: len(points)].reshape((*z.shape[:-1], *jet.shape[1:]))
+            for name, jet in closed.items()
+        }
+    nested = _nested(decoder, order, jacrev if mode == "reverse" else jacfwd)
     derivatives, factor = torch.vmap(nested, chunk_size=chunk_size)(_to_real(rows))
     real = _evaluate(decoder, rows[:1])
     values = {"mu": real.mu.is_complex(), "Sigma": real.sigma.is_complex()}
@@ -125,6 +157,10 @@ def decoder_jets(
                 jet = jet.real
         jets[name] = jet[: len(points)].reshape((*z.shape[:-1], *jet.shape[1:]))
     return jets
+
+
+def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _parse(name: str) -> tuple[str, Orders]:
@@ -168,8 +204,9 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
     """The fields at z [..., d]; knows every output that a decoder may have."""
     holomorphic = constant = False
     if isinstance(decoder, Decoder):
-        holomorphic = decoder.is_holomorphic
-        constant = decoder.config.covariance == "constant"
+        known = has_linear_heads(decoder)
+        holomorphic = known and _structure_of(decoder).holomorphic_mean
+        constant = known and _structure_of(decoder).constant_covariance
         output: Any = decoder.parameters_at(z)
     else:
         with _without_validation():

@@ -221,7 +221,8 @@ def einsum(equation: str, *operands: Array) -> Array:
         np.broadcast_to(np.asarray(o), [sizes[c] for c in s])
         for o, s in zip(operands, spelled, strict=True)
     ]
-    out = np.einsum(",".join(spelled) + "->" + letters + target.removeprefix("..."), *full)
+    kept = letters if target.startswith("...") else ""  # torch sums over batches not kept
+    out = np.einsum(",".join(spelled) + "->" + kept + target.removeprefix("..."), *full)
     return array(out) if isinstance(out, np.ndarray) else array(out)
 
 

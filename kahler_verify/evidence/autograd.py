@@ -38,8 +38,8 @@ FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 class Fields:
     """Fields at one point as Taylor polynomials, complex128.
 
-    ``jets[field][h, a]`` is [(K,) d × h, d × a, rows, cols]; ``weights`` [K] of a mixture are those at
-    the point itself.
+    ``jets[field][h, a]`` is [(K,) d × h, d × a, rows, cols]; ``weights`` [K] of a mixture are those
+    at the point itself.
     """
 
     d: int

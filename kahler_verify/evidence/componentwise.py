@@ -106,7 +106,11 @@ class Page:
 
 
 def componentwise(
-    kernel: Kernel, text: str, heads: Mapping[Expr, str] | None = None, seed: int = 0, entries: int = 3
+    kernel: Kernel,
+    text: str,
+    heads: Mapping[Expr, str] | None = None,
+    seed: int = 0,
+    entries: int = 3,
 ) -> float:
     """Largest error of ``entries`` random entries of every output; 0.0 means equality over Q(i).
 
@@ -122,7 +126,9 @@ def componentwise(
     ring = decimal if inputs & set((heads or {}).values()) else rational
     rng = random.Random(seed)
     sample = draw(kernel, ring, rng, SIZES, heads)
-    found = run_text(text, ring)[kernel.name](*[sample.tensors[n] for n in _ordered(text, kernel.name)])
+    found = run_text(text, ring)[kernel.name](
+        *[sample.tensors[n] for n in _ordered(text, kernel.name)]
+    )
     d = len(kernel.coordinates) or SIZES["d"]
     worst = 0.0
     results = found if isinstance(found, tuple) else (found,)

@@ -39,7 +39,16 @@ LEAST_ROUTES = 3
 METRIC_FLOAT64, METRIC_FLOAT32 = 1e-12, 1e-4
 NAMED_DATA = ("digits", "digits-images")
 # A faulty text may fail in any of these ways; each makes a failed row, not a crash.
-FAILURES = (KahlerVerifyError, RuntimeError, ValueError, TypeError, IndexError, KeyError, NameError)
+FAILURES = (
+    KahlerVerifyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    NameError,
+    AttributeError,
+    ArithmeticError,
+)
 
 
 @dataclass(frozen=True)

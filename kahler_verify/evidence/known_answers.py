@@ -304,8 +304,7 @@ def _table() -> dict[tuple[str, str], Answer]:
     for kernel in ("metric", "metric_d", "metric_db"):
         table["mixture_density", kernel] = _single_component(kernel)
         table["mixture_potential", kernel] = _single_component(kernel)
-        table["mixture_potential", f"{kernel}_general"] = _single_component(f"{kernel}_general")
-    for kernel in ("metric_within", "metric_between"):
+    for kernel in ("metric_within", "metric_between", "metric_d_general", "metric_db_general"):
         table["mixture_potential", kernel] = _single_component(kernel)
     for layout in ("full", "diagonal", "scalar"):
         for kernel in ("fisher_metric", "fisher_metric_d", "fisher_metric_db"):

@@ -5,10 +5,10 @@ the point and its eigenvector are rounded to rational numbers, and vᴴgv < 0 is
 Failing that, branch and bound: boxes of balls on which LDLᴴ certifies g ≻ 0, halved where it does
 not.
 
-The search and the splitting are not trusted.  What certifies a box or a witness is the bounding code
-of :mod:`kahler_verify.evidence.recheck`, which evaluates every leaf again from the JSON; and the
-bounding code is compared here with the generated kernel's text.  The claim is about the given box
-only: a proof on it says nothing of the rest of C^d.
+The search and the splitting are not trusted.  What certifies a box or a witness is the bounding
+code of :mod:`kahler_verify.evidence.recheck`, which evaluates every leaf again from the JSON; and
+the bounding code is compared here with the generated kernel's text.  The claim is about the given
+box only: a proof on it says nothing of the rest of C^d.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError, InputError
 from kahler_verify.evidence.arithmetic import array
-from kahler_verify.evidence.certify import ball_function
+from kahler_verify.evidence.certificates import ball_function
 from kahler_verify.evidence.recheck import POTENTIALS, digest, positive
 from kahler_verify.evidence.trees import tree_of
 

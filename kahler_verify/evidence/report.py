@@ -24,6 +24,7 @@ from torch import Tensor
 from kahler_verify.codegen.module import write_atomically
 from kahler_verify.decoders.data import to_images
 from kahler_verify.decoders.models import ComplexVAE
+from kahler_verify.errors import InputError
 from kahler_verify.evidence.crosscheck import (
     METRIC_FLOAT32,
     METRIC_FLOAT64,
@@ -44,6 +45,7 @@ ROUTE_NAMES = {
 }
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6b7280"  # told apart by colour-blind readers too
 HISTOGRAMS = ("autograd", "mpmath", "torch_kl", "known", "monte_carlo")
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 GRID = 41
 BATCH = 256
 
@@ -401,7 +403,7 @@ def _pictures(result: CrossCheck) -> list[Picture]:
     pictures = []
     if result.model is not None:
         plane = latent_plane(result.model, result.held_out)
-        j = plane.coordinate + 1
+        j = str(plane.coordinate + 1).translate(SUBSCRIPTS)
         dots = (
             " Dots: held-out samples, by that coordinate of theirs."
             if plane.held_out is not None
@@ -412,10 +414,10 @@ def _pictures(result: CrossCheck) -> list[Picture]:
             Picture(
                 "The geometry of the decoder over a latent plane",
                 _data_uri(plane_maps(plane)),
-                f"Two maps over the plane of z_{j}: log volume density from {low:.1f} to "
+                f"Two maps over the plane of z{j}: log volume density from {low:.1f} to "
                 f"{high:.1f} nats, and closedness defect up to {np.nanmax(plane.defect):.2g}.",
-                f"The plane of z_{j}, the latent coordinate that varies most; the others are 0."
-                f"{dots} Left: the density of the Fisher volume; it is high where the decoder tells "
+                f"The plane of z{j}, the latent coordinate that varies most; the others are 0."
+                f"{dots} Left: the density of the Fisher volume, high where the decoder tells "
                 "latents apart finely. Right: how far the Fisher metric is from Kähler, in a "
                 "g-orthonormal frame. Grey: not defined.",
             )
@@ -428,7 +430,7 @@ def _pictures(result: CrossCheck) -> list[Picture]:
                     _data_uri(samples),
                     "Two mosaics of decoded digits, from random latents and over the latent plane.",
                     "Means of the likelihood as images: at latents drawn from the prior CN(0, I), "
-                    f"and over the plane of z_{j} of the maps above.",
+                    f"and over the plane of z{j} of the maps above.",
                 )
             )
     pictures.append(
@@ -442,6 +444,17 @@ def _pictures(result: CrossCheck) -> list[Picture]:
         )
     )
     return pictures
+
+
+def save_picture(result: CrossCheck, path: str | Path) -> None:
+    """Save the maps of the decoder's volume and closedness defect as a PNG.
+
+    Raises:
+        InputError: the cross-check had no checkpoint.
+    """
+    if result.model is None:
+        raise InputError("result: expected a cross-check of a checkpoint, got one without")
+    plane_maps(latent_plane(result.model, result.held_out)).savefig(path, format="png")
 
 
 def write_html(result: CrossCheck, path: str | Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sympy import Expr, I, Pow, Symbol, conjugate, exp, log
+from sympy import Add, Expr, I, Pow, Symbol, conjugate, exp, log
 
 from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Kernel
@@ -15,6 +15,7 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.recheck import digest
 
 OPERATIONS = {exp: "exp", log: "log", LogDet: "log", Tr: "trace"}
 
@@ -59,12 +60,61 @@ def definition_of(kernel: Kernel, sizes: Mapping[str, int]) -> Definition:
         raise EvidenceError(f"{kernel.name}: its outputs have different definitions")
     ((expr, on_diagonal),) = found
     letters = {j.field for j in expr.atoms(Jet)}
+    tree = tree_of(expr, sizes, on_diagonal=on_diagonal)
+    if tree[0] == "+":  # constants, and what is held at z_0, have no derivative
+        tree = ["+", *[t for t in tree[1:] if _varies(t)]]
     return Definition(
-        tree_of(expr, sizes, on_diagonal=on_diagonal),
+        tree,
         bars,
         tuple(sorted({f.name for f in letters if "hermitian" in f.traits})),
         frozenset({f.name for f in letters} or {"z"}),
     )
+
+
+def witness_of(
+    expr: Expr, values: Mapping[Symbol, int], jets: Mapping[str, Any], value: list[str], title: str
+) -> dict[str, Any]:
+    """An item for an evidence file: Σ coefficient · ∂… of scalars has this value at these jets.
+
+    Args:
+        expr: a sum of derivatives of scalars, as in a claim.
+        values: coordinate by index.
+        jets: for every field its derivatives by "", "d", "b", "db", …, as nested lists of pairs.
+        value: real and imaginary part.
+        title: a line about the item.
+
+    Raises:
+        EvidenceError: a term is not the derivative of a scalar.
+    """
+    fields = {
+        f"{name}_{order}".rstrip("_"): data
+        for name, table in jets.items()
+        for order, data in table.items()
+    }
+    base = next(iter(jets.values()))[""]
+    terms = []
+    for term in Add.make_args(expr):
+        coefficient, node = term.as_coeff_Mul()
+        eps: list[list[int]] = []
+        on_diagonal = False
+        while isinstance(node, Partial | OnDiagonal):
+            if isinstance(node, Partial):
+                own = [[values[i], 0] for i in node.hol] + [[values[i], 1] for i in node.anti]
+                eps = [*eps, *own]
+            on_diagonal |= isinstance(node, OnDiagonal)
+            node = node.args[0]
+        tree = tree_of(node, {"n": len(base)}, on_diagonal=on_diagonal)
+        terms.append([[str(Fraction(int(coefficient.p), int(coefficient.q))), "0"], tree, eps])
+    item = {
+        "kind": "witness",
+        "title": title,
+        "terms": terms,
+        "inputs": fields,
+        "hermitian": [],
+        "bits": 128,
+        "value": value,
+    }
+    return {**item, "digest": digest(item)}
 
 
 def tree_of(
@@ -116,6 +166,13 @@ def _name(jet: Jet, on_diagonal: bool, component: int | None) -> str:
     stem = jet.field.name + ("0" if frozen and not on_diagonal else "")
     place = f":{component}" if "component" in traits else ""
     return stem + place + ("~" if jet.dagger else "") + ("!" if frozen and on_diagonal else "")
+
+
+def _varies(tree: Any) -> bool:
+    """Does a tree depend on a field that is not held at z_0?"""
+    if isinstance(tree, str):
+        return not ("!" in tree or tree.partition(":")[0].rstrip("~").endswith("0"))
+    return tree[0] != "number" and any(_varies(x) for x in tree[1:])
 
 
 def _conjugated(tree: Any) -> Any:

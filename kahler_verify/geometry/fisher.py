@@ -15,10 +15,10 @@ from kahler_verify.geometry.metric import HermitianMetric
 
 
 class FisherMetric(HermitianMetric):
-    """g_{ab̄} = tr(P∂_aΣP∂_b̄Σ) + (∂_bμ)ᴴP∂_aμ + (∂_āμ)ᴴP∂_b̄μ, P = Σ⁻¹, and its complementary part k.
+    """g_{ab̄} = tr(P∂_aΣP∂_b̄Σ) + (∂_bμ)ᴴP∂_aμ + (∂_āμ)ᴴP∂_b̄μ, P = Σ⁻¹, with its other part k.
 
-    KL(p_z ‖ p_{z+ε}) = g(ε, ε̄) + Re k(ε, ε) + O(ε³).  A real Gaussian likelihood has half of the formula's
-    value, since KL of real Gaussians is half of the complex expression at real μ and Σ.
+    KL(p_z ‖ p_{z+ε}) = g(ε, ε̄) + Re k(ε, ε) + O(ε³).  A real Gaussian likelihood has half of
+    the formula's value: KL of real Gaussians is half of the complex expression at real μ and Σ.
 
     Args:
         decoder: a module or function from z [..., d] to a ``ComplexNormal``, to a pair (mean, log
@@ -46,7 +46,7 @@ class FisherMetric(HermitianMetric):
         self._unchecked = check
 
     def _evaluate(self, name: str, z: Tensor) -> tuple[Any, bool, float]:
-        """A kernel's results on the decoder's jets, whether k vanishes, and the likelihood's factor."""
+        """A kernel's results on the decoder's jets, whether k vanishes, the likelihood's factor."""
         if self._unchecked and z.numel() and not torch.compiler.is_compiling():
             check_decoder(self.decoder, z.reshape(-1, z.shape[-1])[:1].detach())
             self._unchecked = False

@@ -92,4 +92,3 @@ def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         )
         return function
     return torch.compile(function, fullgraph=True)
-

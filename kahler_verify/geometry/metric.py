@@ -1,13 +1,14 @@
 """Hermitian metrics on the latent space, and the geometry that follows from their derivatives.
 
-The first index of a metric is holomorphic, the second antiholomorphic: g[..., a, b] = g_{ab̄}.  (geomstats
-conjugates the first index of its complex metrics; its matrices are the transposes of these.)
+The first index of a metric is holomorphic, the second antiholomorphic: g[..., a, b] = g_{ab̄}.
+(geomstats conjugates the first index of its complex metrics; its matrices are the transposes.)
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,23 +17,34 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
 
 
+MEMORY_BUDGET = 512 * 2**20
+# Numbers that a kernel and its inputs hold per entry of their largest tensor, as measured.
+WORKSPACE = 16
+
+
 class HermitianMetric(ABC):
     """A Hermitian metric g with an optional complementary part k.
 
     The Riemannian metric on R^{2d} is 2 Re g(u, ū) + 2 Re k(u, u).  Where g is Kähler and k = 0 the
-    Chern connection and curvature below are the Levi-Civita ones; elsewhere they are Chern's, of the
-    Hermitian part g alone.
+    Chern connection and curvature below are the Levi-Civita ones; elsewhere they are Chern's, of
+    the Hermitian part g alone.
 
     Args:
-        validate_args: check every call's input and result, and raise :class:`InputError`.  One check
-            is made for a whole call, after its work; it synchronises a GPU.  With False, bad input
-            gives NaN, and nothing synchronises.
+        validate_args: check every call's input and result, and raise :class:`InputError`.  One
+            check is made for a whole call, after its work; it synchronises a GPU.  With False, bad
+            input gives NaN, and nothing synchronises.
+        memory_budget: bytes that a call may take besides its input and its answer; batches are cut
+            into chunks that fit by the metric's own estimate, one point at least.  What autograd
+            records for a backward pass comes on top.
     """
 
     _geometry = KernelSet("hermitian_geometry")
 
-    def __init__(self, *, validate_args: bool = True):
+    def __init__(self, *, validate_args: bool = True, memory_budget: int = MEMORY_BUDGET):
+        if not isinstance(memory_budget, int) or memory_budget <= 0:
+            raise InputError(f"memory_budget: expected bytes > 0, got {memory_budget!r}")
         self.validate_args = validate_args
+        self.memory_budget = memory_budget
 
     # ------------------------------------------------------------- what a metric has to provide
     @abstractmethod
@@ -47,17 +59,64 @@ class HermitianMetric(ABC):
     def _metric_db(self, z: Tensor) -> Tensor:
         """∂_c ∂_ē g_{ab̄} as [..., c, e, a, b]."""
 
+    def _hermitian(self, z: Tensor) -> Tensor:
+        """g alone, where that is cheaper."""
+        return self._parts(z)[0]
+
+    def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        """2 Re g(u, v̄) + 2 Re k(u, v)."""
+        g, k = self._parts(z)
+        out = 2 * torch.einsum("...ab,...a,...b->...", g, u, v.conj()).real
+        if k is not None:
+            out = out + 2 * torch.einsum("...ab,...a,...b->...", k, u, v).real
+        return out
+
+    def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
+        """g, and with order 1 g_d, and with order 2 g_db as well."""
+        tensors = {"g": self._hermitian(z), "g_d": self._metric_d(z)}
+        if order > 1:
+            tensors["g_db"] = self._metric_db(z)
+        return tensors
+
+    def _width(self) -> int:
+        """How many numbers stand behind an entry of the metric: outputs, or components times d."""
+        return 1
+
+    # ------------------------------------------------------------- chunks
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        """How many points fit the budget, where derivatives of g up to ``order`` are taken."""
+        d = z.shape[-1]
+        numbers = WORKSPACE * d ** (order + 1) * (self._width() + d)
+        return max(1, self.memory_budget // (numbers * z.element_size()))
+
+    def _by_chunks(
+        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
+    ) -> Tensor:
+        """``compute(z, *vectors)``, of a few points at a time."""
+        size = self._points_at_once(z, order)
+        batch = z.shape[:-1]
+        shapes = [v.shape[:-1] for v in vectors]
+        if math.prod(batch) <= size or torch.broadcast_shapes(batch, *shapes) != batch:
+            return compute(z, *vectors)
+        rows = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (z, *vectors)]
+        pieces = [compute(*some) for some in zip(*[x.split(size) for x in rows], strict=True)]
+        return torch.cat(pieces).reshape(*batch, *pieces[0].shape[1:])
+
     # ------------------------------------------------------------- the metric itself
     def metric_matrix(self, z: Tensor) -> Tensor:
         """The Hermitian part g_{ab̄} at z [..., d], as [..., d, d]."""
         z = self._point(z)
-        return self._checked(z, self._parts(z)[0])
+        return self._checked(z, self._by_chunks(self._hermitian, 0, z))
 
     def complementary_part(self, z: Tensor) -> Tensor:
         """The (2,0) part k_{ab} at z [..., d], as [..., d, d]; zero for Kähler potentials."""
         z = self._point(z)
-        g, k = self._parts(z)
-        return self._checked(z, torch.zeros_like(g) if k is None else k)
+
+        def compute(z: Tensor) -> Tensor:
+            g, k = self._parts(z)
+            return torch.zeros_like(g) if k is None else k
+
+        return self._checked(z, self._by_chunks(compute, 0, z))
 
     def real_metric_matrix(self, z: Tensor) -> Tensor:
         """The Riemannian metric 2 Re g(u, ū) + 2 Re k(u, u) on R^{2d}, [..., 2d, 2d].
@@ -65,7 +124,7 @@ class HermitianMetric(ABC):
         Coordinates are (x_1 … x_d, y_1 … y_d) with z = x + iy.
         """
         z = self._point(z)
-        return self._checked(z, self._real(*self._parts(z)))
+        return self._checked(z, self._by_chunks(lambda z: self._real(*self._parts(z)), 0, z))
 
     @staticmethod
     def _real(g: Tensor, k: Tensor | None) -> Tensor:
@@ -78,8 +137,8 @@ class HermitianMetric(ABC):
     def inner_product(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         """The Riemannian inner product 2 Re g(u, v̄) + 2 Re k(u, v) of tangent vectors, real [...].
 
-        ``u`` and ``v`` are [..., d] complex.  (geomstats' complex ``inner_product`` is the Hermitian
-        form ūᵀMv, whose real part is half of this where k = 0.)
+        ``u`` and ``v`` are [..., d] complex.  (geomstats' complex ``inner_product`` is the
+        Hermitian form ūᵀMv, whose real part is half of this where k = 0.)
         """
         z = self._point(z)
         _check_tangent("u", u, z)
@@ -95,7 +154,11 @@ class HermitianMetric(ABC):
     def log_det_hermitian(self, z: Tensor) -> Tensor:
         """log det g, real [...].  This is not the volume unless k = 0 (see :meth:`log_volume`)."""
         z = self._point(z)
-        return self._log_det(self._parts(z)[0], "log_det_hermitian")
+
+        def compute(z: Tensor) -> Tensor:
+            return self._log_det(self._hermitian(z), "log_det_hermitian")
+
+        return self._by_chunks(compute, 0, z)
 
     def log_volume(self, z: Tensor) -> Tensor:
         """log of the volume density √det g_ℝ = 2^d √det [[g, k], [k̄, ḡ]], real [...].
@@ -104,6 +167,9 @@ class HermitianMetric(ABC):
         is ½ although its volume is zero.
         """
         z = self._point(z)
+        return self._by_chunks(self._log_volume, 0, z)
+
+    def _log_volume(self, z: Tensor) -> Tensor:
         g, k = self._parts(z)
         d = g.shape[-1]
         if k is None:
@@ -160,18 +226,30 @@ class HermitianMetric(ABC):
     def kahler_defect(self, z: Tensor) -> Tensor:
         """∂_c g_{ab̄} - ∂_a g_{cb̄} as [..., c, a, b]: zero if and only if the metric is Kähler."""
         z = self._point(z)
-        return self._checked(z, self._geometry.call("kahler_defect", {"g_d": self._metric_d(z)}))
+
+
+        def compute(z: Tensor) -> Tensor:
+            defect: Tensor = self._geometry.call("kahler_defect", {"g_d": self._metric_d(z)})
+            return defect
+
+        return self._checked(z, self._by_chunks(compute, 1, z))
 
     def _curved(self, z: Tensor, kernel: str, order: int, **more: Tensor) -> Tensor:
-        g = self._parts(z)[0]
+        def compute(z: Tensor, *vectors: Tensor) -> Tensor:
+            return self._curved_at(z, kernel, order, dict(zip(more, vectors, strict=True)))
+
+        out = self._by_chunks(compute, order, z, *more.values())
+        return self._checked(z, out, allow_infinite=False, **more)
+
+    def _curved_at(self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor]) -> Tensor:
+        tensors = {**self._derivatives(z, order), **more}
+        g = tensors["g"]
         factor, info = torch.linalg.cholesky_ex(g)
         if self.validate_args:
             self._require_positive(g, info, kernel)
         factor = torch.where((info > 0)[..., None, None], torch.nan, factor)
-        tensors = {"g": g, "g_factor": factor, "g_d": self._metric_d(z), **more}
-        if order > 1:
-            tensors["g_db"] = self._metric_db(z)
-        return self._checked(z, self._geometry.call(kernel, tensors), **more)
+        out: Tensor = self._geometry.call(kernel, {**tensors, "g_factor": factor})
+        return out
 
     # ------------------------------------------------------------- checks
     def _point(self, z: Tensor) -> Tensor:
@@ -192,7 +270,7 @@ class HermitianMetric(ABC):
                 for name, v in vectors.items():
                     if not bool(torch.isfinite(v).all()) or bool((v == 0).all(-1).any()):
                         raise InputError(
-                            f"{name}: expected finite vectors other than 0, got NaN, infinities or 0"
+                            f"{name}: expected finite vectors other than 0, got NaN, infinity or 0"
                         )
                 culprit = "z" if not bool(torch.isfinite(z).all()) else "the metric at z"
                 raise InputError(f"z: expected finite values, but {culprit} has NaN or infinities")
@@ -202,7 +280,9 @@ class HermitianMetric(ABC):
         if _is_traced(g) or not bool((info > 0).any()):
             return
         if not bool(torch.isfinite(g).all()):
-            raise InputError(f"z: {quantity} needs finite values, but the metric has NaN or infinities")
+            raise InputError(
+                f"z: {quantity} needs finite values, but the metric has NaN or infinities"
+            )
         smallest = torch.linalg.eigvalsh(g).min().item()
         raise InputError(
             f"z: {quantity} needs a positive definite metric, but its smallest eigenvalue is "
@@ -215,8 +295,8 @@ def _check_tangent(name: str, w: Tensor, z: Tensor) -> None:
         raise InputError(f"{name}: expected a tensor [..., {z.shape[-1]}], got {type(w).__name__}")
     if w.dtype != z.dtype or w.shape[-1:] != z.shape[-1:] or w.device != z.device:
         raise InputError(
-            f"{name}: expected a complex tensor [..., {z.shape[-1]}] like z ({z.dtype}, {z.device}), "
-            f"got {w.dtype} {list(w.shape)} on {w.device}"
+            f"{name}: expected a complex tensor [..., {z.shape[-1]}] like z ({z.dtype}, "
+            f"{z.device}), got {w.dtype} {list(w.shape)} on {w.device}"
         )
 
 

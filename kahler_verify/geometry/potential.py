@@ -47,7 +47,8 @@ class PotentialMetric(HermitianMetric):
         expected = self.kernels.parameters
         if set(parameters) != expected:
             raise InputError(
-                f"parameters: expected {sorted(expected) or 'none'}, got {sorted(parameters) or 'none'}"
+                f"parameters: expected {sorted(expected) or 'none'}, "
+                f"got {sorted(parameters) or 'none'}"
             )
         for name, p in parameters.items():
             if not isinstance(p, Tensor):
@@ -56,7 +57,12 @@ class PotentialMetric(HermitianMetric):
 
     @classmethod
     def from_file(
-        cls, path: str | Path, name: str | None = None, *, validate_args: bool = True, **parameters: Tensor
+        cls,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        validate_args: bool = True,
+        **parameters: Tensor,
     ) -> PotentialMetric:
         """Derive the potential of a derivation file and use it at once.
 
@@ -100,7 +106,8 @@ class PotentialMetric(HermitianMetric):
                 raise
             shapes = {n: list(p.shape) for n, p in self.parameters.items()}
             raise InputError(
-                f"parameters: expected shapes that go with z {list(z.shape)}, got {shapes} ({error})"
+                f"parameters: expected shapes that go with z {list(z.shape)}, got {shapes} "
+                f"({error})"
             ) from error
 
     def _parts(self, z: Tensor) -> tuple[Tensor, None]:
@@ -116,10 +123,10 @@ class PotentialMetric(HermitianMetric):
 class MixtureMetric(HermitianMetric):
     """∂∂̄ of a mixture of quadratic forms q_k = (z - c_k)ᴴP_k(z - c_k).
 
-    ``kind="potential"``: Φ = log Σ_k π_k e^{q_k}, plurisubharmonic; its weights favour FAR centres, and its
-    metric is at least as large as the smallest of the P_k.
-    ``kind="density"``: Ψ = -log Σ_k π_k det P_k e^{-q_k}, minus the log density of a mixture of circular
-    complex Gaussians up to d log π; not plurisubharmonic in general.
+    ``kind="potential"``: Φ = log Σ_k π_k e^{q_k}, plurisubharmonic; its weights favour FAR centres,
+    and its metric is at least as large as the smallest of the P_k.
+    ``kind="density"``: Ψ = -log Σ_k π_k det P_k e^{-q_k}, minus the log density of a mixture of
+    circular complex Gaussians up to d log π; not plurisubharmonic in general.
 
     Args:
         weights: π_k > 0, real [K], summing to one.
@@ -154,7 +161,8 @@ class MixtureMetric(HermitianMetric):
         if validate_args and bool((info > 0).any()):
             smallest = torch.linalg.eigvalsh(precisions).min().item()
             raise InputError(
-                f"precisions: expected positive definite matrices, got the eigenvalue {smallest:.3g}"
+                "precisions: expected positive definite matrices, "
+                f"got the eigenvalue {smallest:.3g}"
             )
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
         self._log_weights = weights.log() + (log_det if kind == "density" else 0)
@@ -186,8 +194,8 @@ class MixtureMetric(HermitianMetric):
     def _logits(self, z: Tensor) -> Tensor:
         if z.dtype != self.centres.dtype or z.shape[-1] != self.centres.shape[-1]:
             raise InputError(
-                f"z: expected {self.centres.dtype} [..., {self.centres.shape[-1]}] like the centres, "
-                f"got {z.dtype} {list(z.shape)}"
+                f"z: expected {self.centres.dtype} [..., {self.centres.shape[-1]}] like the "
+                f"centres, got {z.dtype} {list(z.shape)}"
             )
         q = self._component.call("value", self._component_inputs(z)).real
         return self._log_weights + (q if self.kind == "potential" else -q)

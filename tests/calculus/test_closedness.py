@@ -2,7 +2,17 @@
 
 from sympy import Expr
 
-from kahler_verify.calculus import Bar, Partial, Tr, adjoint, assume, derive, index, scalars, wirtinger
+from kahler_verify.calculus import (
+    Bar,
+    Partial,
+    Tr,
+    adjoint,
+    assume,
+    derive,
+    index,
+    scalars,
+    wirtinger,
+)
 from kahler_verify.calculus.definition import at_base
 from kahler_verify.codegen.registry import load_file, shipped_folder
 

@@ -1,7 +1,22 @@
 """Every derivation rule against numbers: nilpotent series over a prime field share no code with it."""
 
 import pytest
-from sympy import Abs, Expr, Heaviside, Max, Rational, Symbol, arg, cos, exp, log, sign, sin, sqrt, tanh
+from sympy import (
+    Expr,
+    Heaviside,
+    Max,
+    Rational,
+    Symbol,
+    arg,
+    cos,
+    exp,
+    log,
+    powsimp,
+    sign,
+    sin,
+    sqrt,
+    tanh,
+)
 
 from kahler_verify.calculus import (
     Bar,
@@ -23,6 +38,7 @@ from kahler_verify.calculus import (
     index,
     parameter,
     scalars,
+    wirtinger,
 )
 from kahler_verify.errors import DerivationError
 from kahler_verify.evidence.schwartz_zippel import vanishes
@@ -74,7 +90,8 @@ def test_rule(name: str, by: tuple) -> None:
 def test_derivatives_commute() -> None:
     for expr in RULES.values():
         one = derive(Partial(Partial(expr, a), Bar(b)))
-        assert (one - derive(Partial(Partial(expr, Bar(b)), a))).expand() == 0
+        other = derive(Partial(Partial(expr, Bar(b)), a))
+        assert powsimp((one - other).expand()).expand() == 0
 
 
 def test_conjugate_of_a_derivative_is_the_derivative_of_the_conjugate() -> None:
@@ -105,20 +122,15 @@ def test_assumptions_remove_terms_and_nothing_else() -> None:
     [
         (sign(s), "sign is not analytic"),
         (arg(s), "arg is not analytic"),
-        (Abs(s), "Abs is not analytic"),
         (exp(q), "needs a mixture head"),
     ],
 )
 def test_a_function_without_a_complex_derivative_is_an_error(expr: Expr, message: str) -> None:
-    from kahler_verify.calculus import wirtinger
-
     with pytest.raises(DerivationError, match=message):
         wirtinger(expr, a)
 
 
 def test_max_and_heaviside_are_errors_and_never_zeros() -> None:
-    from kahler_verify.calculus import wirtinger
-
     for expr in (Max(t, Symbol("r", real=True)), Heaviside(t)):
         try:
             derived = wirtinger(expr, a)

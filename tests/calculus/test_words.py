@@ -97,9 +97,10 @@ def test_scalars_writes_conjugates_out() -> None:
     bar = Tr(u.H * A.H * v)
     assert scalars(conjugate(scalars(x))) == bar
     assert scalars(re(t)) == t / 2 + bar / 2
-    assert scalars(im(t) + re(s)) == scalars((t - bar) / (2 * Integer(-1) ** Rational(1, 2))) + (
-        s + s.H
-    ) / 2
+    assert (
+        scalars(im(t) + re(s))
+        == scalars((t - bar) / (2 * Integer(-1) ** Rational(1, 2))) + (s + s.H) / 2
+    )
     assert scalars(Abs(t) ** 2) == t * bar
     assert scalars(Abs(s) ** 3) == (s * s.H) ** Rational(3, 2)
     assert scalars(Abs(s)) == sqrt(s * s.H)

@@ -5,7 +5,7 @@ import itertools
 import mpmath
 import pytest
 import torch
-from sympy import Float, Symbol, conjugate, gamma, re
+from sympy import Float, Symbol, gamma, re
 
 from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.pointwise import derivative_types, generate_pointwise
@@ -29,7 +29,7 @@ def _logistic(t):
     return 1 / (1 + mpmath.exp(-t))
 
 
-# Typed from the formulas, and analytic in x and y separately, so that mpmath can differentiate them.
+# Typed from the formulas, analytic in x and y separately, so that mpmath can differentiate them.
 REFERENCE = {
     "identity": _of_z(lambda z: z),
     "quadratic": _of_z(lambda z: z + z**2 / 4),
@@ -129,7 +129,7 @@ def test_a_new_activation_is_one_line():
         (lambda z: gamma(z), "no rule for"),
         (lambda z: z + Float(0.1), "exact numbers"),
         (lambda z: z * Symbol("b"), "real parameter"),
-        (lambda z: conjugate(z + 1 / z) * conjugate(gamma(z)), "alone"),
+        (lambda z: re(z**2), "alone"),
         (lambda z: z ** Symbol("n", real=True), "no rule for"),
     ],
 )

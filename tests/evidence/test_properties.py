@@ -270,7 +270,7 @@ def test_a_false_claim_is_found() -> None:
     results = check_all(wrong, KernelSet(kahler_verify.compile(wrong)), examples=2)
     trials, failure = results["positive"]
     assert trials == 1
-    assert "g has eigenvalues from" in failure
+    assert "g has the eigenvalue -" in failure
 
 
 # ------------------------------------------------------------------ known answers to d = 8

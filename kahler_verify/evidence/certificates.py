@@ -179,8 +179,8 @@ def certify(
         kernel: a generated function, or its qualified name such as
             ``"gaussian_kl.fisher_metric_full"``.
         inputs: the kernel's arguments by name, float32/complex64 or float64/complex128, one point
-            or a batch (leading dimensions, broadcast as torch does).  Weights ``w`` of a mixture are
-            taken in proportion: exactly normalised in what the result is compared with.
+            or a batch (leading dimensions, broadcast as torch does).  Weights ``w`` of a mixture
+            are taken in proportion: what the result is compared with has them normalised exactly.
         metric: g [..., d, d], of which the Hermitian part is taken; by default the kernel's own
             output or input ``g``, L Lᴴ of an input ``g_factor``, or g of the kernel's sister
             (``metric`` for ``metric_d`` and so on).  Outputs without latent indices need none, and

@@ -1,0 +1,73 @@
+"""Self-normalised importance resampling: simple, exact as proposals grow, honest about its weights."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import InputError
+from kahler_verify.sampling.target import Draws, VolumeTarget
+
+CHUNK = 4096  # proposals for which the metric is evaluated at once
+
+
+def importance_resample(
+    target: VolumeTarget, count: int, *, proposals: int | None = None, seed: int = 0
+) -> Draws:
+    """Draw proposals from the prior, or uniformly from the ball, and resample by volume^γ.
+
+    Args:
+        target: with a prior, or with a radius.
+        count: how many samples to return.
+        proposals: how many to propose, 20 · count by default.
+        seed: of proposals and resampling.
+
+    Raises:
+        InputError: count is not positive, or there is neither a prior nor a radius to propose from.
+    """
+    if count < 1:
+        raise InputError(f"count: expected a positive number, got {count}")
+    if not target.prior and target.radius is None:
+        raise InputError("target: importance resampling needs a prior or a radius to propose from")
+    target.warn_if_improper()
+    total = proposals if proposals is not None else 20 * count
+    if total < count:
+        raise InputError(f"proposals: expected at least count = {count}, got {total}")
+    generator = torch.Generator().manual_seed(seed)
+    z = propose(target, total, generator)
+    with torch.no_grad():
+        log_weights = torch.cat([target.log_volume_power(part) for part in z.split(CHUNK)])
+    weights = torch.softmax(log_weights, 0)
+    effective = 1 / (weights * weights).sum().item()
+    if effective < count / 10:
+        warnings.warn(
+            f"only {effective:.0f} of {total} proposals carry the weights: propose more, or use chains",
+            stacklevel=2,
+        )
+    chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+    details = {"proposals": float(total), "largest_weight": weights.max().item()}
+    return Draws(z[chosen], effective, None, None, details)
+
+
+def propose(target: VolumeTarget, count: int, generator: torch.Generator) -> Tensor:
+    """Standard complex normal points (E|z_a|² = 1), or uniform ones in the ball; complex128.
+
+    With a prior and a radius, normal points outside of the ball are drawn again.
+    """
+    d = target.dimension
+    kept: list[Tensor] = []
+    while sum(len(k) for k in kept) < count:
+        z = torch.randn(count, d, dtype=torch.complex128, generator=generator)
+        square = (z * z.conj()).real.sum(-1, keepdim=True)
+        if not target.prior:
+            assert target.radius is not None
+            u = torch.rand(count, 1, dtype=torch.float64, generator=generator)
+            z = z / square.sqrt() * target.radius * u ** (1 / (2 * d))
+        elif target.radius is not None:
+            z = z[square[:, 0] < target.radius**2]
+            if not len(z):
+                raise InputError(f"radius: no prior sample falls into |z| < {target.radius}")
+        kept.append(z)
+    return torch.cat(kept)[:count]

@@ -1,0 +1,226 @@
+"""The cross-check as a whole: kernels, decoders of every kind, and what makes it fail."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.codegen.registry import KERNELS, shipped
+from kahler_verify.decoders.activations import ACTIVATIONS
+from kahler_verify.decoders.checkpoint import Checkpoint, save_checkpoint
+from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.errors import CheckpointError, InputError
+from kahler_verify.evidence import decoder_routes
+from kahler_verify.evidence.crosscheck import (
+    DECODER_CHECKS,
+    SCHEMA,
+    CheckRow,
+    CrossCheck,
+    DecoderTrial,
+    _row,
+    crosscheck,
+)
+from kahler_verify.evidence.routes import Outcome, frame_error
+from kahler_verify.geometry import FisherMetric
+
+FLAT_AND_ROUND = {name: shipped()[name] for name in ("flat", "fubini_study")}
+
+
+def model_of(**changes) -> ComplexVAE:
+    small = {"data": "toy", "data_dim": 3, "latent_dim": 2, "hidden": (5,), "seed": 1}
+    model = ComplexVAE(VAEConfig(**{**small, **changes}))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, model.config.data_dim, 2, generator=generator)
+    with torch.no_grad():
+        model.standardise(torch.view_as_complex(x) if model.config.likelihood == "complex" else x[..., 0])
+    return model.requires_grad_(False)
+
+
+def trial_of(**changes) -> DecoderTrial:
+    return DecoderTrial.of(Checkpoint(model_of(**changes), {}), None, 0, [])
+
+
+KINDS = {
+    "holomorphic": {},
+    "constant": {"covariance": "constant"},
+    "scalar": {"covariance": "scalar"},
+    "split, real": {"decoder": "split", "likelihood": "real", "covariance": "scalar"},
+    "modulus": {"decoder": "modulus"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_check_of_every_kind_of_decoder_passes(kind: str) -> None:
+    trial = trial_of(**KINDS[kind])
+    for check in DECODER_CHECKS.values():
+        for row in check(trial):
+            assert row.passed, row
+            assert row.points > 0
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_pass_at_50_digits_knows_every_activation(activation: str) -> None:
+    family = activation.split("_")[0]
+    family = family if family in ("split", "modulus") else "holomorphic"
+    model = model_of(decoder=family, activation=activation).double()
+    for parameter in model.parameters():  # biases too
+        parameter += 0.1 * torch.rand(parameter.shape, dtype=parameter.dtype)
+    z = torch.tensor([0.3 - 0.4j, -0.2 + 0.1j], dtype=torch.complex128)
+    truths = decoder_routes.decimal_metric(model.decoder, z)
+    scale = truths[0].diagonal().real.sqrt()
+    for ours, truth in zip(decoder_routes.by_autograd(model.decoder, z), truths, strict=True):
+        assert frame_error(ours, truth, scale) < 1e-13
+
+
+class Faulty(FisherMetric):
+    """A Fisher metric with something wrong; the fault is chosen by ``fault``."""
+
+    fault: str = ""
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        g, k = super()._parts(z)
+        if self.fault == "transposed":
+            return g.mT, k
+        if self.fault == "half of k":
+            return g, None if k is None else k / 2
+        return (1 + (1e-3 if z.dtype == torch.complex64 else 1e-11)) * g, k
+
+    def _metric_d(self, z: Tensor) -> Tensor:
+        return super()._metric_d(z) * (2 if self.fault == "derivatives" else 1)
+
+    def _metric_db(self, z: Tensor) -> Tensor:
+        return super()._metric_db(z) * (2 if self.fault == "derivatives" else 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "finders"),
+    [
+        ("transposed", ["autograd", "torch's KL", "50 digits", "samples", "float32"]),
+        ("half of k", ["autograd", "torch's KL", "50 digits", "samples"]),
+        ("one part in 1e11", ["autograd", "torch's KL", "50 digits", "float32"]),
+        ("derivatives", ["third derivatives", "derivatives at 50 digits"]),
+    ],
+)
+def test_faults_in_a_decoder_s_metric_are_found(
+    fault: str, finders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Faulty, "fault", fault)
+    monkeypatch.setattr("kahler_verify.evidence.crosscheck.FisherMetric", Faulty)
+    trial = trial_of()
+    for label in finders:
+        assert not all(row.passed for row in DECODER_CHECKS[label](trial)), label
+
+
+def saved(folder: Path, **changes) -> Path:
+    path = folder / "model.safetensors"
+    save_checkpoint(path, model_of(**changes), report={"test_elbo": -1.5})
+    return path
+
+
+def test_kernels_and_a_checkpoint_pass(tmp_path: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    result = crosscheck(
+        saved(tmp_path, data="digits", data_dim=32),
+        derivations=FLAT_AND_ROUND,
+        progress=lambda *step: said.append(step),
+    )
+    assert result.passed, result.failed
+    assert said[0][0] == 0
+    assert said[-1][:2] == (said[-1][1], said[-1][1])
+    assert {row.where for row in result.rows} == {
+        "random points",
+        "held-out latents",
+        "random latents",
+    }
+    assert result.constant < 64
+    assert result.faults
+
+
+def test_the_json_form(tmp_path: Path) -> None:
+    result = crosscheck(saved(tmp_path), derivations={"flat": FLAT_AND_ROUND["flat"]})
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert values["schema"] == SCHEMA
+    assert values["passed"] is True
+    assert values["checkpoint"] == "model.safetensors"
+    assert set(values) == {
+        "schema", "passed", "bound", "checkpoint", "seconds", "environment", "rows", "missing",
+        "notes", "autograd_faults",
+    }  # fmt: skip
+    assert set(values["rows"][0]) == set(CheckRow.__dataclass_fields__)
+    assert any("held-out" in words for words in values["notes"])
+
+
+def with_text(change: Callable[[str], str]) -> CrossCheck:
+    text = (KERNELS / "fubini_study.py").read_text()
+    return crosscheck(
+        derivations={"fubini_study": FLAT_AND_ROUND["fubini_study"]},
+        sources={"fubini_study": change(text)},
+        points=1,
+    )
+
+
+def test_a_wrong_kernel_fails_and_the_others_pass() -> None:
+    result = with_text(lambda text: text.replace("return g_0", "return g_0.mT"))
+    assert not result.passed
+    assert {row.kernel for row in result.failed} == {"fubini_study.metric"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("def metric(", "def other("),
+        lambda text: text.replace("return g_0", "return g_0[..., 0]"),
+        lambda text: text.replace("return g_0", "return no_such_name"),
+        lambda text: "syntax error here",
+    ],
+)
+def test_a_kernel_that_cannot_run_is_a_failed_row(change: Callable[[str], str]) -> None:
+    result = with_text(change)
+    assert not result.passed
+    assert any(row.points == 0 and row.note for row in result.failed)
+    assert result.missing
+
+
+def test_fewer_than_three_routes_fail() -> None:
+    derivation = replace(FLAT_AND_ROUND["flat"], routes=("autograd", "mpmath"))
+    result = crosscheck(derivations={"flat": derivation})
+    assert not result.failed
+    assert not result.passed
+    assert len(result.missing) == len(derivation.kernels)
+
+
+def test_an_unknown_route_fails() -> None:
+    derivation = replace(FLAT_AND_ROUND["flat"], routes=("autograd", "mpmath", "exact", "oracle"))
+    result = crosscheck(derivations={"flat": derivation})
+    assert {row.route for row in result.failed} == {"oracle"}
+
+
+def test_a_check_of_no_sample_fails() -> None:
+    assert not _row("a.b", "autograd", "random points", Outcome((), ()), 0.0).passed
+    assert not crosscheck(derivations={}).passed
+    nan = Outcome((math.nan,), (1.0,))
+    assert not _row("a.b", "autograd", "random points", nan, 0.0).passed
+    complaint = Outcome((0.0,), (1.0,), complaints=("modes differ",))
+    assert not _row("a.b", "autograd", "random points", complaint, 0.0).passed
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    none: dict[str, Derivation] = {}
+    with pytest.raises(InputError, match="points: expected at least 1, got 0"):
+        crosscheck(derivations=none, points=0)
+    with pytest.raises(CheckpointError):
+        crosscheck(tmp_path / "missing.safetensors", derivations=none)
+    with pytest.raises(InputError):
+        crosscheck(saved(tmp_path), derivations=none, data=tmp_path / "missing.npy")
+
+
+def test_a_path_in_a_checkpoint_is_not_followed(tmp_path: Path) -> None:
+    result = crosscheck(saved(tmp_path, data=str(tmp_path / "secret.npy")), derivations={})
+    assert result.held_out is None
+    assert {row.where for row in result.rows} == {"random latents"}

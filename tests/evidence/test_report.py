@@ -1,0 +1,149 @@
+"""Reports: the table, JSON, and a page that is escaped and needs nothing from outside."""
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from rich.console import Console
+
+from kahler_verify.codegen.registry import shipped
+from kahler_verify.decoders.checkpoint import save_checkpoint
+from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.errors import InputError
+from kahler_verify.evidence.crosscheck import CheckRow, CrossCheck, crosscheck
+from kahler_verify.evidence.report import (
+    decoded_samples,
+    latent_plane,
+    print_table,
+    save_picture,
+    summary,
+    write_html,
+    write_json,
+)
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> CrossCheck:
+    """A cross-check of one derivation and of an untrained decoder of digits."""
+    config = VAEConfig(latent_dim=2, hidden=(4,))
+    model = ComplexVAE(config)
+    with torch.no_grad():
+        model.standardise(torch.view_as_complex(torch.randn(9, 32, 2)))
+    path = tmp_path_factory.mktemp("model") / "<img src=x onerror=alert(1)>.safetensors"
+    save_checkpoint(path, model, report={"test_elbo": SCRIPT})
+    return crosscheck(path, derivations={"flat": shipped()["flat"]})
+
+
+def printed(result: CrossCheck, **options: bool) -> str:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    print_table(console, result, **options)
+    return console.export_text()
+
+
+def failing(result: CrossCheck) -> CrossCheck:
+    nan = float("nan")
+    row = CheckRow(
+        f"flat.{SCRIPT}[bold]", "autograd", "random points", 1, 0.5, 1e-15, nan, "g-frame", False, 0.1,
+        f"note {SCRIPT} [/nonsense]",
+    )  # fmt: skip
+    return replace(result, rows=(*result.rows, row))
+
+
+def test_the_table_says_what_was_found(result: CrossCheck) -> None:
+    text = printed(result)
+    assert "flat (5)" in text
+    assert "complementary part" in text
+    assert "C ε cond(g) with C = 64" in text
+    assert "passed" in text
+    assert "✗" not in text
+    assert "held-out latents" in printed(result, every=True)
+
+
+def test_the_table_says_what_fell_short(result: CrossCheck) -> None:
+    text = printed(failing(result))
+    assert "FAILED" in text
+    assert "✗ 5e-01" in text
+    assert "[bold]" in text  # not taken for markup
+
+
+def test_json(result: CrossCheck, tmp_path: Path) -> None:
+    write_json(failing(result), tmp_path / "verify.json")
+    values = json.loads((tmp_path / "verify.json").read_text())
+    assert values["passed"] is False
+    assert values["rows"][-1]["condition"] is None
+    assert len(values["rows"]) == len(result.rows) + 1
+
+
+def page(result: CrossCheck, folder: Path) -> str:
+    write_html(result, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_string_on_the_page_is_escaped(result: CrossCheck, tmp_path: Path) -> None:
+    assert result.model is not None
+    data = replace(result.model.config, data=SCRIPT)
+    model = ComplexVAE(data).double()
+    html = page(replace(failing(result), model=model, notes=(SCRIPT,), missing=(SCRIPT,)), tmp_path)
+    assert "<script" not in html
+    assert "<img src=x" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 6
+    assert "&lt;img src=x onerror=alert(1)&gt;.safetensors" in html
+
+
+def test_the_page_needs_nothing_from_outside(result: CrossCheck, tmp_path: Path) -> None:
+    html = page(result, tmp_path)
+    sources = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", html)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http:" not in html
+    assert "https:" not in html
+    for source in sources:
+        picture = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert picture.shape[0] > 300
+        assert picture.std() > 0.05  # not blank
+    assert len(re.findall(r'<img [^>]*alt="[^"]{20,}"', html)) == len(sources) == 3
+    assert "✓ Passed" in html
+    assert "✗ Failed" in page(failing(result), tmp_path)
+
+
+def test_a_page_without_a_checkpoint(result: CrossCheck, tmp_path: Path) -> None:
+    bare = replace(result, model=None, held_out=None, checkpoint=None, report={})
+    html = page(bare, tmp_path)
+    assert "latent plane" not in html
+    with pytest.raises(InputError, match="expected a cross-check of a checkpoint"):
+        save_picture(bare, tmp_path / "maps.png")
+
+
+def test_the_maps(result: CrossCheck, tmp_path: Path) -> None:
+    assert result.model is not None
+    plane = latent_plane(result.model, result.held_out)
+    assert np.isfinite(plane.log_volume).all()
+    assert (plane.defect >= 0).all()
+    constant = ComplexVAE(replace(result.model.config, covariance="constant")).double()
+    assert latent_plane(constant, None).defect.max() < 1e-12  # holomorphic mean, constant Σ: Kähler
+    save_picture(result, tmp_path / "maps.png")
+    assert imread(tmp_path / "maps.png").std() > 0.05
+
+
+def test_only_images_are_shown_as_images(result: CrossCheck) -> None:
+    assert result.model is not None
+    plane = latent_plane(result.model, None)
+    assert decoded_samples(result.model, plane) is not None
+    other = ComplexVAE(replace(result.model.config, data="signals.npy")).double()
+    assert decoded_samples(other, plane) is None
+
+
+def test_the_summary_shows_the_worst_of_each_route(result: CrossCheck) -> None:
+    (line,) = [line for line in summary(failing(result).rows) if line.subject == "flat"]
+    assert not line.cells["autograd"].passed
+    assert line.cells["autograd"].text == "5e-01"
+    assert line.cells["exact"].text == "equal"

@@ -1,0 +1,130 @@
+"""Samplers against laws that are known: Fubini-Study, and the ball truncated or with γ < 0.
+
+On Fubini-Study √det g_ℝ ∝ (1 + s)^{-(d+1)}, s = |z|², so that t = s/(1 + s) ~ Beta(d, 1).  On the ball
+√det g_ℝ ∝ (1 - s)^{-(d+1)}: γ = -1 gives s ~ Beta(d, d + 2).
+"""
+
+import math
+import warnings
+
+import pytest
+import torch
+from scipy import stats
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry import PotentialMetric
+from kahler_verify.sampling import (
+    ImproperTargetWarning,
+    VolumeTarget,
+    importance_resample,
+    run_chains,
+)
+
+
+def _square(z: torch.Tensor) -> torch.Tensor:
+    return (z * z.conj()).real.sum(-1)
+
+
+def _fit(values: torch.Tensor, law: stats.rv_continuous, effective: float) -> float:
+    """p-value of a Kolmogorov-Smirnov test, thinned to the effective sample size."""
+    step = max(1, math.ceil(len(values) / effective))
+    return float(stats.kstest(values[::step].numpy(), law.cdf).pvalue)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_chains_have_the_law_of_fubini_study(d: int) -> None:
+    target = VolumeTarget(PotentialMetric("fubini_study"), d, prior=False)
+    draws = run_chains(target, 400, chains=3, warmup=200, seed=1)
+    s = _square(draws.z)
+    assert _fit(s / (1 + s), stats.beta(d, 1), draws.effective_sample_size) > 1e-3
+    assert draws.r_hat is not None
+    assert draws.r_hat < 1.05
+    assert 0.5 < (draws.acceptance or 0) <= 1
+
+
+def test_chains_have_the_law_of_the_ball_with_negative_gamma() -> None:
+    target = VolumeTarget(PotentialMetric("complex_ball"), 2, gamma=-1, prior=False, radius=1)
+    draws = run_chains(target, 400, chains=3, warmup=200, seed=2)
+    assert _fit(_square(draws.z), stats.beta(2, 4), draws.effective_sample_size) > 1e-3
+
+
+def test_a_wrong_law_is_noticed() -> None:
+    target = VolumeTarget(PotentialMetric("complex_ball"), 2, gamma=-0.5, prior=False, radius=1)
+    draws = run_chains(target, 400, chains=3, warmup=200, seed=2)
+    assert _fit(_square(draws.z), stats.beta(2, 4), draws.effective_sample_size) < 1e-3
+
+
+def test_importance_on_the_truncated_ball() -> None:
+    """γ = 1 on |z| < ½: s has density ∝ s^{d-1}(1 - s)^{-(d+1)}, whose t = s/(1 - s) is ∝ t^{d-1}."""
+    d = 2
+    target = VolumeTarget(PotentialMetric("complex_ball"), d, prior=False, radius=0.5)
+    draws = importance_resample(target, 1000, proposals=40_000, seed=0)
+    s = _square(draws.z)
+    t = s / (1 - s) / (0.25 / 0.75)
+    assert float(stats.kstest(t.numpy(), lambda x: x**d).pvalue) > 1e-3
+    assert draws.effective_sample_size > 1000
+
+
+def test_importance_with_a_prior_and_no_volume_is_the_prior() -> None:
+    target = VolumeTarget(PotentialMetric("flat"), 3, gamma=0)
+    draws = importance_resample(target, 2000, seed=3)
+    assert float(stats.kstest(_square(draws.z).numpy(), stats.gamma(3).cdf).pvalue) > 1e-3
+
+
+def test_improper_targets_are_warned_about() -> None:
+    with pytest.warns(ImproperTargetWarning, match="radius"):
+        assert VolumeTarget(PotentialMetric("flat"), 2, prior=False).warn_if_improper()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for target in (
+            VolumeTarget(PotentialMetric("flat"), 2),
+            VolumeTarget(PotentialMetric("fubini_study"), 2, prior=False),
+            VolumeTarget(PotentialMetric("flat"), 2, prior=False, radius=3),
+        ):
+            assert not target.warn_if_improper()
+    with pytest.warns(ImproperTargetWarning):  # Fubini-Study with γ = -1 grows
+        VolumeTarget(PotentialMetric("fubini_study"), 2, gamma=-1, prior=False).warn_if_improper()
+
+
+def test_seeds_decide() -> None:
+    target = VolumeTarget(PotentialMetric("fubini_study"), 1)
+    first, second = (importance_resample(target, 10, seed=4).z for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, importance_resample(target, 10, seed=5).z)
+    one, two = (run_chains(target, 10, chains=2, warmup=10, seed=0).z for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_few_effective_proposals_are_warned_about() -> None:
+    target = VolumeTarget(PotentialMetric("flat"), 2, gamma=0)
+    sharp = VolumeTarget(PotentialMetric("complex_ball"), 2, gamma=3, prior=False, radius=0.9999)
+    assert importance_resample(target, 50).effective_sample_size > 900
+    with pytest.warns(UserWarning, match="proposals carry the weights"):
+        importance_resample(sharp, 200, proposals=400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"dimension": 0}, "dimension"),
+        ({"gamma": math.nan}, "gamma"),
+        ({"volume": "area"}, "volume"),
+        ({"radius": -1.0}, "radius"),
+    ],
+)
+def test_bad_targets(arguments: dict, name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        VolumeTarget(PotentialMetric("flat"), **({"dimension": 2} | arguments))
+
+
+def test_bad_requests() -> None:
+    improper = VolumeTarget(PotentialMetric("flat"), 2, prior=False)
+    proper = VolumeTarget(PotentialMetric("flat"), 2)
+    with pytest.raises(InputError, match="prior or a radius"):
+        importance_resample(improper, 10)
+    with pytest.raises(InputError, match="count"):
+        importance_resample(proper, 0)
+    with pytest.raises(InputError, match="proposals"):
+        importance_resample(proper, 10, proposals=5)
+    with pytest.raises(InputError, match="chains"):
+        run_chains(proper, 100, chains=1)
