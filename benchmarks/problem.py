@@ -143,12 +143,15 @@ class Bench:
                 with time_limit(self.limit):
                     run = rival.build()
                     gap = deviation(run(), reference)
-                    repeats, once = warm_up(run, self.device)
-            except TimeLimitError as error:
-                row.agrees, row.error = None, str(error)
-                continue
-            except FAILURES as error:
-                row.agrees, row.error = False, f"does not run: {_first_line(error)}"
+                    _, once = warm_up(run, self.device)
+            except (TimeLimitError, *FAILURES) as error:
+                late = "TimeLimitError" in f"{type(error).__name__} {error}"  # compilers wrap it
+                row.agrees = None if late else False
+                row.error = (
+                    f"over the time limit of {self.limit:.0f} s"
+                    if late
+                    else f"does not run: {_first_line(error)}"
+                )
                 continue
             if gap > max(TOLERANCE[cell.dtype], 10 * own):
                 row.agrees, row.error = False, f"wrong by {gap:.1e} relative, ours by {own:.1e}"

@@ -265,18 +265,25 @@ def prove(
         list[str] | None, typer.Argument(help="Claim ids or derivation files; without, all.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the ledger as JSON.")] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Write witnesses and region proofs for the re-checker.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="default or thorough.")] = "default",
     cache: Annotated[bool, typer.Option(help="Reuse verdicts whose inputs did not change.")] = True,
 ) -> None:
     """Judge claims: print the ledger of verdicts with their evidence."""
     from kahler_verify.evidence.ledger import prove as judge
-    from kahler_verify.evidence.ledger import write_ledger
+    from kahler_verify.evidence.ledger import write_evidence, write_ledger
     from kahler_verify.evidence.listing import print_ledger
 
     ledger = judge(what or [], profile=profile, use_cache=cache, console=errors)
     print_ledger(console, ledger)
     if json is not None:
         write_ledger(ledger, json)
+    if evidence is not None:
+        count = write_evidence(ledger, evidence)
+        console.print(f"{evidence}: {count} items; re-check them with")
+        console.print(f"  python -m kahler_verify.evidence.recheck {evidence}", highlight=False)
     if not ledger.passed:
         raise typer.Exit(1)
 

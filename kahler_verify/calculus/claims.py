@@ -84,7 +84,9 @@ class Witness:
     coordinates: tuple[Symbol, ...] = ()
     fields: Mapping[Jet, Matrix] = field(default_factory=dict)
     at: Mapping[Symbol, Expr] = field(default_factory=dict)
-    base: Mapping[Symbol, Expr] = field(default_factory=dict)  # z₀, where the part has frozen fields
+    base: Mapping[Symbol, Expr] = field(
+        default_factory=dict
+    )  # z₀, where the part has frozen fields
     indices: Mapping[Symbol, int] = field(default_factory=dict)
 
 

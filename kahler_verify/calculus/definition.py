@@ -12,8 +12,8 @@ from collections.abc import Callable
 from sympy import Add, Expr, Mul, S, Symbol, sympify
 
 from kahler_verify.calculus.letters import Bar, Field, Jet
-from kahler_verify.calculus.words import Tr, adjoint, distribute, scalars, shape_of
 from kahler_verify.calculus.wirtinger import wirtinger
+from kahler_verify.calculus.words import Tr, adjoint, distribute, scalars, shape_of
 from kahler_verify.errors import DerivationError
 
 
@@ -175,7 +175,9 @@ def at_base(expr: Expr) -> Expr:
 
 def on_diagonal(expr: Expr) -> Expr:
     """z₀ → z: frozen letters become running ones."""
-    return _with_letters(expr, lambda j: Jet(j.field.without_traits("frozen"), j.hol, j.anti, j.dagger))
+    return _with_letters(
+        expr, lambda j: Jet(j.field.without_traits("frozen"), j.hol, j.anti, j.dagger)
+    )
 
 
 def assume(expr: Expr, *assumptions: tuple[Jet, str]) -> Expr:
@@ -195,13 +197,14 @@ def assume(expr: Expr, *assumptions: tuple[Jet, str]) -> Expr:
 
 def _with_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
     """``map_letters`` that keeps the size of traces whose word cancels to an identity."""
-    expr = expr.replace(
-        lambda e: isinstance(e, Tr), lambda e: _retrace(e.args[0], change)
-    ) if expr.has(Tr) else expr
+    expr = (
+        expr.replace(lambda e: isinstance(e, Tr), lambda e: _retrace(e.args[0], change))
+        if expr.has(Tr)
+        else expr
+    )
     return map_letters(expr, change)
 
 
 def _retrace(matrix: Expr, change: Callable[[Jet], Expr]) -> Expr:
     mapped = map_letters(matrix, change)
     return shape_of(matrix)[0] if mapped == 1 else Tr(mapped)
-

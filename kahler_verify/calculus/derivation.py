@@ -14,6 +14,7 @@ from kahler_verify.calculus.letters import Bar, Jet, dimension, index
 from kahler_verify.calculus.words import scalars
 from kahler_verify.errors import DerivationError
 
+
 @dataclass(frozen=True)
 class Output:
     """One result of a kernel: its unevaluated definition and the order of its latent indices."""

@@ -213,7 +213,9 @@ def scalars(expr: Expr) -> Expr:
     """
     expr = sympify(expr)
     if expr.is_Float:
-        raise DerivationError(f"expected exact numbers, got {expr}: write Rational('{float(expr)}')")
+        raise DerivationError(
+            f"expected exact numbers, got {expr}: write Rational('{float(expr)}')"
+        )
     if not isinstance(expr, Expr) or isinstance(expr, Tr | LogDet | Jet) or expr.is_Atom:
         return expr
     if isinstance(expr, conjugate | re | im | Abs) and expr.has(Jet):
@@ -236,7 +238,9 @@ def scalars(expr: Expr) -> Expr:
 
 def _conjugates_written_out(expr: Expr) -> Expr:
     if shape_of(expr.args[0]) != (1, 1):
-        raise DerivationError(f"{type(expr).__name__}: expected a number, got the matrix in {expr}: write adjoint")
+        raise DerivationError(
+            f"{type(expr).__name__}: expected a number, got the matrix in {expr}: write adjoint"
+        )
     if isinstance(expr, Abs):
         return sqrt(_square(expr.args[0]))
     x = scalars(expr.args[0])

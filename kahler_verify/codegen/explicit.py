@@ -29,7 +29,7 @@ from sympy import (
 )
 
 from kahler_verify.codegen.kernel import Printed, finish_program
-from kahler_verify.codegen.lowering import HEADS, Lowering, check_name
+from kahler_verify.codegen.lowering import HEADS, Lowering, check_name, normal_head
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
@@ -110,6 +110,8 @@ class _Coordinates(Lowering):
 def with_heads(expr: Expr, heads: dict[Expr, str]) -> Expr:
     """Replace transcendental subexpressions by symbols for their values; ``heads`` collects them."""
     if isinstance(expr, Function | NumberSymbol) or (expr.is_Pow and not expr.exp.is_Integer):
+        if normal_head(expr) != expr:
+            return with_heads(normal_head(expr), heads)
         probe = Lowering(Program(), Integer(1), heads=heads)
         return Symbol(probe.head(expr), complex=True)
     if expr.is_Atom or not isinstance(expr, Basic):

@@ -29,7 +29,7 @@ from sympy import (
 from kahler_verify.calculus.definition import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, factors_of
-from kahler_verify.calculus.words import LogDet, Tr, factor_word, shape_of
+from kahler_verify.calculus.words import LogDet, Tr, distribute, factor_word, shape_of
 from kahler_verify.codegen.program import Axis, Input, Operand, Program
 from kahler_verify.errors import GenerationError
 
@@ -203,7 +203,8 @@ class Lowering:
             (monomial,) = self.monomials_of_scalar(expr)
             return self.finish(monomial, ())
         if isinstance(expr, Function | Pow | NumberSymbol):
-            return self.head(expr)
+            spelled = normal_head(expr)
+            return self.head(expr) if spelled == expr else self.scalar(spelled)
         raise GenerationError(f"the printer has no rule for {type(expr).__name__}: {expr}")
 
     def symbol(self, symbol: Symbol) -> str:
@@ -506,6 +507,13 @@ def check_name(name: str) -> None:
     """Arguments of kernels need names that Python allows and kernels do not use themselves."""
     if not name.isidentifier() or iskeyword(name) or name in ("torch", "delta"):
         raise GenerationError(f"{name!r} cannot name an argument in Python: rename that letter")
+
+
+def normal_head(expr: Expr) -> Expr:
+    """One spelling for heads: SymPy writes both f((x - y)/2) and f(x/2 - y/2)."""
+    if isinstance(expr, Pow) or type(expr).__name__ in HEADS:
+        return expr.func(*[distribute(a) for a in expr.args])
+    return expr
 
 
 def head_name(expr: Expr) -> str:

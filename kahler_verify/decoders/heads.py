@@ -35,8 +35,8 @@ class _Triangular(torch.autograd.Function):
         return r, q
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        _, q = output
+    def setup_context(ctx: Any, _: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        q = output[1]
         ctx.mark_non_differentiable(q)
         ctx.save_for_backward(q)
 
@@ -71,19 +71,21 @@ class ReducedHeads:
         # name to the key, the sources (alive, so that no other tensor takes their address), result
         self._kept: dict[str, tuple[Any, Sequence[Tensor], Tensor]] = {}
         self._of_call: dict[str, Tensor] | None = None
+        self.points = 0  # of the present call
 
     def forget(self) -> None:
         """Drop everything."""
         self._kept.clear()
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """Within it, what autograd records is made once."""
-        outer, self._of_call = self._of_call, {}
+    def call(self, points: int) -> Iterator[None]:
+        """A call for so many points; within it, what autograd records is made once."""
+        outer = self._of_call, self.points
+        self._of_call, self.points = {}, points
         try:
             yield
         finally:
-            self._of_call = outer
+            self._of_call, self.points = outer
 
     def get(self, name: str, sources: Sequence[Tensor], make: Callable[[], Tensor]) -> Tensor:
         """``make()``, or what it returned while ``sources`` were the same."""

@@ -132,7 +132,7 @@ def decoder_jets(
     points = _points(z)
     rows = _at_least_one(points)  # vmap refuses empty batches
     order = max((sum(orders) for _, orders in wanted.values()), default=0)
-    if mode is None and isinstance(decoder, Decoder) and is_propagated(decoder) and order <= 3:
+    if mode is None and is_propagated(decoder) and order <= 3:
         pieces = [
             decoder_field_jets(decoder, some, wanted)
             for some in rows.split(chunk_size or len(rows))

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, combinations_with_replacement, product
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -345,7 +345,7 @@ def _layer_routes(name: str, module: nn.Module) -> Iterable[tuple[str, str]]:
 # Decoders
 
 
-def is_propagated(decoder: Any) -> bool:
+def is_propagated(decoder: Any) -> TypeGuard[Decoder]:
     """Is the decoder one whose heads are known, whatever its layers are?"""
     return type(decoder) is Decoder and not _is_altered(decoder)
 
@@ -368,7 +368,7 @@ def is_holomorphic(module: nn.Module) -> bool:
     return is_recognised(module)
 
 
-def has_linear_heads(decoder: Any) -> bool:
+def has_linear_heads(decoder: Any) -> TypeGuard[Decoder]:
     """Is it a decoder whose mean and log variance are affine in the last hidden layer?"""
     if not is_propagated(decoder):
         return False

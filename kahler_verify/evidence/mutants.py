@@ -307,12 +307,17 @@ class Bench:
             self._elsewhere[n] = [(s, self.original.outputs(s, rational)) for s in samples]
         return self._elsewhere[n]
 
+    @cached_property
+    def _in_torch(self) -> dict[str, Tensor]:
+        sample = self.draw(decimal, 100, ELSEWHERE[0][0])
+        return {n: _to_torch(x) for n, x in sample.tensors.items()}
+
     def runs(self, candidate: Candidate) -> bool:
         """Whether it runs at a single point in exact arithmetic and in torch, and keeps its shape."""
         ((tensors, truth),) = self._points(0)
         try:
             found = candidate.outputs(tensors, rational)
-            in_torch = candidate.outputs({n: _to_torch(x) for n, x in tensors.items()})
+            in_torch = candidate.outputs(self._in_torch)
         except FAILURES:
             return False
         shapes = [tuple(np.shape(t)) for t in truth]

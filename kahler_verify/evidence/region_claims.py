@@ -29,9 +29,10 @@ def judge_region(region: Region) -> tuple[Item, str, str]:
     if result.verdict == "refuted":
         at = ", ".join(f"{x} + {y}i" for x, y in result.point)
         outcome = f"an eigenvalue is at most {float(result.value or 0):.2g} < 0 at z = ({at})"
-        item = Item("exact witness", what, outcome, False, samples, None, result.to_json())
+        data = {"value": str(result.value), "recheck": result.to_json()}
+        item = Item("exact witness", what, outcome, False, samples, None, data)
     else:
         outcome = f"{result.verdict} with {len(result.leaves)} boxes"
-        data = result.to_json() if proved else {}
+        data = {"recheck": result.to_json()} if proved else {}
         item = Item("branch and bound", what, outcome, proved, samples, None, data)
     return item, result.verdict, what

@@ -37,6 +37,7 @@ from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.codegen.explicit import bar, polarised
+from kahler_verify.codegen.lowering import normal_head
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
 
@@ -458,6 +459,8 @@ def head_value(e: Expr, point: Point, scope: Scope) -> Any:
     """
     here = replace(scope, epsilons=())
     e = _at(e, scope)
+    if normal_head(e) != e:
+        return evaluate(normal_head(e), point, here).base[0, 0]
     if isinstance(e, exp) and evaluate(e.args[0], point, here).base[0, 0] == 0:
         return point.ring.number(1)  # as on a diagonal, where no head is free
     if point.ring.function is not None:

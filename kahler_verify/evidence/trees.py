@@ -92,18 +92,24 @@ def witness_of(
         for order, data in table.items()
     }
     base = next(iter(jets.values()))[""]
+    for name in jets:  # what is held at z_0 = z
+        fields.setdefault(f"{name}0", jets[name][""])
     terms = []
     for term in Add.make_args(expr):
         coefficient, node = term.as_coeff_Mul()
         eps: list[list[int]] = []
-        on_diagonal = False
+        outer = None  # ε's outside OnDiagonal
         while isinstance(node, Partial | OnDiagonal):
             if isinstance(node, Partial):
                 own = [[values[i], 0] for i in node.hol] + [[values[i], 1] for i in node.anti]
                 eps = [*eps, *own]
-            on_diagonal |= isinstance(node, OnDiagonal)
+            else:
+                outer = len(eps)
             node = node.args[0]
-        tree = tree_of(node, {"n": len(base)}, on_diagonal=on_diagonal)
+        held = outer is not None and len(eps) - outer == 2
+        if outer is not None and not held and (outer or any(n.endswith("0") for n in jets)):
+            raise EvidenceError(f"{title}: the re-checker holds z_0 against two derivatives only")
+        tree = tree_of(node, {"n": len(base)}, on_diagonal=held)
         terms.append([[str(Fraction(int(coefficient.p), int(coefficient.q))), "0"], tree, eps])
     item = {
         "kind": "witness",

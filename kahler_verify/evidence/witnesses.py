@@ -14,14 +14,15 @@ from typing import Any
 import flint
 from sympy import Expr, I, Matrix, Symbol, im, nsimplify, re
 
-from kahler_verify.calculus.claims import Vanishing, Witness
+from kahler_verify.calculus.claims import Formula, Vanishing, Witness
 from kahler_verify.calculus.derivation import Kernel, Output
-from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.letters import Field, Jet, parameter
 from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Array, Gaussian, array, rational
 from kahler_verify.evidence.samples import derivative_order, draw
 from kahler_verify.evidence.series import Point, Scope, evaluate
+from kahler_verify.evidence.trees import witness_of
 
 
 def evaluate_witness(part: Vanishing, witness: Witness) -> dict[str, Any]:
@@ -41,12 +42,13 @@ def evaluate_witness(part: Vanishing, witness: Witness) -> dict[str, Any]:
         scope = Scope(dict(zip(part.indices, place, strict=True)))
         value = evaluate(part.expr, point, scope).base[0, 0]
         if value != 0:
+            entry = dict(zip(part.indices, place, strict=True))
+            text = gaussian_text(value)
             return {
-                "what": witness.what,
                 "at": {str(z): str(v) for z, v in witness.at.items()},
-                "entry": {str(i): p + 1 for i, p in zip(part.indices, place, strict=True)},
-                "value": gaussian_text(value),
-                "jets": jets_json(point),
+                "entry": {str(i): p + 1 for i, p in entry.items()},
+                "value": text,
+                "recheck": witness_of(part.expr, entry, jets_json(point), text, witness.what),
             }
     raise EvidenceError(f"witness “{witness.what}”: the expression is zero there")
 
@@ -125,6 +127,26 @@ def jets_json(point: Point) -> dict[str, Any]:
     }
 
 
+def formula_witness(part: Formula, witness: Witness) -> dict[str, Any]:
+    """The exact value of a plain formula at a witness.
+
+    Raises:
+        EvidenceError: the value is zero, or no rational number.
+    """
+    value = part.expr.subs(witness.at)
+    if not value.is_Rational or value == 0:
+        raise EvidenceError(f"witness “{witness.what}”: expected a rational number ≠ 0, got {value}")
+    text = [str(value), "0"]
+    letters = {s: parameter(s.name) for s in part.expr.free_symbols}
+    numbers = {s.name: {"": [[[str(witness.at[s]), "0"]]]} for s in part.expr.free_symbols}
+    item = witness_of(part.expr.xreplace(letters), {}, numbers, text, witness.what)
+    return {
+        "at": {str(s): str(v) for s, v in witness.at.items()},
+        "value": text,
+        "recheck": item,
+    }
+
+
 def random_witness(part: Vanishing, assumptions: tuple[tuple[Jet, str], ...] = ()) -> dict[str, Any]:
     """A random exact point at which the expression is not zero, for claims that declare none."""
     sizes = {"d": 2, "n": 2, "K": 2}
@@ -136,8 +158,7 @@ def random_witness(part: Vanishing, assumptions: tuple[tuple[Jet, str], ...] = (
             value = evaluate(part.expr, sample.point, scope).base[0, 0]
             if value != 0:
                 return {
-                    "what": f"random derivatives (seed {seed}), d = n = K = 2",
-                    "at": {},
+                    "at": {"random derivatives, seed": str(seed)},
                     "entry": {str(i): p + 1 for i, p in zip(part.indices, place, strict=True)},
                     "value": gaussian_text(value),
                     "jets": jets_json(sample.point),

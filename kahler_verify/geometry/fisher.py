@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.jets import check_decoder, decoder_jets, likelihood_structure
+from kahler_verify.decoders.heads import ReducedHeads, is_recorded, reduced, reduced_real
+from kahler_verify.decoders.jets import (
+    LikelihoodStructure,
+    check_decoder,
+    decoder_jets,
+    likelihood_structure,
+)
+from kahler_verify.decoders.models import ComplexLinear, Decoder
+from kahler_verify.decoders.propagation import (
+    Jets,
+    affine,
+    has_linear_heads,
+    hidden_jets,
+    is_holomorphic,
+    log_variance_jets,
+    real_part,
+    routes,
+)
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import MEMORY_BUDGET, HermitianMetric
+
+Fold = Literal["auto", "always", "never"]
+
+# Measured with one thread on x86 with AVX-512 (complex128 and complex64, h = 64 … 512): a reduced
+# head pays as soon as it has clearly fewer rows than the head itself.
+FOLD_RATIO = 1.25
+# Where weights are being trained the reduction is computed anew in each call: it costs as much as
+# a product with this many tangents for each unit of the last hidden layer.
+FRESH_TANGENTS = 12
+# Matrix products run flat out from some hundred tangents on, and larger chunks leave the caches.
+TANGENTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a metric without derivatives is computed; see :meth:`FisherMetric.plan`.
+
+    Attributes:
+        route: "closed form", or "autograd" where heads are not known to be linear.
+        mean: "full" or "reduced", and how many rows the mean's head has then.
+        covariance: the same of the log variance's head; "none" where Σ is constant, or where
+            everything comes from whole jets.
+        points: in a chunk.
+        reason: in words.
+    """
+
+    route: Literal["closed form", "autograd"]
+    mean: Literal["full", "reduced"]
+    mean_rows: int
+    covariance: Literal["none", "full", "reduced"]
+    covariance_rows: int
+    points: int
+    reason: str
 
 
 class FisherMetric(HermitianMetric):
@@ -20,13 +72,23 @@ class FisherMetric(HermitianMetric):
     KL(p_z ‖ p_{z+ε}) = g(ε, ε̄) + Re k(ε, ε) + O(ε³).  A real Gaussian likelihood has half of
     the formula's value: KL of real Gaussians is half of the complex expression at real μ and Σ.
 
+    Where the decoder's heads are linear, the metric sees them through Gram products only: with
+    constant or scalar Σ the mean's head W, and always the log variance's head, may be replaced by
+    the triangle of its QR decomposition, which has the rows of the hidden layer and not of the
+    data.  It is fed to the kernels as if it were the head: an exact identity.
+
     Args:
         decoder: a module or function from z [..., d] to a ``ComplexNormal``, to a pair (mean, log
             variance), or to a torch ``Independent(Normal, 1)`` or ``MultivariateNormal``.  It must
             keep the dtype's precision and the device of z.
         check: compare two independent differentiation modes on the first point that is seen, and
-            raise :class:`InputError` where torch's derivatives of this decoder are wrong.
+            raise :class:`InputError` where torch's derivatives of this decoder are wrong.  Not
+            needed, and not done, where all layers are known in closed form.
         validate_args: see :class:`HermitianMetric`.
+        memory_budget: see :class:`HermitianMetric`.
+        fold: replace heads where it pays ("auto"), wherever possible, or never.  Gradients through
+            replaced heads can be taken once, not twice.
+        fold_ratio: "auto" replaces heads with at least this many times the rows of the triangle.
 
     Source: Gracyk, arXiv 2511.15172; derived in derivations/gaussian_kl.py.
     """
@@ -34,37 +96,261 @@ class FisherMetric(HermitianMetric):
     _fisher = KernelSet("gaussian_kl")
 
     def __init__(
-        self, decoder: Callable[[Tensor], Any], *, check: bool = True, validate_args: bool = True
+        self,
+        decoder: Callable[[Tensor], Any],
+        *,
+        check: bool = True,
+        validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+        fold: Fold = "auto",
+        fold_ratio: float = FOLD_RATIO,
     ):
-        super().__init__(validate_args=validate_args)
+        super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         if not callable(decoder):
             raise InputError(
                 "decoder: expected a module or another callable from z to a distribution, "
                 f"got {type(decoder).__name__}"
             )
+        if fold not in ("auto", "always", "never"):
+            raise InputError(f"fold: expected 'auto', 'always' or 'never', got {fold!r}")
+        if not fold_ratio > 0:
+            raise InputError(f"fold_ratio: expected a positive number, got {fold_ratio!r}")
         self.decoder = decoder
-        self._unchecked = check
+        self.fold = fold
+        self.fold_ratio = fold_ratio
+        self._unchecked = check and set(routes(decoder).values()) != {"closed form"}
+        self._heads = ReducedHeads()
+        self._outputs = 0  # D of a decoder that is not known, as soon as it is
 
+    def __repr__(self) -> str:
+        lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]
+        if has_linear_heads(self.decoder):
+            plan = self.plan()
+            lines.append(f"heads of 256 points: mean {plan.mean}, log variance {plan.covariance}")
+        return "FisherMetric(\n  " + "\n  ".join(lines) + "\n)"
+
+    # ------------------------------------------------------------- the plan
+    def plan(self, points: int = 256, *, complementary: bool = True) -> Plan:
+        """How ``points`` points are computed, with the complementary part or without.
+
+        ``metric_matrix`` and ``log_det_hermitian`` do without; all others need it.
+        """
+        decoder = self.decoder
+        if not has_linear_heads(decoder):
+            return Plan("autograd", "full", 0, "none", 0, points, "the heads are not known")
+        config, head = decoder.config, decoder.mean_head
+        h, D, d = head.in_features, head.out_features, config.latent_dim
+        holomorphic = is_holomorphic(decoder.layers)
+        recorded = is_recorded(list(decoder.parameters()))
+
+        def reduces(outputs: int, rows: int) -> bool:
+            fresh = recorded and points * d < FRESH_TANGENTS * h
+            pays = outputs >= self.fold_ratio * rows and not fresh
+            return self.fold == "always" or (self.fold == "auto" and pays)
+
+        real_rows = min(D, 2 * h)
+        mean_rows = min(D, h) if config.likelihood == "complex" else real_rows
+        scalar_times_constant = config.covariance != "diagonal"
+        mean: Literal["full", "reduced"] = (
+            "reduced" if scalar_times_constant and reduces(D, mean_rows) else "full"
+        )
+        covariance: Literal["none", "full", "reduced"] = "none"
+        rows = 0
+        if config.covariance != "constant":
+            rows = real_rows if complementary or not holomorphic else min(D, h)
+            diagonal = config.covariance == "diagonal"
+            covariance = "reduced" if diagonal and reduces(D, rows) else "full"
+            rows = (rows if covariance == "reduced" else D) if diagonal else 1
+        return Plan(
+            "closed form",
+            mean,
+            mean_rows if mean == "reduced" else D,
+            covariance,
+            rows,
+            min(points, self._points_at_once(torch.empty(d, dtype=decoder.scale.dtype), 0)),
+            f"D = {D}, h = {h}, {config.covariance} Σ, fold {self.fold} from D ≥ "
+            f"{self.fold_ratio:g} rows" + (", weights under autograd" if recorded else ""),
+        )
+
+    def _width(self) -> int:
+        if has_linear_heads(self.decoder):
+            return max(self.decoder.mean_head.out_features, *self.decoder.config.hidden)
+        return self._outputs
+
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        if self._outputs == 0 and not has_linear_heads(self.decoder):
+            self._checked_structure(z)
+        fitting = super()._points_at_once(z, order)
+        return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1])) if order == 0 else fitting
+
+    def _by_chunks(
+        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
+    ) -> Tensor:
+        with self._heads.call(math.prod(z.shape[:-1])):
+            return super()._by_chunks(compute, order, z, *vectors)
+
+    def forget_heads(self) -> None:
+        """Drop reduced heads: needed after weights were written through ``.data`` only."""
+        self._heads.forget()
+
+    # ------------------------------------------------------------- linear heads
+    def _split(
+        self,
+        decoder: Decoder,
+        z: Tensor,
+        directions: Tensor | None = None,
+        *,
+        complementary: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """g and k [..., r, r] along r directions v [..., r, d], by default the coordinates'.
+
+        The sum of what the mean and what the covariance contribute, each in its own width.
+        """
+        batch, d = z.shape[:-1], z.shape[-1]
+        rows = z.reshape(-1, d)
+        if directions is not None:
+            directions = directions.reshape(-1, *directions.shape[-2:])
+        plan = self.plan(self._heads.points or len(rows), complementary=complementary)
+        hidden = hidden_jets(decoder, rows, [(1, 0), (0, 1)], directions)
+        g, k = self._from_mean(decoder, hidden, plan)
+        if decoder.log_variance_head is not None:
+            more = self._from_covariance(
+                decoder, decoder.log_variance_head, hidden, plan, complementary
+            )
+            g = g + more[0]
+            k = more[1] if k is None else k + more[1]
+        factor = 0.5 if decoder.config.likelihood == "real" else 1.0
+        shape = (*batch, *g.shape[1:])
+        return factor * g.reshape(shape), None if k is None else factor * k.reshape(shape)
+
+    def _from_mean(
+        self, decoder: Decoder, hidden: Jets, plan: Plan
+    ) -> tuple[Tensor, Tensor | None]:
+        real = decoder.config.likelihood == "real"
+        head = decoder.mean_head
+        sources = [head.weight, decoder.scale]
+        deviation = (log_variance_jets(decoder, hidden).value / 2).exp()  # [B, D], or [B, 1]
+        constant = decoder.constant_log_variance
+        if constant is not None:  # in the weights
+            deviation = torch.ones_like(decoder.scale)[None]
+            sources.append(constant)
+
+        def make() -> Tensor:
+            weight = head.weight * decoder.scale
+            if constant is not None:
+                weight = weight / ((constant / 2).exp() * decoder.scale)[:, None]
+            if plan.mean == "full":
+                return weight
+            return reduced_real(weight) if real else reduced(weight)
+
+        jets = affine(hidden, self._heads.get(f"mean {plan.mean}", sources, make), None)
+        if real:
+            jets = real_part(jets)
+        tensors = {"Sigma_factor": deviation, "mu_d": jets.dense((1, 0))}
+        if not real and is_holomorphic(decoder.layers):
+            g: Tensor = self._fisher.call("fisher_metric_diagonal_holomorphic", tensors)
+            return g, None
+        tensors["mu_b"] = jets.dense((0, 1))
+        both: tuple[Tensor, Tensor] = self._fisher.call(
+            "fisher_metric_diagonal_constant_covariance", tensors
+        )
+        return both
+
+    def _from_covariance(
+        self,
+        decoder: Decoder,
+        head: ComplexLinear,
+        hidden: Jets,
+        plan: Plan,
+        complementary: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """That of outputs scaled to Σ = I here, so that ∂Σ is ∂ log Σ.
+
+        A variance that all D outputs share counts D times.
+        """
+        copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
+        complex_triangle = not complementary and is_holomorphic(decoder.layers)
+
+        def make() -> Tensor:
+            weight = head.weight * math.sqrt(copies)
+            if plan.covariance == "full":
+                return weight
+            return reduced(weight) if complex_triangle else reduced_real(weight)
+
+        name = f"log variance {plan.covariance} {complex_triangle}"
+        jets = real_part(affine(hidden, self._heads.get(name, [head.weight], make), None))
+        one = torch.ones_like(decoder.scale)[None]
+        tensors = {"Sigma_factor": one, "Sigma_d": jets.dense((1, 0))}
+        both: tuple[Tensor, Tensor] = self._fisher.call(
+            "fisher_metric_diagonal_constant_mean", tensors
+        )
+        return both
+
+    # ------------------------------------------------------------- whole jets
     def _evaluate(self, name: str, z: Tensor) -> tuple[Any, bool, float]:
         """A kernel's results on the decoder's jets, whether k vanishes, the likelihood's factor."""
+        structure = self._checked_structure(z)
+        flat = structure.holomorphic_mean and structure.constant_covariance
+        kernel = f"{name}_{structure.covariance}" + ("_holomorphic" if flat else "")
+        jets = self._jets(z, self._fisher.arguments(kernel))
+        out = self._fisher.call(kernel, jets)
+        return out, flat, 0.5 if structure.likelihood == "real" else 1.0
+
+    def _checked_structure(self, z: Tensor) -> LikelihoodStructure:
         if self._unchecked and z.numel() and not torch.compiler.is_compiling():
             check_decoder(self.decoder, z.reshape(-1, z.shape[-1])[:1].detach())
             self._unchecked = False
         structure = likelihood_structure(self.decoder, z)
-        flat = structure.holomorphic_mean and structure.constant_covariance
-        kernel = f"{name}_{structure.covariance}" + ("_holomorphic" if flat else "")
-        jets = decoder_jets(self.decoder, z, self._fisher.arguments(kernel))
-        if structure.covariance == "full":  # solve_triangular drops imaginary parts for a real L
+        self._outputs = structure.data_dim
+        return structure
+
+    def _jets(self, z: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        jets = decoder_jets(self.decoder, z, names)
+        if "Sigma_factor" in jets and jets["Sigma_factor"].ndim > z.ndim:
+            # solve_triangular drops imaginary parts for a real L
             jets["Sigma_factor"] = jets["Sigma_factor"].to(z.dtype)
-        out = self._fisher.call(kernel, jets)
-        return out, flat, 0.5 if structure.likelihood == "real" else 1.0
+        return jets
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        if has_linear_heads(self.decoder):
+            self._checked_structure(z)
+            return self._split(self.decoder, z, complementary=True)
         out, flat, factor = self._evaluate("fisher_metric", z)
         if flat:
             return factor * out, None
         g, k = out
         return factor * g, factor * k
+
+    def _hermitian(self, z: Tensor) -> Tensor:
+        if has_linear_heads(self.decoder):
+            self._checked_structure(z)
+            return self._split(self.decoder, z, complementary=False)[0]
+        return self._parts(z)[0]
+
+    def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        """Along u and v alone, where the decoder is known and d > 2."""
+        decoder, shape = self.decoder, z.shape
+        if not has_linear_heads(decoder) or shape[-1] <= 2 or not shape == u.shape == v.shape:
+            return super()._inner(u, v, z)
+        self._checked_structure(z)
+        g, k = self._split(decoder, z, torch.stack([u, v], -2), complementary=True)
+        out = 2 * g[..., 0, 1].real
+        return out if k is None else out + 2 * k[..., 0, 1].real
+
+    def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
+        """All from one set of jets."""
+        structure = self._checked_structure(z)
+        flat = structure.holomorphic_mean and structure.constant_covariance
+        suffix = f"_{structure.covariance}" + ("_holomorphic" if flat else "")
+        kernels = {"g": "fisher_metric", "g_d": "fisher_metric_d", "g_db": "fisher_metric_db"}
+        wanted = list(kernels)[: order + 1]
+        arguments = [self._fisher.arguments(kernels[name] + suffix) for name in wanted]
+        jets = self._jets(z, sorted(set().union(*arguments)))
+        factor = 0.5 if structure.likelihood == "real" else 1.0
+        out = {name: self._fisher.call(kernels[name] + suffix, jets) for name in wanted}
+        if not flat:
+            out["g"] = out["g"][0]
+        return {name: factor * each for name, each in out.items()}
 
     def _metric_d(self, z: Tensor) -> Tensor:
         out, _, factor = self._evaluate("fisher_metric_d", z)

@@ -16,7 +16,6 @@ from torch import Tensor
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
 
-
 MEMORY_BUDGET = 512 * 2**20
 # Numbers that a kernel and its inputs hold per entry of their largest tensor, as measured.
 WORKSPACE = 16
@@ -144,11 +143,11 @@ class HermitianMetric(ABC):
         _check_tangent("u", u, z)
         _check_tangent("v", v, z)
         _check_broadcast({"u": u, "v": v, "z": z})
-        g, k = self._parts(z)
-        out = 2 * torch.einsum("...ab,...a,...b->...", g, u, v.conj()).real
-        if k is not None:
-            out = out + 2 * torch.einsum("...ab,...a,...b->...", k, u, v).real
-        return self._checked(z, out, u=u, v=v)
+
+        def compute(z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+            return self._inner(u, v, z)
+
+        return self._checked(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:
@@ -226,7 +225,6 @@ class HermitianMetric(ABC):
     def kahler_defect(self, z: Tensor) -> Tensor:
         """∂_c g_{ab̄} - ∂_a g_{cb̄} as [..., c, a, b]: zero if and only if the metric is Kähler."""
         z = self._point(z)
-
 
         def compute(z: Tensor) -> Tensor:
             defect: Tensor = self._geometry.call("kahler_defect", {"g_d": self._metric_d(z)})

@@ -116,6 +116,6 @@ def test_linearity_and_vanishing() -> None:
         (lambda: Moment(q, x * Centred(q, y)), "expected products of Centred factors"),
     ],
 )
-def test_errors(build, message: str) -> None:  # noqa: ANN001
+def test_errors(build, message: str) -> None:
     with pytest.raises(DerivationError, match=message):
         build()

@@ -98,7 +98,7 @@ EXPLICIT: dict[str, Expr] = {
 def _derivations() -> dict[str, Derivation]:
     out = {name: potential(name, phi) for name, phi in DIMENSION_FREE.items()}
     out |= {n: potential(n, phi, coordinates=(z1, z2)) for n, phi in EXPLICIT.items()}
-    out["one_dimension"] = potential("one_dimension", -log(1 - Abs(z1) ** 2), coordinates=(z1,))
+    out["one_dimension"] = potential("one_dimension", -log(99 - Abs(z1) ** 2), coordinates=(z1,))
     out["reversed"] = potential("reversed", Abs(z2) ** 4 + re(z1), coordinates=(z2, z1))
     return out
 

@@ -1,7 +1,10 @@
 """The ledger computes verdicts; nothing passes without evidence."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -28,7 +31,15 @@ from kahler_verify.calculus import (
 )
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.ledger import Cache, Item, judge, kernel_items, prove, write_ledger
+from kahler_verify.evidence.ledger import (
+    Cache,
+    Item,
+    judge,
+    kernel_items,
+    prove,
+    write_evidence,
+    write_ledger,
+)
 
 d, n = dimension("d"), dimension("n")
 a, b, c = index("a b c")
@@ -213,3 +224,19 @@ def test_cache_round_trip_and_corruption(
     assert cache.get("kernels") == [Item("route", "what", "ok", True, 1)]
     next(cache.folder.glob("*.json")).write_text("{")
     assert cache.get("nothing") is None
+
+
+def test_witnesses_pass_the_independent_checker_and_tampering_fails(tmp_path: Path) -> None:
+    ledger = prove(["G3", "G3b", "G5", "O9", "L5", "P1", "PB1-cubic"], use_cache=False)
+    path = tmp_path / "evidence.json"
+    count = write_evidence(ledger, path)
+    assert count >= 12
+    command = [sys.executable, "-m", "kahler_verify.evidence.recheck", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(path.read_text())
+    item = next(i for i in data["items"] if i["kind"] == "witness")
+    item["value"][0] = str(Fraction(item["value"][0]) + 1)
+    path.write_text(json.dumps(data))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1

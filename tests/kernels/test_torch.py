@@ -44,7 +44,7 @@ def _heads(name: str) -> dict:
     return dict(generate_module(shipped()[name]).heads) if "def heads" in text else {}
 
 
-def _function(name: str, kernel: str):  # noqa: ANN202
+def _function(name: str, kernel: str):
     return getattr(importlib.import_module(f"kahler_verify.kernels.{name}"), kernel)
 
 

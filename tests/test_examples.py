@@ -1,0 +1,212 @@
+"""Everything the README, the guides and the notebook show is run, and prints what they say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from kahler_verify.codegen.module import generate_module
+from kahler_verify.codegen.registry import load_file, shipped
+from kahler_verify.errors import KahlerVerifyError
+from kahler_verify.evidence.ledger import judge
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text("utf-8")
+GUIDE = (DOCS / "write-your-own-derivation.md").read_text("utf-8")
+EVIDENCE = (DOCS / "proved-tested-assumed.md").read_text("utf-8")
+NOTEBOOK = DOCS / "notebooks" / "tour.ipynb"
+QUICK_CLAIMS = ("G3b", "O9", "L5", "P1", "PB1-cubic")  # refuted ones; G1 and G5 take a minute
+
+WRONG = """
+from sympy import Abs, Symbol, conjugate, gamma, log
+
+from kahler_verify.calculus import coordinates, dimension, explicit_coordinates, parameter, potential
+
+d, n = dimension("d"), dimension("n")
+z = coordinates("z", d)
+z1, z2 = explicit_coordinates("z1 z2")
+c = Symbol("c")
+mine = """
+
+
+def write_files(page: str, folder: Path) -> None:
+    """Write each block of Python whose first line names a file."""
+    for block, name in re.findall(r"```python\n(# (\S+\.py)\n.*?)```", page, re.DOTALL):
+        (folder / name).write_text(block, encoding="utf-8")
+
+
+def shown(page: str, beginning: str) -> str:
+    """The block of output that begins like this."""
+    (found,) = re.findall(rf"```text\n({re.escape(beginning)}.*?)\n```", page, re.DOTALL)
+    return found
+
+
+def run(*arguments: str, cwd: Path, columns: int = 100, expected: int = 0) -> str:
+    """What a program prints; matplotlib draws into files."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": str(columns), "MPLBACKEND": "Agg", "PYTHONUTF8": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout
+
+
+def command(*arguments: str, cwd: Path, columns: int = 100, expected: int = 0) -> str:
+    return run("-m", "kahler_verify", *arguments, cwd=cwd, columns=columns, expected=expected)
+
+
+def table_of(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without its header."""
+    lines = page[page.index(f"\n## {heading}\n") :].splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+# ---------------------------------------------------------------- README
+
+
+def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
+    write_files(README, tmp_path)
+    assert run("example.py", cwd=tmp_path).rstrip() == shown(README, "torch.Size")
+
+
+def test_readme_potential_from_zero_to_plot(tmp_path: Path) -> None:
+    write_files(README, tmp_path)
+    command("generate", "cubic.py", cwd=tmp_path)
+    assert "def metric_db(" in (tmp_path / "cubic_kernels.py").read_text("utf-8")
+    assert "failed" not in command("prove", "cubic.py", cwd=tmp_path)
+    run("plot.py", cwd=tmp_path)
+    drawn, committed = (imread(p / "cubic.png") for p in (tmp_path, DOCS / "assets"))
+    assert drawn.shape == committed.shape
+    assert np.abs(drawn - committed).mean() < 0.01  # other fonts move letters by a pixel
+
+
+def test_readme_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    assert len(targets) > 10
+    missing = [t for t in targets if not t.startswith("https://") and not (ROOT / t).exists()]
+    assert missing == []
+
+
+def test_readme_has_no_placeholder_left() -> None:
+    for page in (README, GUIDE, EVIDENCE):
+        assert "@@" not in page
+
+
+def test_readme_names_the_claims_that_are_judged() -> None:
+    judged = {c.id for d in shipped().values() for c in d.claims if not c.waits_for}
+    assert {row[0] for row in table_of(README, "What the ledger found")} == judged
+
+
+@pytest.mark.parametrize("claim_id", QUICK_CLAIMS)
+def test_readme_verdicts_are_what_the_software_finds(claim_id: str) -> None:
+    row = next(r for r in table_of(README, "What the ledger found") if r[0] == claim_id)
+    claim, derivation = next(
+        (c, d) for d in shipped().values() for c in d.claims if c.id == claim_id
+    )
+    judgement = judge(claim, derivation)
+    assert row[3].startswith(f"**{judgement.verdict}**")
+    witness = next(i for i in judgement.evidence if i.route == "exact witness")
+    assert f"{witness.what}: {witness.outcome}".replace("|", r"\|") in row[4]
+
+
+# ---------------------------------------------------------------- guides
+
+
+def test_guide_from_ten_lines_to_kernels(tmp_path: Path) -> None:
+    write_files(GUIDE, tmp_path)
+    assert shown(GUIDE, "metric: g[ab]") in command("derive", "weighted.py", cwd=tmp_path)
+    command("generate", "weighted.py", cwd=tmp_path)
+    command("generate", "--check", "weighted.py", cwd=tmp_path)
+    assert run("use.py", cwd=tmp_path).startswith("tensor(6.")
+    kernels = tmp_path / "weighted_kernels.py"
+    text = kernels.read_text("utf-8")
+    kernels.write_text(text.replace("g_0 = p0 - ", "g_0 = p0 + "), encoding="utf-8")
+    out = command("generate", "--check", "weighted.py", cwd=tmp_path, expected=1)
+    assert out.strip() == shown(GUIDE, "weighted: kernels differ").strip()
+
+
+def test_guide_shows_what_prove_prints(tmp_path: Path) -> None:
+    write_files(GUIDE, tmp_path)
+    lines = command("prove", "weighted.py", cwd=tmp_path).splitlines()
+    assert [x.rstrip() for x in lines[1:]] == [
+        x.rstrip() for x in shown(GUIDE, "┏━━━━━━━━━━━━━━━━━━━━").splitlines()
+    ]
+
+
+def test_guide_in_explicit_coordinates(tmp_path: Path) -> None:
+    write_files(GUIDE, tmp_path)
+    out = tmp_path / "egg.json"
+    command("prove", "egg.py", "--json", str(out), cwd=tmp_path)
+    ledger = json.loads(out.read_text("utf-8"))
+    assert ledger["passed"]
+    assert "egg.metric_db" in {item["what"] for item in ledger["kernels"]}
+
+
+def test_guide_claims_are_judged_as_shown(tmp_path: Path) -> None:
+    write_files(GUIDE, tmp_path)
+    out = command("prove", "claims.py", cwd=tmp_path, columns=90)
+    assert shown(GUIDE, "┏━━━━━━━┳") in out
+
+
+@pytest.mark.parametrize("row", table_of(GUIDE, "What errors look like"), ids=lambda row: row[0])
+def test_guide_errors_are_real(row: list[str], tmp_path: Path) -> None:
+    wrong, message = row
+    path = tmp_path / "mine.py"
+    path.write_text(WRONG + wrong.strip("`") + "\n", encoding="utf-8")
+    with pytest.raises(KahlerVerifyError) as caught:
+        [generate_module(derivation) for derivation in load_file(path)]
+    assert str(caught.value).replace(str(path), "mine.py") == message
+
+
+def test_certificate_is_made_and_rechecked_as_shown(tmp_path: Path) -> None:
+    write_files(EVIDENCE, tmp_path)
+    printed = run("certificate.py", cwd=tmp_path).rstrip()
+    assert re.sub(r"within \S+", "", printed) == re.sub(
+        r"within \S+", "", shown(EVIDENCE, "fubini_study.metric")
+    )
+    checker = ROOT / "kahler_verify" / "evidence" / "recheck.py"
+    assert run(str(checker), "certificate.json", cwd=tmp_path).startswith("ok ")
+
+
+# ---------------------------------------------------------------- the notebook
+
+
+def _printed(notebook: NotebookNode) -> list[str]:
+    """What each cell prints, in one piece."""
+    cells = [c for c in notebook.cells if c.cell_type == "code"]
+    return ["".join(o.text for o in c.outputs if o.output_type == "stream") for c in cells]
+
+
+def test_notebook_runs_and_prints_what_is_committed(tmp_path: Path) -> None:
+    committed = nbformat.read(NOTEBOOK, as_version=4)
+    executed = nbformat.read(NOTEBOOK, as_version=4)
+    where = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(executed, timeout=60, kernel_name="python3", resources=where).execute()
+    assert _printed(executed) == _printed(committed)
+    shown_as = {
+        kind for c in executed.cells for o in c.get("outputs", ()) for kind in o.get("data", ())
+    }
+    assert {"text/latex", "image/png"} <= shown_as
+    assert NOTEBOOK.stat().st_size < 100_000
