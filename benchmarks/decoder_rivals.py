@@ -19,7 +19,6 @@ from benchmarks.floors import fisher_operations, fisher_traffic, training_operat
 from benchmarks.networks import (
     Named,
     Shape,
-    activate,
     as_real,
     build_decoder,
     forward,
@@ -171,12 +170,20 @@ def chunk_size(points: int, d: int, rows: int) -> int:
     return min(points, max(4, rows // d))
 
 
-def _in_chunks(route: Route, weights: Named, shape: Shape, x: Tensor, rows: int) -> Run:
+def _in_chunks(
+    route: Route,
+    weights: Named,
+    shape: Shape,
+    x: Tensor,
+    rows: int,
+    wrap: Callable[..., Any] = lambda route: route,
+) -> Run:
     chunks = x.split(chunk_size(len(x), x.shape[-1] // 2, rows))
+    metric = wrap(route)
 
     def run() -> list[Tensor]:
         with torch.no_grad():
-            return [route(weights, shape, chunk) for chunk in chunks]
+            return [metric(weights, shape, chunk) for chunk in chunks]
 
     return run
 
@@ -199,9 +206,7 @@ ROUTES: dict[str, tuple[Route, int]] = {
 COMPILED = ("KL Hessian, reverse over reverse", "Jacobian, vmap(jvp)")
 
 
-def fisher_problem(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Problem:
+def fisher_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """The metric at B points; sizes as in ``build_decoder``, and B."""
     decoder = build_decoder(sizes, dtype, device).requires_grad_(False)
     z = latent_points(sizes, dtype, device)
@@ -223,8 +228,7 @@ def fisher_problem(
     for name in COMPILED:
         route, rows = ROUTES[name]
         rivals[f"{name}, torch.compile"] = Rival(
-            lambda route=route, rows=rows: _in_chunks(compiled(route), weights, shape, x, rows),
-            compiled=True,
+            partial(_in_chunks, route, weights, shape, x, rows, wrap=compiled), compiled=True
         )
     if device.type == "cpu":
         from benchmarks import jax_rivals
@@ -291,9 +295,7 @@ def _gradient(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
-def training_problem(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Problem:
+def training_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """The gradient of E[log det g] in the decoder's weights."""
     decoder = build_decoder(sizes, dtype, device)
     z = latent_points(sizes, dtype, device)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.timing import sample, warm_up
+from benchmarks.timing import Run, sample, warm_up
 
 PRODUCTS = {
     "float32": (torch.float32, 2),
@@ -41,8 +43,8 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
@@ -56,29 +58,24 @@ def _jax_version() -> str | None:
 
 
 def peaks(device: torch.device, rounds: int = 7) -> dict[str, float]:
-    """GFLOP/s of matrix products (complex multiply-adds at 8), and GB/s of a copy, each the best seen.
+    """GFLOP/s of matrix products (complex multiply-adds at 8) and GB/s of a copy: the best seen.
 
     The best, not the median: a peak is what the machine can do when left alone.
     """
     n = 8192 if device.type == "cuda" else 1024
     found: dict[str, list[float]] = {}
-    runs = {}
+    runs: dict[str, tuple[Run, float]] = {}
     for name, (dtype, operations) in PRODUCTS.items():
         a, b = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
         out = torch.empty_like(a)
-        runs[name] = (
-            lambda a=a, b=b, out=out: torch.mm(a, b, out=out),
-            operations * n**3 / 1e9,
-        )
+        runs[name] = (partial(torch.mm, a, b, out=out), operations * n**3 / 1e9)
     size = 2**28 if device.type == "cuda" else 2**24
     source = torch.randn(size, device=device)
     target = torch.empty_like(source)
-    runs["memory"] = (lambda: target.copy_(source), 8 * size / 1e9)
+    runs["memory"] = (partial(target.copy_, source), 8 * size / 1e9)
     for run, _ in runs.values():
         warm_up(run, device)
     for _ in range(rounds):
         for name, (run, work) in runs.items():
             found.setdefault(name, []).append(work / sample(run, 1, device))
     return {name: round(max(rates), 1) for name, rates in found.items()}
-
-

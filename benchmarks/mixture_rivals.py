@@ -31,9 +31,7 @@ class Mixture(NamedTuple):
     precisions: Tensor
 
 
-def build_mixture(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Mixture:
+def build_mixture(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Mixture:
     """K overlapping components: many of them carry weight at a typical point."""
     d, count = sizes["d"], sizes["K"]
     generator = torch.Generator().manual_seed(2)
@@ -88,7 +86,7 @@ def closed_form(mixture: Mixture, z: Tensor) -> Tensor:
     centred = v.conj() - torch.einsum("bk,bki->bi", w.to(v.dtype), v.conj()).unsqueeze(1)
     within = torch.einsum("bk,kij->bji", w.to(v.dtype), mixture.precisions)
     weighted = w.unsqueeze(-1) * centred
-    return within + torch.einsum("bka,bkb->bab", weighted, centred.conj())
+    return within + torch.einsum("bka,bkc->bac", weighted, centred.conj())
 
 
 def _in_chunks(function: Callable[[Tensor], Tensor], points: Tensor, size: int) -> Run:
@@ -106,9 +104,7 @@ def _size(sizes: Mapping[str, Any], dtype: torch.dtype, numbers: int) -> int:
     return max(1, min(sizes["B"], int(CHUNK_BYTES / (numbers * dtype.itemsize))))
 
 
-def mixture_problem(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Problem:
+def mixture_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """∂∂̄ log Σ π_k exp q_k at B points; sizes: d, K, B."""
     mixture = build_mixture(sizes, dtype, device)
     z = latent_points(sizes, dtype, device)
@@ -148,9 +144,7 @@ def mixture_problem(
     return Problem(sizes["B"], ours, rivals, sizes["B"] * mixture_operations(sizes))
 
 
-def ricci_problem(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Problem:
+def ricci_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """The Ricci tensor -∂∂̄ log det g at B points, by nested differentiation and by ours."""
     mixture = build_mixture(sizes, dtype, device)
     z = latent_points(sizes, dtype, device)

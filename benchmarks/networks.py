@@ -79,9 +79,10 @@ def weights_of(decoder: Decoder) -> Named:
 
 def real_layers(weights: Named) -> list[tuple[Tensor, Tensor]]:
     """Real block matrices and biases, each acting on (x, y); the last gives (Re μ, Im μ, φ)."""
-    layers = []
-    for name in ("layers.0", "layers.2"):
-        layers.append(_block(weights[f"{name}.weight_pairs"], weights[f"{name}.bias_pairs"]))
+    layers = [
+        _block(weights[f"{name}.weight_pairs"], weights[f"{name}.bias_pairs"])
+        for name in ("layers.0", "layers.2")
+    ]
     matrix, bias = _block(weights["mean_head.weight_pairs"], weights["mean_head.bias_pairs"])
     if "log_variance_head.weight_pairs" in weights:
         rows, shift = _block(

@@ -25,7 +25,7 @@ class GivenMetric(HermitianMetric):
         super().__init__(validate_args=False)
         self.values = values
 
-    def _parts(self, z: Tensor) -> tuple[Tensor, None]:
+    def _parts(self, z: Tensor) -> tuple[Tensor, None]:  # noqa: ARG002
         return self.values, None
 
     def _metric_d(self, z: Tensor) -> Tensor:
@@ -35,9 +35,7 @@ class GivenMetric(HermitianMetric):
         raise NotImplementedError("derivatives are not given")
 
 
-def log_det_problem(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Problem:
+def log_det_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """log det and its gradient for B Hermitian d × d matrices; sizes: d, B."""
     d, points = sizes["d"], sizes["B"]
     generator = torch.Generator().manual_seed(3)
@@ -60,7 +58,7 @@ def log_det_problem(
         "slogdet, autograd": lambda g: torch.linalg.slogdet(g).logabsdet,
         "cholesky_ex, analytic gradient": AnalyticLogDet.apply,
     }
-    ours = with_gradient(lambda g: metric.log_det_hermitian(z))
+    ours = with_gradient(lambda _: metric.log_det_hermitian(z))
     return Problem(
         points,
         ours,
@@ -69,9 +67,7 @@ def log_det_problem(
     )
 
 
-def kernel_problem(
-    sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
-) -> Problem:
+def kernel_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """The generated kernel of the Fisher metric on jets that are at hand; sizes as for a decoder.
 
     Rivals contract the same jets by hand: einsum as one would write it, and one batched product of

@@ -26,7 +26,7 @@ SHORTEST_SAMPLE = 1e-3  # seconds; faster calls are repeated within one sample
 
 @dataclass
 class Pairs:
-    """Seconds per call of ours and of a rival, sample i of one taken right beside sample i of the other."""
+    """Seconds per call of ours and of a rival, sample i of one right beside that of the other."""
 
     ours: list[float] = field(default_factory=list)
     rival: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class TimeLimitError(Exception):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`TimeLimitError` in the block after so long: between Python's steps, not within one.
+    """Raise :class:`TimeLimitError` in the block after so long, between two steps of Python.
 
     Without effect off the main thread, where signals cannot be had.
     """
@@ -64,7 +64,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+    def stop(_signum: int, _frame: FrameType | None) -> None:
         raise TimeLimitError(f"over the time limit of {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)

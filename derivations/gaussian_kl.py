@@ -83,7 +83,9 @@ kernels += [
 # The metric's two summands by themselves: each can be stored, and reduced, in its own width n.
 kernels += [
     Kernel("fisher_metric_diagonal_constant_mean", metric, layouts[1], ((mu, "constant"),)),
-    Kernel("fisher_metric_diagonal_constant_covariance", metric, layouts[1], ((Sigma, "constant"),)),
+    Kernel(
+        "fisher_metric_diagonal_constant_covariance", metric, layouts[1], ((Sigma, "constant"),)
+    ),
 ]
 
 # The same divergence a second way: the mean of log p_{z₀} - log p_z over x = μ₀ + r, r ~ CN(0, Σ₀).
@@ -133,7 +135,8 @@ flat_kaehler_case = Case("μ holomorphic and Σ constant", flat_kaehler)
 claims = (
     Claim(
         "G1",
-        "KL's mixed Hessian in z' at z' = z is (∂_bμ)ᴴΣ⁻¹∂_aμ + (∂_āμ)ᴴΣ⁻¹∂_b̄μ + tr(Σ⁻¹∂_aΣ Σ⁻¹∂_b̄Σ), "
+        "KL's mixed Hessian in z' at z' = z is (∂_bμ)ᴴΣ⁻¹∂_aμ + (∂_āμ)ᴴΣ⁻¹∂_b̄μ + tr(Σ⁻¹∂_aΣ "
+        "Σ⁻¹∂_b̄Σ), "
         "and KL is the mean of log p - log p' under p, for every n and d",
         "KVAE",
         parts=(
@@ -213,7 +216,8 @@ claims = (
     ),
     Claim(
         "PB1",
-        "KL between neighbouring decoder outputs gives the pulled-back Fisher metric to second order "
+        "KL between neighbouring decoder outputs gives the pulled-back Fisher metric to "
+        "second order "
         "(circular complex Gaussian likelihood)",
         "PULLBACK",
         parts=(

@@ -1,7 +1,8 @@
 """Hermitian geometry from the derivatives of a metric g_{ab̄}: volume, Chern connection, curvature.
 
-As matrices, G[a, b] = g_{ab̄}: Γ_c = ∂_cG G⁻¹ with Γ_c[a, e] = Γ^e_{ca}, R_{cē} = -∂_ē(Γ_c) G, and
-Ric_{cē} = -∂_c∂_ē log det G.  For a Kähler metric these are the Levi-Civita ones; otherwise they are Chern's.
+As matrices, G[a, b] = g_{ab̄}: Γ_c = ∂_cG G⁻¹ with Γ_c[a, e] = Γ^e_{ca}, R_{cē} = -∂_ē(Γ_c) G,
+and Ric_{cē} = -∂_c∂_ē log det G.  For a Kähler metric these are the Levi-Civita ones; otherwise
+they are Chern's.
 """
 
 from kahler_verify.calculus import (
@@ -43,7 +44,9 @@ defect = Entry(Partial(G, c), a, b) - Entry(Partial(G, a), c, b)
 hermitian_geometry = Derivation(
     name="hermitian_geometry",
     title="Chern connection and curvature of a Hermitian metric",
-    source="Kobayashi & Nomizu, Foundations of Differential Geometry II, ch. IX; signs as in CLAIMS",
+    source=(
+        "Kobayashi & Nomizu, Foundations of Differential Geometry II, ch. IX; signs as in CLAIMS"
+    ),
     assumptions=("g is positive definite and twice differentiable",),
     latent=d,
     kernels=(
@@ -58,7 +61,8 @@ hermitian_geometry = Derivation(
     claims=(
         Claim(
             "G6",
-            "the Chern-Ricci form tr(G⁻¹R_{cē}) is -∂_c∂_ē log det g, and a holomorphic change of chart, "
+            "the Chern-Ricci form tr(G⁻¹R_{cē}) is -∂_c∂_ē log det g, and a holomorphic "
+            "change of chart, "
             "G ↦ J G Jᴴ, does not change it",
             "KVAE",
             parts=(

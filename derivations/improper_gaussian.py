@@ -1,7 +1,7 @@
 """Improper complex Gaussians: a relation matrix δ ≠ 0, one dimension.
 
-x = CN(μ, σ, δ) with E|x - μ|² = σ and E(x - μ)² = δ is a real Gaussian of (Re x, Im x) with covariance
-½ [[σ + Re δ, Im δ], [Im δ, σ - Re δ]], positive definite if and only if |δ| < σ.
+x = CN(μ, σ, δ) with E|x - μ|² = σ and E(x - μ)² = δ is a real Gaussian of (Re x, Im x) with
+covariance ½ [[σ + Re δ, Im δ], [Im δ, σ - Re δ]], positive definite if and only if |δ| < σ.
 """
 
 from sympy import Matrix, Rational, eye, log, symbols

@@ -1,6 +1,7 @@
-"""Latent Space Oddity: the expected metric of x = μ(z) + σ(z) ε, and the Fisher-Rao metric beside it.
+"""Latent Space Oddity: the expected metric of x = μ(z) + σ(z) ε, and the Fisher-Rao metric.
 
-One output and two real latent coordinates a, b suffice for identities between forms; outputs add up.
+One output and two real latent coordinates a, b suffice for identities between forms; outputs add
+up.
 """
 
 from sympy import Rational, expand, log, symbols

@@ -1,7 +1,7 @@
 """LAND: geodesics as the paper states them, and as they are widely implemented.
 
-In two real dimensions, with the metric M, its derivatives ∂_kM and the velocity as free symbols: the
-equation is algebraic in them, so that nothing else matters.
+In two real dimensions, with the metric M, its derivatives ∂_kM and the velocity as free symbols:
+the equation is algebraic in them, so that nothing else matters.
 """
 
 from sympy import Matrix, Rational, Symbol, zeros

@@ -1,7 +1,7 @@
-"""Minus the log density of a mixture of circular complex Gaussians: Ψ = -log Σ_k π_k det P_k e^{-q_k}.
+"""Minus the log density of a complex Gaussian mixture: Ψ = -log Σ_k π_k det P_k e^{-q_k}.
 
-The same calculus as the log-sum-exp potential with the sign of q turned: weights favour near centres,
-and the covariance term is subtracted, so that Ψ need not be plurisubharmonic.
+The same calculus as the log-sum-exp potential with the sign of q turned: weights favour near
+centres, and the covariance term is subtracted, so that Ψ need not be plurisubharmonic.
 """
 
 from kahler_verify.calculus import (

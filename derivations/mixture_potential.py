@@ -1,7 +1,8 @@
 """Log-sum-exp mixtures of plurisubharmonic components: Φ = log Σ_k π_k e^{q_k(z)}.
 
-The number of components stays a symbol.  Weights w_k ∝ π_k e^{q_k} favour far centres when the q_k are
-squared distances.  Derivatives come out in centred moments under w; uncentred ones lose every digit.
+The number of components stays a symbol.  Weights w_k ∝ π_k e^{q_k} favour far centres when the
+q_k are squared distances.  Derivatives come out in centred moments under w; uncentred ones lose
+every digit.
 """
 
 from kahler_verify.calculus import (

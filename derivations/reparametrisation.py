@@ -1,7 +1,7 @@
 """From Points to Spheres: what reparametrisation noise adds to a reconstruction loss.
 
-L(z) = |x - f(z)|².  For circular noise ε with E|ε_a|² = σ² the loss grows by σ² Σ_a ∂_a∂_āL + O(σ⁴), so
-that the mixed Hessian of L is what has to be compared with the pulled-back metric.
+L(z) = |x - f(z)|².  For circular noise ε with E|ε_a|² = σ² the loss grows by σ² Σ_a ∂_a∂_āL +
+O(σ⁴), so that the mixed Hessian of L is what has to be compared with the pulled-back metric.
 """
 
 from sympy import Matrix, conjugate
@@ -49,7 +49,8 @@ reparametrisation = Derivation(
     claims=(
         Claim(
             "P1",
-            "to second order, reparametrisation noise adds the trace of the pulled-back metric to the "
+            "to second order, reparametrisation noise adds the trace of the pulled-back "
+            "metric to the "
             "reconstruction loss",
             "SPHERES",
             parts=(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from kahler_verify.errors import KahlerVerifyError
+from kahler_verify.errors import InputError, KahlerVerifyError
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -147,6 +148,9 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Argument(help="A checkpoint; without it, kernels alone.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
     self_test: Annotated[
@@ -156,13 +160,15 @@ def verify(
     """Cross-check every kernel by independent routes, and a trained decoder's geometry."""
     from kahler_verify.evidence import report
     from kahler_verify.evidence.crosscheck import crosscheck
+    from kahler_verify.evidence.listing import checking_bar, print_faults
 
     if self_test:
         from kahler_verify.evidence.autograd_faults import run_self_test
 
-        report.print_faults(console, run_self_test())
+        print_faults(console, run_self_test())
         return
-    result = crosscheck(checkpoint, console=errors)
+    with checking_bar(errors) as progress:
+        result = crosscheck(checkpoint, data=data, progress=progress)
     report.print_table(console, result)
     if json is not None:
         report.write_json(result, json)
@@ -183,6 +189,7 @@ def diagnose(
     """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
     from json import dumps
 
+    import torch
     from rich.table import Table
 
     from kahler_verify.codegen.module import write_atomically
@@ -193,10 +200,12 @@ def diagnose(
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.double()
     data = load_data(loaded.config.data, loaded.config.seed).test.x[:points]
-    precise = data.cdouble() if data.is_complex() else data.double()
+    precise = data.to(torch.complex128 if data.is_complex() else torch.float64)
     z = model.encoder(precise)[0].detach()
     result = measure(FisherMetric(model.decoder), z, curvature=curvature)
-    table = Table(title=f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}")
+    table = Table(
+        title=f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
+    )
     for heading in ("quantity", "minimum", "median", "maximum", "meaning"):
         table.add_column(heading, overflow="fold")
     for quantity in result.quantities:
@@ -289,12 +298,37 @@ def prove(
 
 
 @commands.command()
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One cell for each quantity, under 3 minutes.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu (one thread) or cuda.")] = "cpu",
+    json: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="A Markdown page whose marked numbers are rewritten.")
+    ] = None,
+) -> None:
+    """Time the kernels against autograd, JAX and others, in a checkout of the repository."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "benchmarks" / "decoder_rivals.py").exists():
+        raise InputError(
+            "bench: expected the folder benchmarks/ beside the package, as in a checkout of the "
+            "repository, but this installation has none; clone it and run `pip install -e .[bench]`"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    run = import_module("benchmarks.command").bench
+    run(quick=quick, device=device, json=json, plots=plots, page=page, console=console)
+
+
+@commands.command()
 def mutate(
     json: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
 ) -> None:
     """Plant faults in derivations, generator and kernels; the evidence must kill them all."""
-    from kahler_verify.evidence.mutants import run_mutants, write_mutants
     from kahler_verify.evidence.listing import print_mutants
+    from kahler_verify.evidence.mutants import run_mutants, write_mutants
 
     result = run_mutants(console=errors)
     print_mutants(console, result)

@@ -21,7 +21,9 @@ mine = potential("mine", log(1 + z.H * A * z))
 """
 
 
-def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "kahler_verify", *arguments],
         capture_output=True,

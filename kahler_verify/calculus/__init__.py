@@ -1,4 +1,4 @@
-"""The language that derivations are written in (SymPy expressions over letters with Wirtinger jets)."""
+"""The language of derivations: SymPy expressions over letters with Wirtinger jets."""
 
 from kahler_verify.calculus.claims import (
     Case,

@@ -1,8 +1,8 @@
 """Claims as data: what a paper says, and what evidence has to find out.
 
 A claim's verdict is never written here.  It is computed: a statement whose expressions vanish
-identically *holds*; one that fails, with an exact witness, is *refuted*; one that fails in general and
-vanishes under a listed assumption *holds under* it.
+identically *holds*; one that fails, with an exact witness, is *refuted*; one that fails in general
+and vanishes under a listed assumption *holds under* it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Vanishing:
 
 @dataclass(frozen=True)
 class Formula:
-    """A plain SymPy expression (real symbols, no letters) that is claimed to be identically zero."""
+    """A plain SymPy expression (real symbols, no letters), claimed to be identically zero."""
 
     expr: Expr
     what: str = ""
@@ -61,7 +61,7 @@ Part = Vanishing | Formula | Derived
 
 @dataclass(frozen=True)
 class Case:
-    """An assumption under which the statement is claimed: traits of fields, sizes, or other parts."""
+    """An assumption under which a statement is claimed: traits of fields, sizes, other parts."""
 
     what: str
     traits: tuple[tuple[Jet, str], ...] = ()
@@ -73,8 +73,8 @@ class Case:
 class Witness:
     """An exact point at which the statement's expression is not zero.
 
-    ``fields`` are given as SymPy matrices in ``coordinates`` (with ``conjugate``), evaluated with all
-    their derivatives at ``at``; ``indices`` choose the entry
+    ``fields`` are given as SymPy matrices in ``coordinates`` (with ``conjugate``), evaluated with
+    all their derivatives at ``at``; ``indices`` choose the entry
     (by default the first that is not zero).  For a :class:`Formula`, ``at`` alone
     gives the values of its symbols.
     """
@@ -94,8 +94,8 @@ class Witness:
 class Region:
     """Where minus the log density of two equal components is plurisubharmonic.
 
-    ``distance`` is δᴴPδ of the components in C^dimension.  The verdict on the mixture's critical box is
-    not written here: :mod:`kahler_verify.evidence.regions` decides it.
+    ``distance`` is δᴴPδ of the components in C^dimension.  The verdict on the mixture's critical
+    box is not written here: :mod:`kahler_verify.evidence.regions` decides it.
     """
 
     distance: str

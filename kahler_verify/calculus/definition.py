@@ -1,13 +1,15 @@
 """Definitions with unevaluated derivatives, and their evaluation by the calculus.
 
-A derivation states what it wants as a paper does: ``OnDiagonal(Partial(KL, a, Bar(b)))``.  These nodes
-stay unevaluated in the definition; :func:`derive` evaluates them with the calculus, while evidence
-evaluates the same nodes by numbers alone, and so checks the calculus without sharing code with it.
+A derivation states what it wants as a paper does: ``OnDiagonal(Partial(KL, a, Bar(b)))``.  These
+nodes stay unevaluated in the definition; :func:`derive` evaluates them with the calculus, while
+evidence evaluates the same nodes by numbers alone, and so checks the calculus without sharing code
+with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sympy import Add, Expr, Mul, S, Symbol, sympify
 
@@ -54,7 +56,7 @@ class Partial(Definition):
         flipped = [i.index if isinstance(i, Bar) else Bar(i) for i in self.args[1:]]
         return Partial(adjoint(self.args[0]), *flipped)
 
-    def _latex(self, printer) -> str:
+    def _latex(self, printer: Any) -> str:
         marks = [str(i) for i in self.hol] + [rf"\bar{{{i}}}" for i in self.anti]
         body = printer._print(self.args[0])
         return rf"\partial_{{{''.join(marks)}}}\left[{body}\right]"
@@ -71,7 +73,7 @@ class OnDiagonal(Definition):
         """The adjoint."""
         return OnDiagonal(adjoint(self.args[0]))
 
-    def _latex(self, printer) -> str:
+    def _latex(self, printer: Any) -> str:
         return rf"\left.{printer._print(self.args[0])}\right|_{{z_0=z}}"
 
 
@@ -114,7 +116,7 @@ class Entry(Expr):
     def indices(self) -> tuple[Symbol, ...]:
         return self.args[1:]
 
-    def _latex(self, printer) -> str:
+    def _latex(self, printer: Any) -> str:
         return rf"\left[{printer._print(self.word)}\right]_{{{''.join(map(str, self.indices))}}}"
 
 
@@ -133,7 +135,7 @@ class Contract(Expr):
     def indices(self) -> tuple[Symbol, ...]:
         return self.args[1:]
 
-    def _latex(self, printer) -> str:
+    def _latex(self, printer: Any) -> str:
         return rf"\left({printer._print(self.args[0])}\right)"
 
 

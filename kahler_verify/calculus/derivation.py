@@ -31,8 +31,9 @@ class Output:
 class Kernel:
     """A function to generate: named outputs, a layout for matrix fields, and assumptions.
 
-    ``layout`` maps a field's name to ``full``, ``diagonal`` or ``scalar``; ``assumptions`` are pairs
-    such as ``(mu, "holomorphic")``; ``known`` gives expected values in the same notation, for checks.
+    ``layout`` maps a field's name to ``full``, ``diagonal`` or ``scalar``; ``assumptions`` are
+    pairs such as ``(mu, "holomorphic")``; ``known`` gives expected values in the same notation,
+    for checks.
     """
 
     name: str
@@ -96,13 +97,13 @@ def potential(
 ) -> Derivation:
     """A Kähler potential Φ and the kernels its geometry needs.
 
-    ``value`` Φ, ``gradient`` ∂_aΦ, ``metric`` g_{ab̄} = ∂_a∂_b̄Φ, ``metric_d`` ∂_c g_{ab̄} and ``metric_db`` ∂_c∂_ē g_{ab̄}
-    (outputs [a, b], [c, a, b] and [c, e, a, b]).  With ``coordinates`` from
-    :func:`explicit_coordinates` the kernels are unrolled for that fixed dimension; otherwise ``expr``
-    is built from letters and holds in every dimension.
+    ``value`` Φ, ``gradient`` ∂_aΦ, ``metric`` g_{ab̄} = ∂_a∂_b̄Φ, ``metric_d`` ∂_c g_{ab̄} and
+    ``metric_db`` ∂_c∂_ē g_{ab̄} (outputs [a, b], [c, a, b] and [c, e, a, b]).  With ``coordinates``
+    from :func:`explicit_coordinates` the kernels are unrolled for that fixed dimension; otherwise
+    ``expr`` is built from letters and holds in every dimension.
 
-    ``domain`` is a real expression in the same notation, positive exactly where Φ is defined
-    (``1 - z.H * z`` for the unit ball); evidence draws its points there.  ``positive`` claims that g is
+    ``domain`` is a real expression in the same notation, positive exactly where Φ is defined (``1
+    - z.H * z`` for the unit ball); evidence draws its points there. ``positive`` claims that g is
     positive definite on it, and ``known`` gives constants of its geometry, such as
     ``{"holomorphic_sectional_curvature": 2}``; evidence checks both.
     """
@@ -128,8 +129,8 @@ def potential(
     letters = [j for j in phi.atoms(Jet) if "coordinate" in j.field.traits]
     if not coordinates and not letters:
         raise DerivationError(
-            f"potential {name}: expected an expression of coordinates('z', d) or coordinates=(z1, …), "
-            f"got {phi}"
+            f"potential {name}: expected an expression of coordinates('z', d) or "
+            f"coordinates=(z1, …), got {phi}"
         )
     if letters:
         latent = letters[0].field.shape[0]

@@ -1,12 +1,13 @@
 """Letters: the fields that definitions are written in, carrying their Wirtinger derivatives.
 
-z and z̄ are independent (polarisation).  A field is a matrix, a vector or a scalar that may depend on
-them; a :class:`Jet` is a field together with the indices of the ∂ and ∂̄ that were taken of it.
+z and z̄ are independent (polarisation).  A field is a matrix, a vector or a scalar that may depend
+on them; a :class:`Jet` is a field together with the indices of the ∂ and ∂̄ that were taken of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sympy import Basic, Expr, Integer, S, Symbol, Tuple
 from sympy.core.symbol import Str
@@ -137,7 +138,7 @@ class Jet(Expr):
         return Jet(self.field.with_traits("frozen"), self.hol, self.anti, self.dagger)
 
     def partial(self, i: Symbol, *, bar: bool) -> Expr:
-        """∂_i, or ∂_ī with ``bar``; the derivative of an adjoint is the adjoint of the conjugate's."""
+        """∂_i, or ∂_ī with ``bar``; of an adjoint, the adjoint of the conjugate derivative."""
         if bar != self.dagger:
             return Jet(self.field, self.hol, (*self.anti, i), self.dagger)
         return Jet(self.field, (*self.hol, i), self.anti, self.dagger)
@@ -151,7 +152,7 @@ class Jet(Expr):
     def _eval_conjugate(self) -> Expr | None:
         return self.H if self.field.is_scalar else None
 
-    def _latex(self, printer) -> str:
+    def _latex(self, printer: Any) -> str:
         name = printer._print(Symbol(self.field.name))
         if "frozen" in self.field.traits:
             name = f"{{{name}}}_{{0}}"
@@ -160,7 +161,7 @@ class Jet(Expr):
             name = rf"\partial_{{{''.join(subscripts)}}}{name}"
         return rf"\left({name}\right)^{{H}}" if self.dagger else name
 
-    def _sympystr(self, printer) -> str:
+    def _sympystr(self, _printer: Any) -> str:
         name = self.field.name + ("₀" if "frozen" in self.field.traits else "")
         subscripts = "".join([str(i) for i in self.hol] + [f"{i}\u0304" for i in self.anti])
         name = f"∂{subscripts}{name}" if subscripts else name

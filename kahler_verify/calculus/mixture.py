@@ -6,10 +6,13 @@ With w_k ∝ π_k e^{q_k} and E the mean under w, two rules differentiate everyt
     ∂ E[X]  = E[∂X] + E[X° ∂q°]                      (means)
     ∂ E[Y]  = E[∂Y] + E[Y ∂q°],   ∂ X° = (∂X)° - E[X° ∂q°]      (products Y of centred factors)
 
-so derivatives come out in centred moments.  Uncentred moments lose every digit when components agree.
+so derivatives come out in centred moments.  Uncentred moments lose every digit when components
+agree.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sympy import Add, Expr, Function, Mul, S
 
@@ -49,7 +52,7 @@ class LogSumExp(_OverK):
         if not is_component(q):
             raise DerivationError(f"LogSumExp: expected a field with component=True, got {q}")
 
-    def _latex(self, printer, exp=None) -> str:
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         body = rf"\log\sum_k \pi_k e^{{{printer._print(self.args[0])}_k}}"
         return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
 
@@ -67,7 +70,7 @@ class Mean(_OverK):
             return x
         return None if shared == 1 else shared * cls(q, own)
 
-    def _latex(self, printer, exp=None) -> str:
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         body = rf"\mathbb{{E}}_w\left[{printer._print(self.args[1])}\right]"
         return body if exp is None else rf"{body}^{{{exp}}}"
 
@@ -88,7 +91,7 @@ class Centred(Function):
             return S.Zero
         return None if shared == 1 else shared * cls(q, own)
 
-    def _latex(self, printer, exp=None) -> str:
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         body = rf"\left({printer._print(self.args[1])}\right)^{{\circ}}"
         return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
 
@@ -112,7 +115,7 @@ class Moment(_OverK):
             return S.Zero
         return None if shared == 1 else shared * cls(q, Mul(*centred))
 
-    def _latex(self, printer, exp=None) -> str:
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         body = rf"\mathbb{{E}}_w\left[{printer._print(self.args[1])}\right]"
         return body if exp is None else rf"{body}^{{{exp}}}"
 

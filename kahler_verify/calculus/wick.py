@@ -1,7 +1,7 @@
 """Wick's rule: the mean of polynomials in r ~ CN(0, Σ) with relation zero.
 
-E[r rᴴ] = Σ and E[r rᵀ] = 0, so the mean of a product is the sum over all ways to pair each r with an
-rᴴ.  This derives Fisher information from the score, without using the divergence.
+E[r rᴴ] = Σ and E[r rᵀ] = 0, so the mean of a product is the sum over all ways to pair each r with
+an rᴴ.  This derives Fisher information from the score, without using the divergence.
 """
 
 from __future__ import annotations

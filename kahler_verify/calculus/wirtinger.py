@@ -1,7 +1,8 @@
 """The derivation ∂_i (and ∂_ī): linear, Leibniz, and one rule for each head.
 
-SymPy's own ``diff`` is not used on words: it differentiates noncommutative powers wrongly and returns
-0 for ``log(Determinant(A))``.  Here an expression that no rule covers is an error, never a zero.
+SymPy's own ``diff`` is not used on words: it differentiates noncommutative powers wrongly and
+returns 0 for ``log(Determinant(A))``.  Here an expression that no rule covers is an error, never a
+zero.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
 """Words: noncommutative products of letters, and the scalars made of them (trace, log det).
 
-Two heads suffice for divergences.  ``Tr`` is linear and has a cyclic normal form, so that equality of
-trace expressions is equality of SymPy expressions; ``LogDet`` is opaque until it is differentiated.
+Two heads suffice for divergences.  ``Tr`` is linear and has a cyclic normal form, so that equality
+of trace expressions is equality of SymPy expressions; ``LogDet`` is opaque until it is
+differentiated.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
 
 from sympy import (
     Abs,
@@ -79,12 +83,12 @@ def shape_of(expr: Expr) -> tuple[Expr, Expr]:
             raise DerivationError(f"only square matrices have powers, got {rows} × {cols}: {expr}")
         return rows, cols
     if expr.is_Mul:
-        shapes = [shape_of(f) for f in expr.args if not f.is_commutative]
-        shapes = [s for s in shapes if s != (1, 1)] or [(ONE, ONE)]
-        for left, right in zip(shapes, shapes[1:], strict=False):
+        factors = [shape_of(f) for f in expr.args if not f.is_commutative]
+        factors = [s for s in factors if s != (1, 1)] or [(ONE, ONE)]
+        for left, right in pairwise(factors):
             if left[1] != right[0]:
                 raise DerivationError(f"shapes {left} and {right} do not multiply in {expr}")
-        return shapes[0][0], shapes[-1][1]
+        return factors[0][0], factors[-1][1]
     raise DerivationError(f"no shape is known for {type(expr).__name__}: {expr}")
 
 
@@ -168,7 +172,7 @@ class Tr(Function):
             return None
         return coefficient * normal
 
-    def _latex(self, printer, exp=None) -> str:
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         word = factor_word(self.args[0])[1]
         body = printer._print(self.args[0])
         if shape_of(product(word[:1]))[0] != 1:
@@ -198,7 +202,7 @@ class LogDet(Function):
             raise DerivationError(f"LogDet: expected a square matrix, got {rows} × {cols}: {x}")
         return None
 
-    def _latex(self, printer, exp=None) -> str:
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         body = rf"\log\det {printer._print(self.args[0])}"
         return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
 
@@ -206,7 +210,7 @@ class LogDet(Function):
 def scalars(expr: Expr) -> Expr:
     """Wrap every 1 × 1 product (such as zᴴAz) into ``Tr``, so that papers' notation can be typed.
 
-    ``conjugate``, ``re``, ``im`` and ``Abs`` are written out by adjoints: |x|² = x x̄, |x| = (x x̄)^½.
+    ``conjugate``, ``re``, ``im`` and ``Abs`` are written out by adjoints: |x|² = x x̄.
 
     Raises:
         DerivationError: shapes do not fit, or a number is a float (write it as a fraction).

@@ -60,7 +60,8 @@ def compile(definition: Derivation | Expr, name: str = "potential", **options: A
     """
     if not isinstance(definition, Derivation | Expr):
         raise DerivationError(
-            f"definition: expected a SymPy expression or a Derivation, got {type(definition).__name__}"
+            "definition: expected a SymPy expression or a Derivation, "
+            f"got {type(definition).__name__}"
         )
     if not isinstance(definition, Derivation):
         definition = potential(name, definition, **options)

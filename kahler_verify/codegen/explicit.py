@@ -108,7 +108,7 @@ class _Coordinates(Lowering):
 
 
 def with_heads(expr: Expr, heads: dict[Expr, str]) -> Expr:
-    """Replace transcendental subexpressions by symbols for their values; ``heads`` collects them."""
+    """Replace transcendental parts by symbols for their values; ``heads`` collects them."""
     if isinstance(expr, Function | NumberSymbol) or (expr.is_Pow and not expr.exp.is_Integer):
         if normal_head(expr) != expr:
             return with_heads(normal_head(expr), heads)

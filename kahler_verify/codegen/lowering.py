@@ -1,13 +1,13 @@
 """From words and heads to index notation: each term becomes a product of tensors with named axes.
 
-Inverses never appear: Σ⁻¹ = L⁻ᴴL⁻¹ is split, and its halves are pushed into the neighbouring letters
-by triangular solves (whitening).  A field's layout says how it is stored: ``full`` [n, n], ``diagonal``
-[n], or ``scalar`` [] (a multiple of the identity).
+Inverses never appear: Σ⁻¹ = L⁻ᴴL⁻¹ is split, and its halves are pushed into the neighbouring
+letters by triangular solves (whitening).  A field's layout says how it is stored: ``full`` [n, n],
+``diagonal`` [n], or ``scalar`` [] (a multiple of the identity).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 
@@ -238,7 +238,7 @@ class Lowering:
         return self.times(monomial.coefficient, code)
 
     def times(self, factor: Expr, code: str) -> str:
-        """A tensor times a number; the tensor is divided last, since 1 / d alone would be rounded."""
+        """A tensor times a number; division comes last, since 1 / d alone would be rounded."""
         above, below = _fraction(factor)
         if above != 1:
             code = self.program.let(f"{self.scalar(above)} * {code}", "t")
@@ -252,8 +252,7 @@ class Lowering:
     def _component_jet(self, jet: Expr, k: Axis) -> Operand:
         if not (isinstance(jet, Jet) and jet.field.is_scalar):
             raise GenerationError(f"expected a derivative of a component potential, got {jet}")
-        stored = self._scalar_jet(jet, k)
-        return stored
+        return self._scalar_jet(jet, k)
 
     def _mean(self, jet: Expr) -> Operand:
         k = self._dummy(K)
@@ -367,34 +366,32 @@ class Lowering:
         jet = letter.jet
         if jet is None:
             tensor, _ = self._solve_into(letter, self.program.eye(letter.field.shape[0]), 0, False)
-            return [Operand(tensor, (row, col))]
+            return [Operand(tensor, _present(row, col))]
         if "coordinate" in jet.field.traits and jet.hol:
             (i,) = jet.hol
-            own = row if row is not None else col
+            own = _present(row, col)
             self._jet_input(jet.field, 0, 0, (self.axis(i),))  # tells the dimension
             if not letter.left and not letter.right:
-                return [Operand("delta", (self.axis(i), own))]
+                return [Operand("delta", (self.axis(i), *own))]
             side = letter.right if jet.dagger else letter.left
             columns = Letter(None, letter.field, left=side)  # Σ⁻¹e_a is a column of Σ⁻¹
             tensor, _ = self._solve_into(columns, self.program.eye(jet.field.shape[0]), 0, False)
-            return [Operand(tensor, (own, self.axis(i)), jet.dagger)]
+            return [Operand(tensor, (*own, self.axis(i)), jet.dagger)]
         hol, anti, dagger = jet.hol, jet.anti, jet.dagger
         if "hermitian" in jet.field.traits and len(anti) > len(hol):
             hol, anti, dagger = anti, hol, True
         latent = tuple(self.axis(i) for i in (*hol, *anti))
         layout = self.layout(jet.field)
-        if jet.field.shape[1] == 1:  # a vector: its one axis is a row, or a column when daggered
-            own = (col if dagger else row,)
-        elif layout == "full":
-            own = (col, row) if dagger else (row, col)
+        if layout == "full":  # a vector has one axis: a row's, or a column's when daggered
+            own = _present(col, row) if dagger else _present(row, col)
         else:
-            own = (row,) if layout == "diagonal" else ()
+            own = _present(row) if layout == "diagonal" else ()
         name = self._jet_input(jet.field, len(hol), len(anti), (*latent, *own))
         if letter.left or letter.right:
             name, _ = self._solve_into(letter, name, len(latent), dagger)
         operands = [Operand(name, (*latent, *own), dagger)]
         if layout != "full":
-            operands.append(Operand("delta", (row, col)))
+            operands.append(Operand("delta", _present(row, col)))
         return operands
 
     def _solve_into(self, letter: Letter, x: str, latents: int, dagger: bool) -> tuple[str, str]:
@@ -537,6 +534,10 @@ def head_name(expr: Expr) -> str:
     )
 
 
+def _present(*axes: Axis | None) -> tuple[Axis, ...]:
+    return tuple(a for a in axes if a is not None)
+
+
 def _stored_name(field: Field) -> str:
     return field.name + ("0" if "frozen" in field.traits else "")
 
@@ -563,7 +564,7 @@ def _units(product: Expr) -> list[Expr]:
     return [f for f in factors_of(product) if f != 1] if product != 1 else []
 
 
-def signed_sum(terms: list[tuple[Expr, Expr]], code) -> str:
+def signed_sum(terms: list[tuple[Expr, Expr]], code: Callable[[Expr], str]) -> str:
     """Code of Σ coefficient × term with rational coefficients, signs in front."""
     out = ""
     for coefficient, term in sorted(terms, key=lambda t: (bool(t[0] < 0), str(t[1]))):

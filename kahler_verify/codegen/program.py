@@ -1,8 +1,8 @@
 """A straight-line program: named tensors, each computed once, with its operation count.
 
 Every line is kept under its own text, so that a subexpression that occurs twice is computed once.
-``einsum`` renames indices, orders operands and folds a conjugate of everything, so that sharing works
-up to index renaming and conjugation.
+``einsum`` renames indices, orders operands and folds a conjugate of everything, so that sharing
+works up to index renaming and conjugation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 
 import opt_einsum
-from sympy import Basic, Expr, Integer, Mul, Symbol
+from sympy import Basic, Expr, Integer, Mul, S, Symbol
 
 from kahler_verify.errors import GenerationError
 
@@ -65,13 +65,13 @@ class Program:
 
     inputs: dict[str, Input] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
-    operations: Expr = Integer(0)
+    operations: Expr = S.Zero
     draft: bool = False  # a first pass, which only finds out what the inputs are
     owners: dict[str, Basic | None] = field(default_factory=dict)  # what an input holds
     constants: set[str] = field(default_factory=set)  # inputs that users give without a batch
     _known: dict[str, str] = field(default_factory=dict)
 
-    def let(self, code: str, hint: str = "t", operations: Expr = Integer(0)) -> str:
+    def let(self, code: str, hint: str = "t", operations: Expr = S.Zero) -> str:
         """The name of the tensor that ``code`` computes; a new line only when it is new."""
         if code.isidentifier():
             return code
@@ -143,11 +143,9 @@ class Program:
         return code
 
     def _einsum(self, operands: list[Operand], kept: set[Axis]) -> Operand:
-        candidates = []
-        for order in (operands, operands[::-1]):
-            for flip in (False, True):
-                candidates.append(_spell(order, kept, flip))
-        conjugates, code, axes, flip = min(candidates, key=lambda c: c[:2])
+        orders = (operands, operands[::-1])
+        candidates = [_spell(order, kept, flip) for order in orders for flip in (False, True)]
+        _, code, axes, flip = min(candidates, key=lambda c: c[:2])
         sizes = {a: a.size for o in operands for a in o.axes}
         work = COMPLEX_MULTIPLY_ADD * Mul(*sizes.values()) if len(operands) > 1 else Integer(0)
         return Operand(self.let(code, "t", work), axes, flip)

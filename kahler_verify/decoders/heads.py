@@ -15,16 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-__all__ = ["ReducedHeads", "is_recorded", "reduced", "reduced_real"]
+from kahler_verify.errors import InputError
+
+__all__ = ["ReducedHeads", "is_recorded", "is_transformed", "reduced", "reduced_real"]
 
 
 class _Triangular(torch.autograd.Function):
     """R and Q of W = QR, for what depends on RᴴR = WᴴW alone.
 
     There R may be taken as QᴴW with Q held fixed: since Q Qᴴ W = W, the first derivative of WᴴW is
-    right, and no triangle has to be inverted. The second is not, and is refused.
+    right, and no triangle has to be inverted. The second is not: a graph of it is refused.
     """
 
     generate_vmap_rule = True
@@ -41,8 +42,12 @@ class _Triangular(torch.autograd.Function):
         ctx.save_for_backward(q)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_r: Tensor, _: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise InputError(
+                "fold: expected 'never' where gradients are differentiated again; a reduced head "
+                "has first derivatives only"
+            )
         (q,) = ctx.saved_tensors
         return q @ by_r
 
@@ -103,11 +108,14 @@ class ReducedHeads:
         return known[2]
 
 
+def is_transformed(tensors: Sequence[Tensor]) -> bool:
+    """Does torch.func or torch.compile follow them?"""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return torch.compiler.is_compiling() or any(map(wrapped, tensors))
+
+
 def is_recorded(tensors: Sequence[Tensor]) -> bool:
-    """Does a transformation follow them, so that nothing made from them may be kept?"""
-    return torch.compiler.is_compiling() or any(
-        (torch.is_grad_enabled() and t.requires_grad)
-        or t.is_inference()
-        or torch._C._functorch.is_functorch_wrapped_tensor(t)
-        for t in tensors
+    """Is there no telling when they change, or does autograd follow them?"""
+    return is_transformed(tensors) or any(
+        (torch.is_grad_enabled() and t.requires_grad) or t.is_inference() for t in tensors
     )

@@ -132,27 +132,39 @@ def compose(jets: Jets, derivatives: Mapping[Type, Tensor]) -> Jets:
 
     Those of f that are missing are taken to vanish.
     """
-    known: dict[tuple[Type, Type], Tensor | None] = {}
+    chain = _Chain(jets, derivatives, {})
+    parts = {each: chain.jet(VALUE, each) for each in sorted(jets.wanted, key=sum)}
+    present = {each: part for each, part in parts.items() if part is not None}
+    return replace(jets, value=derivatives[VALUE], parts=present)
 
-    def jet(f: Type, each: Type) -> Tensor | None:
+
+@dataclass(frozen=True)
+class _Chain:
+    """The chain rule, with what it has computed. Closures would outlive it, as garbage."""
+
+    jets: Jets
+    derivatives: Mapping[Type, Tensor]
+    known: dict[tuple[Type, Type], Tensor | None]
+
+    def jet(self, f: Type, each: Type) -> Tensor | None:
         """∂ of type ``each`` of the derivative ``f`` of f, along h."""
-        if f not in derivatives:
+        if f not in self.derivatives:
             return None
         if each == VALUE:
-            return derivatives[f][:, None, None]
-        if (f, each) not in known:
-            known[f, each] = _chain(f, each)
-        return known[f, each]
+            return self.derivatives[f][:, None, None]
+        if (f, each) not in self.known:
+            self.known[f, each] = self._differentiate(f, each)
+        return self.known[f, each]
 
-    def _chain(f: Type, each: Type) -> Tensor | None:
+    def _differentiate(self, f: Type, each: Type) -> Tensor | None:
         hol, anti = each
         last = (1, 0) if hol else (0, 1)
         before = (hol - last[0], anti - last[1])
         by_u, by_v = (f[0] + 1, f[1]), (f[0], f[1] + 1)
         total = None
-        for left, right, inner, outer in _splittings(jets.latent, before, last):
-            for of, factor in ((by_u, jets.get(outer)), (by_v, jets.conjugate(outer))):
-                weight = jet(of, inner) if factor is not None else None
+        for left, right, inner, outer in _splittings(self.jets.latent, before, last):
+            for of, factor in ((by_u, self.jets.get(outer)), (by_v, self.jets.conjugate(outer))):
+                weight = self.jet(of, inner) if factor is not None else None
                 if factor is None or weight is None:
                     continue
                 for axis in (1, 2):
@@ -161,13 +173,6 @@ def compose(jets: Jets, derivatives: Mapping[Type, Tensor]) -> Jets:
                 term = weight * factor
                 total = term if total is None else total + term
         return total
-
-    parts = {}
-    for each in sorted(jets.wanted, key=sum):
-        part = jet(VALUE, each)
-        if part is not None:
-            parts[each] = part
-    return replace(jets, value=derivatives[VALUE], parts=parts)
 
 
 _Selections = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
@@ -203,24 +208,57 @@ def affine(jets: Jets, weight: Tensor, bias: Tensor | None) -> Jets:
     value = nn.functional.linear(jets.value, weight, bias)
     if not jets.parts:
         return replace(jets, value=value)
-    rows = [part.reshape(-1, part.shape[-1]) for part in jets.parts.values()]
+    rows = [part.flatten(0, -2) for part in jets.parts.values()]
     stacked = (rows[0] if len(rows) == 1 else torch.cat(rows)) @ weight.mT
     parts = {}
     for (each, part), out in zip(
         jets.parts.items(), stacked.split([len(r) for r in rows]), strict=True
     ):
-        parts[each] = out.reshape(*part.shape[:-1], -1)
+        parts[each] = out.reshape(*part.shape[:-1], len(weight))
     return replace(jets, value=value, parts=parts)
 
 
+def real_affine(jets: Jets, weight: Tensor, bias: Tensor | None) -> Jets:
+    """h ↦ Re(h Wᵀ + b), W [m, n] complex: in real arithmetic wherever that halves the work.
+
+    ∂φ = ½(W u + conj(W v)) with u = ∂h, v = ∂̄h has the real part ½ Re W(u + v) and the imaginary
+    part ½ Re W(iv - iu); where v vanishes, one complex product does both.
+    """
+    real_weight = torch.cat([weight.real, -weight.imag], -1)
+    value = torch.cat([jets.value.real, jets.value.imag], -1) @ real_weight.mT
+    parts: dict[Type, Tensor] = {}
+    for each, u in jets.parts.items():
+        if each in parts:
+            continue  # came as the conjugate of another
+        v = jets.conjugate(each)
+        if v is None:
+            part = (u.flatten(0, -2) @ (weight / 2).mT).reshape(*u.shape[:-1], len(weight))
+        else:
+            v = v.conj()
+            pairs = torch.stack([u + v, 1j * (v - u)])
+            stacked = torch.cat([pairs.real, pairs.imag], -1)
+            rows = stacked.flatten(0, -2) @ (real_weight / 2).mT
+            part = torch.complex(*rows.reshape(*stacked.shape[:-1], len(weight)))
+        parts[each] = part
+        if each[0] != each[1]:
+            parts[each[::-1]] = part.transpose(1, 2).conj()
+    return replace(jets, value=value if bias is None else value + bias.real, parts=parts)
+
+
 def real_part(jets: Jets) -> Jets:
-    """Re h = (h + h̄)/2."""
+    """Re h = (h + h̄)/2, for a head that is not known to be linear."""
     parts = {}
     for each in closure(jets.parts, holomorphic=False):
         both = [p for p in (jets.parts.get(each), jets.conjugate(each)) if p is not None]
         if both:
             parts[each] = (both[0] + both[1]) / 2 if len(both) > 1 else both[0] / 2
     return replace(jets, value=jets.value.real, parts=parts)
+
+
+def _real_head(head: nn.Module, hidden: Jets) -> Jets:
+    if isinstance(head, ComplexLinear | nn.Linear) and is_recognised(head):
+        return real_affine(hidden, head.weight, head.bias)
+    return real_part(propagate(head, hidden))
 
 
 def exponential(jets: Jets, types: Iterable[Type]) -> Jets:
@@ -378,13 +416,12 @@ def has_linear_heads(decoder: Any) -> TypeGuard[Decoder]:
 
 def mean_jets(decoder: Decoder, hidden: Jets) -> Jets:
     """μ = location + scale · head(h), or its real part."""
-    jets = propagate(decoder.mean_head, hidden)
+    real = decoder.config.likelihood == "real"
+    head = decoder.mean_head
+    jets = _real_head(head, hidden) if real else propagate(head, hidden)
+    location = decoder.location if real else torch.view_as_complex(decoder.location)
     parts = {t: part * decoder.scale for t, part in jets.parts.items()}
-    jets = replace(jets, value=jets.value * decoder.scale, parts=parts)
-    if decoder.config.likelihood == "complex":
-        return replace(jets, value=jets.value + torch.view_as_complex(decoder.location))
-    jets = real_part(jets)
-    return replace(jets, value=jets.value + decoder.location)
+    return replace(jets, value=jets.value * decoder.scale + location, parts=parts)
 
 
 def log_variance_jets(decoder: Decoder, hidden: Jets) -> Jets:
@@ -394,7 +431,7 @@ def log_variance_jets(decoder: Decoder, hidden: Jets) -> Jets:
         assert decoder.constant_log_variance is not None
         value = (decoder.constant_log_variance + shift).expand(len(hidden.value), -1)
         return replace(hidden, value=value, parts={})
-    jets = real_part(propagate(decoder.log_variance_head, hidden))
+    jets = _real_head(decoder.log_variance_head, hidden)
     return replace(jets, value=jets.value + shift)
 
 

@@ -1,7 +1,7 @@
 """Other number systems for the very text of generated kernels: one source, many arithmetics.
 
-A kernel imports torch and calls a dozen functions.  :func:`run_text` executes its unpatched source with
-an array namespace in torch's place, over numpy object arrays of exact or rigorous numbers:
+A kernel imports torch and calls a dozen functions.  :func:`run_text` executes its unpatched source
+with an array namespace in torch's place, over numpy object arrays of exact or rigorous numbers:
 
 - ``rational``: Q(i), exact (python-flint's fmpq);
 - ``prime_field``: F_p[i] with p = 2^61 - 1, where conjugation is the Frobenius map x ↦ x^p;
@@ -120,7 +120,7 @@ class Array(np.ndarray):
         return self.conj().swapaxes(-1, -2)
 
     @property
-    def device(self) -> None:
+    def device(self) -> None:  # type: ignore[override]
         """Object arrays have no device."""
         return None
 
@@ -138,11 +138,11 @@ class Array(np.ndarray):
 
     def flatten(self, start: int) -> Array:  # type: ignore[override]
         """Join the axes from ``start`` to the last."""
-        return self.reshape(*self.shape[:start], -1)
+        return array(self.reshape(*self.shape[:start], -1))
 
     def unflatten(self, axis: int, sizes: tuple[int, ...]) -> Array:
         """Split the last axis."""
-        return self.reshape(*self.shape[:axis], *sizes)
+        return array(self.reshape(*self.shape[:axis], *sizes))
 
     def select(self, axis: int, position: int) -> Array:
         """One slice of an axis."""
@@ -161,7 +161,7 @@ def array(values: Any, shape: tuple[int, ...] | None = None) -> Array:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A number system: exact integers lifted, random elements, and transcendental functions if any."""
+    """A number system: integers lifted, random elements, transcendental functions if any."""
 
     name: str
     number: Callable[[Any], Any]  # from int, Fraction-like pair or complex
@@ -195,7 +195,7 @@ class Arithmetic:
         return SimpleNamespace(
             einsum=einsum,
             linalg=SimpleNamespace(solve_triangular=solve_triangular),
-            eye=lambda n, dtype=None, device=None: self.eye(n),
+            eye=lambda n, **_: self.eye(n),
             cat=lambda parts, axis: np.concatenate(parts, axis=axis).view(Array),
             stack=lambda parts, axis: np.stack(parts, axis=axis).view(Array),
             zeros_like=lambda x: x - x,
@@ -223,7 +223,7 @@ def einsum(equation: str, *operands: Array) -> Array:
     ]
     kept = letters if target.startswith("...") else ""  # torch sums over batches not kept
     out = np.einsum(",".join(spelled) + "->" + kept + target.removeprefix("..."), *full)
-    return array(out) if isinstance(out, np.ndarray) else array(out)
+    return array(out)
 
 
 def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:

@@ -1,13 +1,14 @@
 """Component by component: explicit matrices of polynomials, differentiated by SymPy's own ``diff``.
 
-Every field becomes a matrix of polynomials in commuting symbols x_i for z_i and y_i for z̄_i (and two
-more for z₀) whose derivatives at the origin are those of a random sample.  The definition is written
-out over these entries, differentiated, and evaluated at the origin; the kernel's text gets the same
-sample.  Neither the calculus nor nilpotent series take part.
+Every field becomes a matrix of polynomials in commuting symbols x_i for z_i and y_i for z̄_i (and
+two more for z₀) whose derivatives at the origin are those of a random sample.  The definition is
+written out over these entries, differentiated, and evaluated at the origin; the kernel's text gets
+the same sample.  Neither the calculus nor nilpotent series take part.
 
 Kernels without transcendental inputs are compared over Q(i), others with 50 digits.  Not covered:
 matrices larger than 2 × 2 and more than a few random entries of each output, because written-out
-derivatives explode; constants such as det's and log-sum-exp's own values, which kernels take as inputs.
+derivatives explode; constants such as det's and log-sum-exp's own values, which kernels take as
+inputs.
 """
 
 from __future__ import annotations
@@ -118,9 +119,12 @@ def componentwise(
         kernel: the kernel's declaration.
         text: the generated module that has it.
         heads: expressions of the transcendental inputs, as in ``Module.heads``.
+        seed: of the random point and the choice of entries.
+        entries: how many entries of each output, at most.
 
     Raises:
-        EvidenceError: the definition has a matrix that is larger than 2 × 2 or a node without a rule.
+        EvidenceError: the definition has a matrix that is larger than 2 × 2 or a node without a
+        rule.
     """
     inputs = _arguments(text, kernel.name)
     ring = decimal if inputs & set((heads or {}).values()) else rational
@@ -254,7 +258,7 @@ def _symbol(symbol: Symbol, page: Page) -> Expr:
 
 
 def _letter(jet: Jet, page: Page, place: Place) -> Any:
-    """A field's matrix of polynomials, differentiated as the letter says; numbers are not matrices."""
+    """A field's matrix of polynomials, differentiated as the letter says; 1 × 1 is a number."""
     frozen = "frozen" in jet.field.traits
     own = jet.field
     if place.on_diagonal:  # the same function, of x0 and y0

@@ -1,8 +1,8 @@
 """Plant faults: in derivations, in the rules that print kernels, and in kernels' own text.
 
-Every mutant is made by a rule that runs over all shipped kernels, never by hand for one of them, and is
-the same in every run.  An edit of a source line that no longer stands there is an error, so that the
-list follows the code.
+Faults of kernels' text and of derived expressions are made by rules that run over all shipped kernels, and
+are the same in every run.  Faults of rules and of definitions are edits of one source line each; an
+edit whose line no longer stands there is an error, so that the list follows the code.
 """
 
 from __future__ import annotations
@@ -44,8 +44,19 @@ WEIGHT = "weight not normalised"
 BATCH = "batch axis mixed up"
 POWER = "half a whitening"
 FAULTS = (
-    SIGN, CONJUGATE, TRANSPOSED, FACTOR, LOST, AXIS, UNCENTRED, TRIANGLE, REAL, WEIGHT, BATCH, POWER,
-)  # fmt: skip
+    SIGN,
+    CONJUGATE,
+    TRANSPOSED,
+    FACTOR,
+    LOST,
+    AXIS,
+    UNCENTRED,
+    TRIANGLE,
+    REAL,
+    WEIGHT,
+    BATCH,
+    POWER,
+)
 PLACES = ("derivation", "generator", "kernel")
 
 # How a mutated source may fail when it is printed or run.
@@ -63,7 +74,7 @@ FAILURES = (
 )
 MOST_SITES = 2  # of one fault in one kernel's text
 MOST_KERNELS = 5  # that one edited rule of the generator is tried on
-LONGEST_BODY = 45  # lines of a kernel that edited rules are tried on
+LONGEST_BODY = 40  # lines of a kernel that is printed anew; text is mutated at any length
 
 
 @dataclass(frozen=True)
@@ -233,7 +244,7 @@ def _swapped(text: str, i: str, j: str) -> str:
 
 
 @operator(SIGN)
-def _flip_sign(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _flip_sign(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, terms in _sums(body):
         for i, (sign, term) in enumerate(terms):
             if i or sign == "-":
@@ -242,7 +253,7 @@ def _flip_sign(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
 
 
 @operator(CONJUGATE)
-def _drop_conjugate(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _drop_conjugate(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (_, code) in enumerate(body.lines):
         for found in re.finditer(r"\.conj\(\)|\.mH", code):
             plain = "" if found[0] == ".conj()" else ".mT"
@@ -250,7 +261,7 @@ def _drop_conjugate(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Ed
 
 
 @operator(CONJUGATE)
-def _move_conjugate(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _move_conjugate(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, sources, target, operands in _einsums(body):
         flipped = [
             x if x == "w" else x.removesuffix(".conj()") if x.endswith(".conj()") else f"{x}.conj()"
@@ -281,7 +292,7 @@ def _transpose(body: Body, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Ed
 
 
 @operator(FACTOR)
-def _double(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _double(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, terms in _sums(body):
         for i, (sign, term) in enumerate(terms):
             known = re.match(r"(\d+) \* (.*)", term)
@@ -290,22 +301,25 @@ def _double(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
 
 
 @operator(FACTOR)
-def _double_whole(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _double_whole(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (name, code) in enumerate(body.lines[:-1]):
         if name[0] in "tpsx" and len(terms_of(code)) == 1:
             yield n, f"2 * ({code})" if " @ " in code else f"2 * {code}"
 
 
 @operator(LOST)
-def _lose_term(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _lose_term(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, terms in _sums(body):
         if len(terms) > 1:
-            for i in range(len(terms)):
-                yield n, sum_of([*terms[:i], *terms[i + 1 :]])
+            for i, (sign, term) in enumerate(terms):
+                rest = sum_of([*terms[:i], *terms[i + 1 :]])
+                if not re.search("[a-z]", rest):  # keep a tensor
+                    rest = sum_of([*terms[:i], (sign, f"0 * {term}"), *terms[i + 1 :]])
+                yield n, rest
 
 
 @operator(LOST)
-def _lose_block(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _lose_block(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (_, code) in enumerate(body.lines):
         found = re.match(r"torch\.cat\(\[(.*)\], -1\)$", code)
         if found:
@@ -333,7 +347,7 @@ CENTRED = re.compile(r"(\w+) - (\w+)\.unsqueeze\(-\d\)$")
 
 
 @operator(UNCENTRED)
-def _leave_mean(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _leave_mean(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (_, code) in enumerate(body.lines):
         found = CENTRED.match(code)
         if found:
@@ -341,7 +355,7 @@ def _leave_mean(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
 
 
 @operator(UNCENTRED)
-def _leave_mean_once(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _leave_mean_once(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     raw = {name: m[1] for name, code in body.lines if (m := CENTRED.match(code))}
     for n, (_, code) in enumerate(body.lines):
         for found in re.finditer(r"\bu\d+\b", code):
@@ -350,15 +364,14 @@ def _leave_mean_once(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[E
 
 
 @operator(TRIANGLE)
-def _other_triangle(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _other_triangle(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (_, code) in enumerate(body.lines):
         if "upper=" in code:
-            flipped = {"upper=False": "upper=True", "upper=True": "upper=False"}
-            yield n, re.sub("upper=(False|True)", lambda m: flipped[m[0]], code)
+            yield n, re.sub("upper=(False|True)", lambda m: f"upper={m[1] == 'False'}", code)
 
 
 @operator(TRIANGLE)
-def _other_half(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _other_half(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (_, code) in enumerate(body.lines):
         found = re.search(r"solve_triangular\((\w+)(\.mH)?, (.*), upper=(False|True)\)", code)
         if found:
@@ -380,7 +393,7 @@ def _real_part(body: Body, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Ed
 
 
 @operator(WEIGHT)
-def _weights(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _weights(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, sources, target, operands in _einsums(body):
         if "w" not in operands:
             continue
@@ -393,28 +406,28 @@ def _weights(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
 
 
 @operator(WEIGHT)
-def _lose_denominator(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _lose_denominator(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (name, code) in enumerate(body.lines):
-        found = re.match(r"(.*) / \(?[a-z]\w*( \* \w+)*\)?$", code)
+        found = re.match(r"(.*) / \(?([a-z]\w*)( \* \w+)*\)?$", code)
         if found and name[0] in "st" and "einsum" not in code:
-            yield n, found[1]
+            yield n, f"{found[1]} * {found[2]} / {found[2]}" if found[1] == "1" else found[1]
 
 
 @operator(BATCH)
-def _lead_axis(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _lead_axis(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (_, code) in enumerate(body.lines):
         for found in re.finditer(r"\.unsqueeze\(-\d\)", code):
             yield n, code[: found.start()] + ".unsqueeze(0)" + code[found.end() :]
 
 
 @operator(BATCH)
-def _sum_over_batch(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _sum_over_batch(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, sources, target, operands in _einsums(body):
         yield n, einsum_code(sources, target, operands, dots="")
 
 
 @operator(POWER)
-def _whiten_once(body: Body, _: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
+def _whiten_once(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, (name, code) in enumerate(body.lines):
         if name[0] == "r" and re.fullmatch(r"(\w+) \* \1", code):
             yield n, code.split(" * ")[0]
@@ -505,6 +518,8 @@ def _term_edits(term: Expr, indices: Sequence[Any]) -> Iterator[tuple[str, Expr]
 
 def derived_mutants(target: Target, heads: Mapping[Expr, str]) -> Iterator[Mutant]:
     """One fault of each class in what the calculus derived for one kernel."""
+    if len(target.body.lines) > LONGEST_BODY:
+        return
     derived = target.kernel.derived()
     base = printed_body(target, derived, heads)
     candidates: dict[str, list[tuple[str, Expr, Expr, Expr]]] = {}
@@ -562,8 +577,8 @@ def edited(rule: Rule) -> Iterator[None]:
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(rule.old) != 1:
         raise EvidenceError(
-            f"{function.__qualname__}: expected {rule.old!r} once, found it {source.count(rule.old)} "
-            "times: adapt the mutant to the code"
+            f"{function.__qualname__}: expected {rule.old!r} once, found it "
+            f"{source.count(rule.old)} times: adapt the mutant to the code"
         )
     scope: dict[str, Any] = {}
     future = "from __future__ import annotations\n"
@@ -579,16 +594,20 @@ def edited(rule: Rule) -> Iterator[None]:
 
 
 def rule_mutants(
-    rule: Rule, number: int, targets: Sequence[Target], heads: Mapping[str, Mapping[Expr, str]]
+    rule: Rule,
+    number: int,
+    targets: Sequence[tuple[Target, Mapping[str, Expr]]],
+    heads: Mapping[str, Mapping[Expr, str]],
 ) -> Iterator[Mutant]:
-    """The kernels that an edited rule spoils, spread over derivations."""
+    """The kernels that an edited rule spoils, spread over derivations.
+
+    ``targets`` come with what the true calculus derives, which the generator's rules start from.
+    """
     spoilt: dict[str, list[tuple[Target, Body]]] = {}
     with edited(rule):
-        for target in targets:
-            if len(target.body.lines) > LONGEST_BODY:
-                continue
+        for target, true in targets:
             try:
-                derived = target.kernel.derived()
+                derived = target.kernel.derived() if rule.place == "derivation" else true
                 body = printed_body(target, derived, heads[target.derivation.name])
             except FAILURES:  # the generator refuses: no kernel is written
                 continue
@@ -622,8 +641,8 @@ class Misprint:
     kernel: str  # derivation.kernel to judge it by
 
 
-def misprinted(misprint: Misprint) -> dict[str, Derivation]:
-    """The derivations of a mistyped file.
+def misprinted(misprint: Misprint) -> Derivation:
+    """The derivation of a mistyped file, with the kernels of the misprint's metric.
 
     Raises:
         EvidenceError: the line to edit does not stand there exactly once.
@@ -637,17 +656,25 @@ def misprinted(misprint: Misprint) -> dict[str, Derivation]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{misprint.file}.py"
         path.write_text(source.replace(misprint.old, misprint.new), encoding="utf-8")
-        return {d.name: _printable(d) for d in load_file(path)}
+        owner, name = misprint.kernel.split(".")
+        return _family({d.name: d for d in load_file(path)}[owner], name)
 
 
-def _printable(derivation: Derivation) -> Derivation:
-    """Without the kernels that the generator refuses: some misprints leave no kernel to write."""
+def metric_of(name: str) -> str:
+    """The metric's kernel that a kernel of its derivatives belongs to."""
+    return re.sub(r"metric_db?(?=_|$)", "metric", name)
+
+
+def _family(derivation: Derivation, name: str) -> Derivation:
+    """A derivation with those kernels alone that make one metric, and that can be printed."""
     kept = []
     for kernel in derivation.kernels:
+        if metric_of(kernel.name) != metric_of(name) and kernel.name not in ("value", "gradient"):
+            continue
         try:
             outputs = {n: (x, kernel.outputs[n].indices) for n, x in kernel.derived().items()}
             printing.print_kernel(outputs, derivation.latent, kernel.layout)
-        except GenerationError:
+        except GenerationError:  # a misprint may leave no kernel to write
             continue
         kept.append(kernel)
     return replace(derivation, kernels=tuple(kept))

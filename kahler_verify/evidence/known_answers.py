@@ -190,6 +190,30 @@ def _single_component(kernel: str) -> Answer:
     return answer
 
 
+def _two_components(sign: int) -> Answer:
+    """Weights w₁, w₂, equal P, centres apart: g = Pᵀ ± w₁w₂ δδᴴ with δ = ∂q₁ - ∂q₂, by hand.
+
+    With one component, or with equal ones, the sign of the covariance could not be seen.
+    """
+
+    def answer(kernels: KernelSet) -> Iterator[Pair]:
+        yield from _single_component("metric")(kernels)
+        for d in (1, 3):
+            z, centre, precision = _quadratic(d)
+            first, second = (((z - c) @ precision.T).conj() for c in (centre, 0.4 - centre))
+            share = 0.3
+            tensors = {
+                "w": z.new_tensor([share, 1 - share]).expand(len(z), 2),
+                "q_d": torch.stack([first, second], 1),
+                "q_db": precision.mT.expand(len(z), 2, d, d),
+            }
+            apart = first - second
+            spread = torch.einsum("ia,ib->iab", apart, apart.conj()) * share * (1 - share)
+            yield kernels.call("metric", tensors), precision.mT + sign * spread
+
+    return answer
+
+
 # ------------------------------------------------------------------------------- Gaussians
 
 
@@ -304,6 +328,8 @@ def _table() -> dict[tuple[str, str], Answer]:
     for kernel in ("metric", "metric_d", "metric_db"):
         table["mixture_density", kernel] = _single_component(kernel)
         table["mixture_potential", kernel] = _single_component(kernel)
+    table["mixture_density", "metric"] = _two_components(-1)
+    table["mixture_potential", "metric"] = _two_components(1)
     for kernel in ("metric_within", "metric_between", "metric_d_general", "metric_db_general"):
         table["mixture_potential", kernel] = _single_component(kernel)
     for layout in ("full", "diagonal", "scalar"):

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
-from kahler_verify.codegen.compiled import compile
+from kahler_verify.codegen import compiled
 from kahler_verify.codegen.module import generate_module, write_atomically
 from kahler_verify.codegen.registry import PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
@@ -56,12 +57,16 @@ SIZES = {
     ),
 }
 MOST_ENTRIES = {"default": 8, "thorough": 16}
-WIDE = {"d": 2, "n": 32, "K": 16}  # one wide trial for kernels, on one entry, in the default profile
+WIDE = {
+    "d": 2,
+    "n": 32,
+    "K": 16,
+}  # one wide trial for kernels, on one entry, in the default profile
 
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of evidence: which route, what it looked at, what came out, over how many samples."""
+    """One piece of evidence: its route, what it looked at, what came out of how many samples."""
 
     route: str
     what: str
@@ -116,7 +121,10 @@ def _normal_form(part: Vanishing, traits: tuple[tuple[Jet, str], ...]) -> Item:
 def _fields(part: Vanishing, case: Case, profile: str) -> list[Item]:
     items = []
     for sizes in SIZES[profile]:
-        if any(sizes.get(k, v) != v for k, v in case.sizes.items()) and sizes is not SIZES[profile][1]:
+        if (
+            any(sizes.get(k, v) != v for k, v in case.sizes.items())
+            and sizes is not SIZES[profile][1]
+        ):
             continue  # a case of fixed size is tested at one choice of the other sizes
         trial = vanishes(
             part.expr,
@@ -163,11 +171,15 @@ def _formula(part: Formula) -> Item:
     agree = True
     for n in range(points):
         # positive and far apart, so that logarithms and square roots stay real
-        values = {s: Rational(7 + 3 * i + 5 * n, 11 + 2 * i) / (1 + i) for i, s in enumerate(symbols)}
+        values = {
+            s: Rational(7 + 3 * i + 5 * n, 11 + 2 * i) / (1 + i) for i, s in enumerate(symbols)
+        }
         value = part.expr.subs(values)
         agree = agree and abs(value.evalf(50)) < Rational(1, 10**40)
     if zero != agree:
-        raise EvidenceError(f"{part.what}: simplification and evaluation at {points} points disagree")
+        raise EvidenceError(
+            f"{part.what}: simplification and evaluation at {points} points disagree"
+        )
     outcome = "zero" if zero else "not zero"
     return Item("SymPy and 50 digits", part.what, outcome, zero, points)
 
@@ -211,7 +223,15 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
     started = time.perf_counter()
     if claim.waits_for:
         return Judgement(
-            claim.id, claim.statement, claim.source, "open", [], claim.expected, [], 0.0, claim.waits_for
+            claim.id,
+            claim.statement,
+            claim.source,
+            "open",
+            [],
+            claim.expected,
+            [],
+            0.0,
+            claim.waits_for,
         )
     evidence = [i for part in claim.parts for i in judge_part(part, EVERYWHERE, profile)]
     evidence += kernel_items(derivation, claim.kernels, profile) if claim.kernels else []
@@ -262,7 +282,9 @@ def _refutation(claim: Claim) -> list[Item]:
         if isinstance(part, Vanishing) and not isinstance(part, Gram):
             data = random_witness(part)
             what = "random derivatives, d = n = K = 2"
-            items = [Item("exact witness", what, _value(data["value"]) + " ≠ 0", True, 1, None, data)]
+            items = [
+                Item("exact witness", what, _value(data["value"]) + " ≠ 0", True, 1, None, data)
+            ]
         elif isinstance(part, Formula):
             raise EvidenceError(f"{claim.id}: not zero, but the claim declares no witness")
     return items
@@ -333,7 +355,7 @@ def property_items(derivation: Derivation) -> list[Item]:
     """Every registered property that applies to a derivation, on random trials."""
     from kahler_verify.evidence.properties import check_all
 
-    results = check_all(derivation, KernelSet(compile(derivation)), examples=3)
+    results = check_all(derivation, KernelSet(compiled.compile(derivation)), examples=3)
     return [
         Item("property", f"{derivation.name}: {name}", failure or "holds", not failure, trials)
         for name, (trials, failure) in results.items()
@@ -366,22 +388,15 @@ def prove(
     unknown = [i for i in ids if i not in claims]
     if unknown:
         raise EvidenceError(f"claims: expected ids among {', '.join(claims)}, got {unknown}")
-    chosen: list[tuple[str, Callable[[], Any]]] = []
+    chosen: list[tuple[str, Callable[[], Judgement | list[Item]]]] = []
     users = [d for f in files for d in load_file(f)]
-    for claim, derivation in (claims[i] for i in (ids if what else claims)):
-        chosen.append((claim.id, lambda c=claim, d=derivation: judge(c, d, profile)))
-    for derivation in users:
-        for claim in derivation.claims:
-            chosen.append((claim.id, lambda c=claim, d=derivation: judge(c, d, profile)))
-    for derivation in (d for d in users if d.kernels):
-        chosen.append(
-            (f"properties of {derivation.name}", lambda d=derivation: property_items(d))
-        )
-    for derivation in users if what else known:
-        if derivation.kernels:
-            chosen.append(
-                (f"kernels of {derivation.name}", lambda d=derivation: kernel_items(d, (), profile))
-            )
+    judged_claims = [claims[i] for i in (ids if what else claims)]
+    judged_claims += [(claim, d) for d in users for claim in d.claims]
+    chosen += [(c.id, partial(judge, c, d, profile)) for c, d in judged_claims]
+    own = [d for d in users if d.kernels]
+    chosen += [(f"properties of {d.name}", partial(property_items, d)) for d in own]
+    compared = own if what else [d for d in known if d.kernels]
+    chosen += [(f"kernels of {d.name}", partial(kernel_items, d, (), profile)) for d in compared]
     cache = Cache(profile, files) if use_cache else None
     judged: list[Judgement] = []
     kernels: list[Item] = []
@@ -443,11 +458,10 @@ class Cache:
 def write_evidence(ledger: Ledger, path: Path) -> int:
     """Write what the independent re-checker can judge again; how many items there are.
 
-    ``python -m kahler_verify.evidence.recheck FILE`` evaluates them without the rest of the project.
+    ``python -m kahler_verify.evidence.recheck FILE`` evaluates them without the rest of the
+    project.
     """
-    items = [
-        i.data["recheck"] for j in ledger.claims for i in j.evidence if "recheck" in i.data
-    ]
+    items = [i.data["recheck"] for j in ledger.claims for i in j.evidence if "recheck" in i.data]
     write_atomically(path, json.dumps({"format": 1, "items": items}, indent=1, ensure_ascii=False))
     return len(items)
 
@@ -462,4 +476,14 @@ def write_ledger(ledger: Ledger, path: Path) -> None:
     write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
-__all__ = ["Cache", "Item", "Judgement", "Ledger", "judge", "kernel_items", "prove", "write_evidence", "write_ledger"]
+__all__ = [
+    "Cache",
+    "Item",
+    "Judgement",
+    "Ledger",
+    "judge",
+    "kernel_items",
+    "prove",
+    "write_evidence",
+    "write_ledger",
+]

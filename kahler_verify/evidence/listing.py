@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from kahler_verify.evidence.autograd_faults import FaultReport
 from kahler_verify.evidence.ledger import Judgement, Ledger
+from kahler_verify.evidence.mutants import MutantResult
 
 STYLES = {
     "holds": "green",
@@ -38,7 +44,9 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     wrong = sum(not item.passed for item in ledger.kernels)
     if ledger.kernels:
-        summary += ("; " if summary else "") + f"{len(ledger.kernels) - wrong} checks of kernels passed"
+        summary += (
+            "; " if summary else ""
+        ) + f"{len(ledger.kernels) - wrong} checks of kernels passed"
         summary += f", {wrong} failed" if wrong else ""
     console.print(summary, highlight=False)
 
@@ -50,8 +58,7 @@ def _story(judgement: Judgement) -> str:
     if judgement.under:
         lines.append("under: " + "; ".join(judgement.under))
     witnesses = [i for i in judgement.evidence if i.route == "exact witness"]
-    for item in witnesses:
-        lines.append(f"witness {item.what}: {item.outcome}".replace("[", r"\["))
+    lines += [f"witness {i.what}: {i.outcome}".replace("[", r"\[") for i in witnesses]
     routes: dict[str, int] = {}
     for item in judgement.evidence:
         if item.route != "exact witness" and item.passed:
@@ -61,3 +68,60 @@ def _story(judgement: Judgement) -> str:
         story = ", ".join(f"{route} ({n})" for route, n in routes.items())
         lines.append("evidence: " + story + (f", error < 2^{max(bounds):.0f}" if bounds else ""))
     return "\n".join(lines)
+
+
+def print_mutants(console: Console, result: MutantResult) -> None:
+    """Print mutants by fault: how many, what kills them first, what each route alone would miss."""
+    table = Table("fault", "killed", "equal", title="Mutants, and what one route alone would miss")
+    shown = ("d = 1", "holomorphic decoders", "Hermitian, positive", "exact", "autograd", "float64")
+    for route in shown:
+        table.add_column(route, justify="right")
+    for fault, row in result.table.items():
+        alive = row["survived"]
+        killed = f"{row['mutants'] - alive}" + (f" [bold red]+ {alive} alive[/]" if alive else "")
+        missed = [row["missed by alone"][route] for route in shown]
+        cells = [f"{m} of {n}" if n else "–" for m, n in missed]
+        table.add_row(fault, killed, str(row["equivalent"]), *cells)
+    console.print(table)
+    whole = result.table["all"]
+    first = ", ".join(f"{route} {n}" for route, n in whole["killed first by"].items())
+    console.print(f"killed first by: {first}", highlight=False)
+    console.print(
+        f"{len(result.mutants)} mutants: {whole['mutants']} differ from the original and run, "
+        f"{whole['survived']} survive; {whole['equivalent']} are equal to it in exact arithmetic "
+        f"({whole['equivalent, loses digits']} of them lose digits), {whole['do not run']} do not run",
+        highlight=False,
+    )
+    for mutant in result.survivors:
+        console.print(f"alive: {mutant.id}: {mutant.description}", markup=False, style="red")
+
+
+def print_faults(console: Console, reports: Sequence[FaultReport]) -> None:
+    """Print the silent faults of the installed torch, and whether each is there."""
+    table = Table(title=f"Silent faults, torch {reports[0].torch_version}")
+    for heading in ("what one writes", "torch's error", "safe alternative", "its error"):
+        table.add_column(heading, overflow="fold")
+    for each in reports:
+        error = f"{each.relative_error:.0e}" if each.present else "no fault here"
+        table.add_row(
+            each.name,
+            f"[red]{error}[/red]" if each.present else f"[green]{error}[/green]",
+            each.safe_alternative.replace("[", r"\["),
+            f"{each.safe_relative_error:.0e}",
+        )
+    console.print(table)
+    present = sum(each.present for each in reports)
+    console.print(f"{present} of {len(reports)} faults are present", highlight=False)
+
+
+@contextmanager
+def checking_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar that the returned callback moves: done, total, what is being checked."""
+    columns = (TextColumn("checking"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def move(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        yield move

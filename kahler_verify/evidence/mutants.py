@@ -1,8 +1,8 @@
 """Mutants: planted faults that the evidence must notice, and which route notices which.
 
-Each mutant is judged by every route by itself, so that the table says what would have been missed by
-that route alone.  Whether a mutant computes the same as the original is decided by exact evaluation at
-sizes, seeds and batch shapes that no route uses.
+Each mutant is judged by every route by itself, so that the table says what would have been missed
+by that route alone.  Whether a mutant computes the same as the original is decided by exact evaluation
+at sizes, seeds and batch shapes that no route uses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,12 +44,13 @@ from kahler_verify.evidence.autograd import Fields, differentiate
 from kahler_verify.evidence.faults import (
     FAILURES,
     FAULTS,
-    Body,
+    LONGEST_BODY,
     Mutant,
     Target,
     body_of_kernel,
     derived_mutants,
     kernel_mutants,
+    metric_of,
     misprinted,
     printed_body,
     rule_mutants,
@@ -76,6 +77,7 @@ ELSEWHERE: tuple[tuple[Sizes, tuple[int, ...], bool], ...] = (
 SMALL = {"d": 2, "n": 2, "K": 2}
 LINE = {"d": 1, "n": 2, "K": 3}
 FLOAT64, FLOAT32 = 1e-9, 1e-3  # relative to the largest entry, at well-conditioned points
+FAR, NEAR = 1e8, 1e-4  # where differences of components are 1e-8 of them; what is left of float64
 CERTAIN = ("hermitian", "augmented_positive", "positive")
 OF_METRICS = (
     "positive",
@@ -209,7 +211,7 @@ class Bench:
         }
         for name, group in groups.items():
             if group:
-                tests[name] = lambda c, group=group: self._obeys(c, group)
+                tests[name] = partial(self._obeys, group)
         return {n: tests[n] for n in ROUTES if n in tests}
 
     def _exact(self, sample: Sample) -> Test:
@@ -225,9 +227,8 @@ class Bench:
         kernel = replace(self.kernel, assumptions=assumed)
         sample = self.draw(prime_field, 3, SMALL, kernel)
         full = self.draw(prime_field, 3, SMALL)
-        zeros = {n: x - x for n, x in full.tensors.items()}
-        test = self._exact(Sample(sample.point, {**zeros, **sample.tensors}))
-        return test
+        tensors: dict[str, Any] = {n: x - x for n, x in full.tensors.items()}
+        return self._exact(Sample(sample.point, {**tensors, **sample.tensors}))
 
     def _decimals(self) -> dict[str, Test]:
         sample = self.draw(decimal, 4, SMALL)
@@ -264,8 +265,7 @@ class Bench:
         """Laws with the kernel to try them on, and whether the candidate is the geometry's."""
         found = []
         name = self.kernel.name
-        owner = name.replace("metric_db", "metric").replace("metric_d_", "metric_")
-        owner = "metric" if owner == "metric_d" else owner
+        owner = metric_of(name)
         original = self._set(self.original)
         for law, kernels in properties.applicable(self.derivation, original):
             for kernel in kernels:
@@ -285,8 +285,8 @@ class Bench:
 
     def _obeys(
         self,
-        candidate: Candidate,
         laws: Sequence[tuple[properties.Property, Derivation, Kernel, bool]],
+        candidate: Candidate,
     ) -> bool:
         mine = self._set(candidate)
         for law, derivation, kernel, geometry in laws:
@@ -313,7 +313,7 @@ class Bench:
         return {n: _to_torch(x) for n, x in sample.tensors.items()}
 
     def runs(self, candidate: Candidate) -> bool:
-        """Whether it runs at a single point in exact arithmetic and in torch, and keeps its shape."""
+        """Whether it runs at one point in exact arithmetic and in torch, and keeps its shape."""
         ((tensors, truth),) = self._points(0)
         try:
             found = candidate.outputs(tensors, rational)
@@ -333,6 +333,30 @@ class Bench:
                 except FAILURES:
                     return False
         return True
+
+    def loses_digits(self, candidate: Candidate) -> bool:
+        """Whether float64 fails where components nearly agree, and the original does not.
+
+        One component field at a time is moved far from zero, so that only its differences count.
+        """
+        if "w" not in self._in_torch:
+            return False
+        for name, values in self._in_torch.items():
+            if not name.startswith("q_"):
+                continue
+            double = {**self._in_torch, name: values + FAR}
+            exact = {n: self._lifted(x) for n, x in double.items()}
+            truth = [_to_torch(x) for x in self.original.outputs(exact, decimal)]
+            if _close(self.original.outputs(double), truth, NEAR) and not _close(
+                candidate.outputs(double), truth, NEAR
+            ):
+                return True
+        return False
+
+    @staticmethod
+    def _lifted(values: Tensor) -> Any:
+        """The same numbers at 50 digits."""
+        return array([decimal.number(x) for x in values.ravel().tolist()], tuple(values.shape))
 
 
 def passes(test: Test, candidate: Candidate) -> bool:
@@ -414,31 +438,28 @@ class Workshop:
             yield from kernel_mutants(target)
         for target in self.targets:
             yield from derived_mutants(target, self.heads[target.derivation.name])
-        regular = [t for t in self.targets if self._is_current(t)]
+        regular = [(t, t.kernel.derived()) for t in self.targets if self._is_current(t)]
         for number, rule in enumerate(RULES, start=1):
             yield from rule_mutants(rule, number, regular, self.heads)
         for number, misprint in enumerate(MISPRINTS, start=1):
-            derivations = misprinted(misprint)
-            owner, kernel = misprint.kernel.split(".")
-            text = generate_module(derivations[owner]).text
+            derivation = misprinted(misprint)
+            text = generate_module(derivation).text
             yield Mutant(
                 f"derivation/misprint {number}/{misprint.kernel}",
                 misprint.fault,
                 "derivation",
                 misprint.kernel,
                 f"{misprint.file}: {misprint.old.strip()} → {misprint.new.strip() or '(nothing)'}",
-                body_of_kernel(text, kernel).text,
-                derivations[owner],
+                body_of_kernel(text, misprint.kernel.split(".")[1]).text,
+                derivation,
             )
 
     def _is_current(self, target: Target) -> bool:
-        """Whether the generator, unedited, prints what is shipped."""
-        return printed_now(target, self.heads[target.derivation.name]).lines == target.body.lines
-
-
-def printed_now(target: Target, heads: Mapping[Expr, str]) -> Body:
-    """A kernel as the generator prints it today."""
-    return printed_body(target, target.kernel.derived(), heads)
+        """Whether the generator, unedited, prints what is shipped; long kernels are left out."""
+        if len(target.body.lines) > LONGEST_BODY:
+            return False
+        heads = self.heads[target.derivation.name]
+        return printed_body(target, target.kernel.derived(), heads).lines == target.body.lines
 
 
 # ------------------------------------------------------------------ claims
@@ -471,8 +492,9 @@ def holds(part: Any) -> bool:
 class Judged:
     """A mutant with its verdict.
 
-    ``by`` are the routes that kill it, the cheapest first; ``missed_by`` those that apply and do not.
-    ``runs`` is false where it raises, or has another shape, at a single point: killed without evidence.
+    ``by`` are the routes that kill it, the cheapest first; ``missed_by`` those that apply and let it
+    live.  ``runs`` is false where it raises, or has another shape, at a single point, so that no
+    evidence is needed; ``loses_digits`` is true where it equals the original and float64 does not.
     """
 
     id: str
@@ -481,6 +503,7 @@ class Judged:
     kernel: str
     description: str
     equivalent: bool
+    loses_digits: bool
     runs: bool
     killed: bool
     by: list[str]
@@ -526,6 +549,7 @@ def _row(mutants: Sequence[Judged]) -> dict[str, Any]:
     return {
         "mutants": len(counted),
         "equivalent": sum(m.equivalent for m in mutants),
+        "equivalent, loses digits": sum(m.loses_digits for m in mutants),
         "do not run": sum(not m.runs for m in mutants),
         "survived": sum(not m.killed for m in counted),
         "killed first by": {r: first.count(r) for r in ROUTES if r in first},
@@ -565,6 +589,7 @@ def judge(mutant: Mutant, shop: Workshop) -> Judged:
         mutant.kernel,
         mutant.description,
         equivalent,
+        equivalent and bench.loses_digits(candidate),
         runs,
         bool(by) or not runs,
         by,
@@ -580,7 +605,7 @@ def _tests_of_misprint(mutated: Derivation, bench: Bench) -> dict[str, Test]:
     target = Target(mutated, kernel, body_of_kernel(module.text, kernel.name))
     other = Bench(target, module.heads, module.text, trusted=False)
     tests = dict(other.tests)
-    if any(c.parts for c in mutated.claims):
+    if any(c.parts or c.cases for c in mutated.claims):
         tests["claims"] = lambda _: not any(changed_claims(bench.derivation, mutated))
     return tests
 

@@ -55,8 +55,8 @@ class Mixture:
     Args:
         kind: ``"density"`` or ``"log_sum_exp"``.
         weights: [K] positive, with sum one.
-        centres: [K][d].
-        precisions: [K][d][d] Hermitian; positive definite for a density.
+        centres: ``[K][d]``.
+        precisions: ``[K][d][d]`` Hermitian; positive definite for a density.
 
     Numbers are int, Fraction, "p/q", float (taken exactly), or pairs (re, im) of these.
 

@@ -357,7 +357,7 @@ def _by_autograd(case: Case) -> Outcome:
 
 
 def _by_decimals(case: Case) -> Outcome:
-    points = case.points[:2] if case.order > 3 else case.points
+    points = case.points[:1] if case.order > 3 else case.points
     errors = []
     for at in points:
         truth = {
@@ -560,8 +560,10 @@ def _always(_: Case) -> bool:
     return True
 
 
-def _has_code(case: Case) -> bool:
-    return not case.vanishes
+def _can_be_written_out(case: Case) -> bool:
+    """Fourth derivatives of a divergence, written out over entries, take a minute."""
+    on_diagonal = any(o.definition.has(OnDiagonal) for o in case.kernel.outputs.values())
+    return not case.vanishes and not (on_diagonal and case.order > 3)
 
 
 ROUTES: Mapping[str, Route] = {
@@ -570,7 +572,7 @@ ROUTES: Mapping[str, Route] = {
         Route("autograd", "the definition, differentiated by torch", _always, _by_autograd),
         Route("mpmath", "the definition at 50 digits", _always, _by_decimals),
         Route("exact", "the kernel's text in exact arithmetic", _always, _exactly),
-        Route("componentwise", "SymPy, entry by entry", _has_code, _by_components),
+        Route("componentwise", "SymPy, entry by entry", _can_be_written_out, _by_components),
         Route("torch_kl", "Hessian of torch's Gaussian KL", _is_hessian, _by_torch_kl),
         Route("monte_carlo", "Fisher information of samples", _is_fisher, _by_sampling),
         Route(

@@ -1,7 +1,7 @@
 """Random points for a kernel: fields with consistent derivatives, in any arithmetic.
 
-A kernel's inputs and the definition's fields are drawn together, so that the kernel's result and the
-definition differentiated by numbers can be compared on the same point.
+A kernel's inputs and the definition's fields are drawn together, so that the kernel's result and
+the definition differentiated by numbers can be compared on the same point.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ class _Drawer:
         if sum(order) and self._vanishes(order):
             return
         if "coordinate" in self.traits:
-            value = self.ring.eye(self.d).reshape(self.d, self.d, 1) if hol else None
-            value = value if value is not None else self._numbers((*self.shape,))
+            unit = array(self.ring.eye(self.d).reshape(self.d, self.d, 1))
+            value = unit if hol else self._numbers(self.shape)
         elif order == (0, 0) and "positive" in self.traits:
             value = self._positive()
         else:
@@ -207,7 +207,7 @@ class _Drawer:
             and not (hol == 0 and "positive" in self.traits)
         ):
             other = self._swapped(value, hol, anti)
-            value = value + other
+            value = array(value + other)
         self.jets[order] = array(np.asarray(value))
         marks = "d" * hol + "b" * anti
         self.tensors[f"{self.name}_{marks}" if marks else self.name] = self._stored(value)
@@ -285,7 +285,9 @@ class _Drawer:
             return array(np.diagonal(out, axis1=-2, axis2=-1))
         if self.layout == "scalar" or (rows == 1 and cols == 1):
             return array(out[..., 0, 0])
-        return array(out[..., 0]) if cols == 1 else array(out)
+        if cols == 1:
+            return array(out[..., 0])
+        return array(out[..., 0, :]) if rows == 1 else array(out)
 
 
 def kernel_of(derivation: Derivation, name: str) -> Kernel:

@@ -1,10 +1,11 @@
 """Probabilistic proof: a kernel equals its definition, differentiated, as rational functions.
 
-Both sides are rational functions of the sampled numbers (real and imaginary parts).  If they differ,
-their difference has a numerator of degree at most N, and vanishes at a uniformly random point of a set
-of size p - 1 with probability at most N / (p - 1) (Schwartz 1980, Zippel 1979).  Independent trials
-multiply.  The degree bound is computed, not guessed: :data:`degrees` is one more arithmetic, under
-which the same kernel text and the same definition return bounds on their own degrees.
+Both sides are rational functions of the sampled numbers (real and imaginary parts).  If they
+differ, their difference has a numerator of degree at most N, and vanishes at a uniformly random
+point of a set of size p - 1 with probability at most N / (p - 1) (Schwartz 1980, Zippel 1979).
+Independent trials multiply.  The degree bound is computed, not guessed: :data:`degrees` is one
+more arithmetic, under which the same kernel text and the same definition return bounds on their
+own degrees.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ def _inverse_degrees(matrix: Array) -> Array:
 degrees = Arithmetic(
     "degree bounds",
     lambda value: Degree(0 if value else None),
-    lambda rng: Degree(1),
-    lambda rng: Degree(1),
+    lambda _rng: Degree(1),
+    lambda _rng: Degree(1),
     inverse=_inverse_degrees,
 )
 
@@ -159,8 +160,8 @@ def compare(
 ) -> tuple[int, list[tuple[Any, Any]]]:
     """Entries of a kernel's text and of its definition, both under one arithmetic.
 
-    Returns how many entries were compared and the pairs (kernel, definition).  ``most_entries`` limits
-    them to a random choice for each output, where the definition is expensive.
+    Returns how many entries were compared and the pairs (kernel, definition).  ``most_entries``
+    limits them to a random choice for each output, where the definition is expensive.
     """
     rng = random.Random(seed)
     sample = draw(kernel, arithmetic, rng, sizes, heads)
@@ -215,9 +216,7 @@ def schwartz_zippel(
     _kept.clear()
     equal = True
     for trial in range(trials):
-        count, pairs = compare(
-            kernel, text, prime_field, sizes, seed + trial, heads, most_entries
-        )
+        count, pairs = compare(kernel, text, prime_field, sizes, seed + trial, heads, most_entries)
         entries = max(entries, count)
         equal = equal and all(x == y for x, y in pairs)
     if not entries:
@@ -235,7 +234,7 @@ def vanishes(
     seed: int = 0,
     most_entries: int | None = None,
 ) -> Trial:
-    """Test that an expression of letters is identically zero at these sizes, without the calculus."""
+    """Test that an expression of letters is zero at these sizes, without the calculus."""
     kernel = Kernel("identity", {"zero": Output(expr, indices)}, {}, assumptions)
 
     def entries(arithmetic: Arithmetic, trial: int) -> list[Any]:

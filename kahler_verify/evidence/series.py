@@ -1,8 +1,8 @@
 """The definition, differentiated by numbers alone: truncated power series in nilpotent ε's.
 
-Independent of the calculus and of the generator.  Every derivative ∂_a that a definition asks for adds
-an ε with ε² = 0 to the point; the coefficient of the product of all ε's is the derivative.  This holds
-over any field, so that exact arithmetic gives exact derivatives.
+Independent of the calculus and of the generator.  Every derivative ∂_a that a definition asks for
+adds an ε with ε² = 0 to the point; the coefficient of the product of all ε's is the derivative.
+This holds over any field, so that exact arithmetic gives exact derivatives.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Series:
     def __add__(self, other: Series) -> Series:
         parts = dict(self.parts)
         for mask, value in other.parts.items():
-            parts[mask] = parts[mask] + value if mask in parts else value
+            parts[mask] = array(parts[mask] + value) if mask in parts else value
         return Series(parts, self.ring)
 
     def __mul__(self, other: Series) -> Series:
@@ -66,8 +66,8 @@ class Series:
                 if m & k:
                     continue
                 number = x.shape == (1, 1) or y.shape == (1, 1)
-                value = x * y if number else self._product(x, y)
-                parts[m | k] = parts[m | k] + value if m | k in parts else value
+                value = array(x * y) if number else self._product(x, y)
+                parts[m | k] = array(parts[m | k] + value) if m | k in parts else value
         return Series(parts, self.ring)
 
     def _product(self, x: Array, y: Array) -> Array:
@@ -174,9 +174,9 @@ def _is_invertible(x: Any) -> bool:
 class Point:
     """Values of all fields and their derivatives at one point, in one arithmetic.
 
-    ``jets[field][h, a]`` is an array [d × h, d × a, rows, cols], with a leading axis K for component
-    fields; ``weights`` [K] are normalised; ``heads`` holds values of transcendental functions by
-    expression and is filled on demand where the arithmetic cannot compute them.
+    ``jets[field][h, a]`` is an array [d × h, d × a, rows, cols], with a leading axis K for
+    component fields; ``weights`` [K] are normalised; ``heads`` holds values of transcendental
+    functions by expression and is filled on demand where the arithmetic cannot compute them.
     """
 
     ring: Arithmetic
@@ -279,7 +279,7 @@ def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
     inner = evaluate(expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new)))
     wanted = sum(1 << (first + j) for j in range(len(new)))
     parts = {m ^ wanted: x for m, x in inner.parts.items() if m & wanted == wanted}
-    return Series(parts or {0: inner.base - inner.base}, point.ring)
+    return Series(parts or {0: array(inner.base - inner.base)}, point.ring)
 
 
 def _letter(jet: Jet, point: Point, scope: Scope) -> Series:

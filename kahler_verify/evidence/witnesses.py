@@ -1,7 +1,8 @@
 """Exact witnesses: a point with explicit fields at which an expression is not zero.
 
-Fields are SymPy matrices in coordinates; their derivatives are evaluated at rational points, where they
-are Gaussian rationals, and the claim's expression is then evaluated over Q(i) without any tolerance.
+Fields are SymPy matrices in coordinates; their derivatives are evaluated at rational points,
+where they are Gaussian rationals, and the claim's expression is then evaluated over Q(i) without
+any tolerance.
 """
 
 from __future__ import annotations
@@ -48,9 +49,20 @@ def evaluate_witness(part: Vanishing, witness: Witness) -> dict[str, Any]:
                 "at": {str(z): str(v) for z, v in witness.at.items()},
                 "entry": {str(i): p + 1 for i, p in entry.items()},
                 "value": text,
-                "recheck": witness_of(part.expr, entry, jets_json(point), text, witness.what),
+                **_for_the_rechecker(part.expr, entry, point, text, witness.what),
             }
     raise EvidenceError(f"witness “{witness.what}”: the expression is zero there")
+
+
+def _for_the_rechecker(
+    expr: Expr, entry: Mapping[Symbol, int], point: Point, value: list[str], title: str
+) -> dict[str, Any]:
+    """The re-checker's item; the point alone where a user's expression is more than it can read."""
+    jets = jets_json(point)
+    try:
+        return {"recheck": witness_of(expr, entry, jets, value, title)}
+    except EvidenceError:
+        return {"jets": jets}
 
 
 def explicit_point(expr: Expr, witness: Witness) -> Point:
@@ -61,9 +73,8 @@ def explicit_point(expr: Expr, witness: Witness) -> Point:
     sizes: dict[Symbol, int] = {}
     jets: dict[Field, dict[tuple[int, int], Array]] = {}
     for letter, matrix in witness.fields.items():
-        for size, count in zip(letter.field.shape, matrix.shape, strict=True):
-            if isinstance(size, Symbol):
-                sizes[size] = count
+        shape = zip(letter.field.shape, matrix.shape, strict=True)
+        sizes |= {size: count for size, count in shape if isinstance(size, Symbol)}
         jets[letter.field] = _jets(matrix, coordinates, witness.at, highest, total)
         if witness.base:
             frozen = letter.field.with_traits("frozen")
@@ -79,7 +90,11 @@ def explicit_point(expr: Expr, witness: Witness) -> Point:
 
 
 def _jets(
-    matrix: Matrix, coordinates: tuple[Symbol, ...], at: Mapping[Symbol, Expr], highest: int, total: int
+    matrix: Matrix,
+    coordinates: tuple[Symbol, ...],
+    at: Mapping[Symbol, Expr],
+    highest: int,
+    total: int,
 ) -> dict[tuple[int, int], Array]:
     entries = [polarised(entry, coordinates) for entry in matrix]
     values = {}
@@ -135,7 +150,9 @@ def formula_witness(part: Formula, witness: Witness) -> dict[str, Any]:
     """
     value = part.expr.subs(witness.at)
     if not value.is_Rational or value == 0:
-        raise EvidenceError(f"witness “{witness.what}”: expected a rational number ≠ 0, got {value}")
+        raise EvidenceError(
+            f"witness “{witness.what}”: expected a rational number ≠ 0, got {value}"
+        )
     text = [str(value), "0"]
     letters = {s: parameter(s.name) for s in part.expr.free_symbols}
     numbers = {s.name: {"": [[[str(witness.at[s]), "0"]]]} for s in part.expr.free_symbols}
@@ -147,7 +164,9 @@ def formula_witness(part: Formula, witness: Witness) -> dict[str, Any]:
     }
 
 
-def random_witness(part: Vanishing, assumptions: tuple[tuple[Jet, str], ...] = ()) -> dict[str, Any]:
+def random_witness(
+    part: Vanishing, assumptions: tuple[tuple[Jet, str], ...] = ()
+) -> dict[str, Any]:
     """A random exact point at which the expression is not zero, for claims that declare none."""
     sizes = {"d": 2, "n": 2, "K": 2}
     kernel = Kernel("claim", {"zero": Output(part.expr, part.indices)}, {}, assumptions)

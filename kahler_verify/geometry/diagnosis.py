@@ -1,4 +1,4 @@
-"""What a user wants to know about any decoder's geometry: how Kähler, how degenerate, how curved."""
+"""What to know about any decoder's geometry: how Kähler, how degenerate, how curved."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Diagnosis:
 def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> Diagnosis:
     """Measure a metric's geometry at points z [n, d].
 
-    Relative quantities are taken in a g-orthonormal frame e = L⁻¹, g = L Lᴴ, in which they do not depend
-    on the units of the latent coordinates.
+    Relative quantities are taken in a g-orthonormal frame e = L⁻¹, g = L Lᴴ, in which they do not
+    depend on the units of the latent coordinates.
 
     Args:
         metric: of a decoder or of a potential.
@@ -86,12 +86,14 @@ def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> D
         ),
         Quantity(
             "complementary part",
-            "largest singular value of k relative to g; 0: the Hermitian part says all, 1: degenerate",
+            "largest singular value of k relative to g; 0: the Hermitian part says all, 1: "
+            "degenerate",
             torch.linalg.matrix_norm(framed, 2),
         ),
         Quantity(
             "identifiability",
-            "smallest eigenvalue of [[g, k], [k̄, ḡ]] relative to g; 0: a real direction has no effect",
+            "smallest eigenvalue of [[g, k], [k̄, ḡ]] relative to g; 0: a real direction has "
+            "no effect",
             torch.linalg.eigvalsh(augmented)[:, 0],
         ),
         Quantity("condition number", "of g", eigenvalues[:, -1] / eigenvalues[:, 0]),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.heads import ReducedHeads, is_recorded, reduced, reduced_real
+from kahler_verify.decoders.heads import (
+    ReducedHeads,
+    is_recorded,
+    is_transformed,
+    reduced,
+    reduced_real,
+)
 from kahler_verify.decoders.jets import (
     LikelihoodStructure,
     check_decoder,
@@ -25,7 +31,7 @@ from kahler_verify.decoders.propagation import (
     hidden_jets,
     is_holomorphic,
     log_variance_jets,
-    real_part,
+    real_affine,
     routes,
 )
 from kahler_verify.errors import InputError
@@ -141,11 +147,12 @@ class FisherMetric(HermitianMetric):
         config, head = decoder.config, decoder.mean_head
         h, D, d = head.in_features, head.out_features, config.latent_dim
         holomorphic = is_holomorphic(decoder.layers)
-        recorded = is_recorded(list(decoder.parameters()))
+        weights = list(decoder.parameters())
+        recorded, transformed = is_recorded(weights), is_transformed(weights)
 
         def reduces(outputs: int, rows: int) -> bool:
             fresh = recorded and points * d < FRESH_TANGENTS * h
-            pays = outputs >= self.fold_ratio * rows and not fresh
+            pays = outputs >= self.fold_ratio * rows and not fresh and not transformed
             return self.fold == "always" or (self.fold == "auto" and pays)
 
         real_rows = min(D, 2 * h)
@@ -229,7 +236,8 @@ class FisherMetric(HermitianMetric):
         real = decoder.config.likelihood == "real"
         head = decoder.mean_head
         sources = [head.weight, decoder.scale]
-        deviation = (log_variance_jets(decoder, hidden).value / 2).exp()  # [B, D], or [B, 1]
+        values = replace(hidden, parts={})
+        deviation = (log_variance_jets(decoder, values).value / 2).exp()  # [B, D], or [B, 1]
         constant = decoder.constant_log_variance
         if constant is not None:  # in the weights
             deviation = torch.ones_like(decoder.scale)[None]
@@ -243,9 +251,8 @@ class FisherMetric(HermitianMetric):
                 return weight
             return reduced_real(weight) if real else reduced(weight)
 
-        jets = affine(hidden, self._heads.get(f"mean {plan.mean}", sources, make), None)
-        if real:
-            jets = real_part(jets)
+        weight = self._heads.get(f"mean {plan.mean}", sources, make)
+        jets = real_affine(hidden, weight, None) if real else affine(hidden, weight, None)
         tensors = {"Sigma_factor": deviation, "mu_d": jets.dense((1, 0))}
         if not real and is_holomorphic(decoder.layers):
             g: Tensor = self._fisher.call("fisher_metric_diagonal_holomorphic", tensors)
@@ -278,7 +285,7 @@ class FisherMetric(HermitianMetric):
             return reduced(weight) if complex_triangle else reduced_real(weight)
 
         name = f"log variance {plan.covariance} {complex_triangle}"
-        jets = real_part(affine(hidden, self._heads.get(name, [head.weight], make), None))
+        jets = real_affine(hidden, self._heads.get(name, [head.weight], make), None)
         one = torch.ones_like(decoder.scale)[None]
         tensors = {"Sigma_factor": one, "Sigma_d": jets.dense((1, 0))}
         both: tuple[Tensor, Tensor] = self._fisher.call(

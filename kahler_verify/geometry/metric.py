@@ -17,8 +17,9 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
 
 MEMORY_BUDGET = 512 * 2**20
-# Numbers that a kernel and its inputs hold per entry of their largest tensor, as measured.
-WORKSPACE = 16
+# Numbers held at one time for each entry of the largest jet, as measured: without derivatives of
+# the metric, and with them.
+WORKSPACE = (12, 20, 20)
 
 
 class HermitianMetric(ABC):
@@ -85,7 +86,7 @@ class HermitianMetric(ABC):
     def _points_at_once(self, z: Tensor, order: int) -> int:
         """How many points fit the budget, where derivatives of g up to ``order`` are taken."""
         d = z.shape[-1]
-        numbers = WORKSPACE * d ** (order + 1) * (self._width() + d)
+        numbers = WORKSPACE[order] * d ** (order + 1) * (self._width() + d)
         return max(1, self.memory_budget // (numbers * z.element_size()))
 
     def _by_chunks(

@@ -21,8 +21,8 @@ def run_chains(
 ) -> Draws:
     """Run NUTS chains one after the other, each from a start of its own.
 
-    A region |z| < R is reached by z = R w/√(1 + |w|²), whose Jacobian is part of the density, so that no
-    chain meets a wall.
+    A region |z| < R is reached by z = R w/√(1 + |w|²), whose Jacobian is part of the density, so
+    that no chain meets a wall.
 
     Args:
         target: what to sample.
@@ -36,7 +36,8 @@ def run_chains(
     """
     if samples < 10 or chains < 2 or warmup < 10:
         raise InputError(
-            f"samples, chains, warmup: expected at least 10, 2, 10, got {samples}, {chains}, {warmup}"
+            f"samples, chains, warmup: expected at least 10, 2, 10, got {samples}, {chains}, "
+            f"{warmup}"
         )
     target.warn_if_improper()
     d = target.dimension

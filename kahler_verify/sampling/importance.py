@@ -1,4 +1,4 @@
-"""Self-normalised importance resampling: simple, exact as proposals grow, honest about its weights."""
+"""Self-normalised importance resampling: simple, and exact as proposals grow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def importance_resample(
     effective = 1 / (weights * weights).sum().item()
     if effective < count / 10:
         warnings.warn(
-            f"only {effective:.0f} of {total} proposals carry the weights: propose more, or use chains",
+            f"only {effective:.0f} of {total} proposals carry the weights: propose more, or "
+            f"use chains",
             stacklevel=2,
         )
     chosen = torch.multinomial(weights, count, replacement=True, generator=generator)

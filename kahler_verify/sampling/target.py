@@ -1,7 +1,8 @@
 """The density that samplers target: prior × volume^γ, with γ of either sign.
 
-Mind the sign.  For a pulled-back metric the volume is large AWAY from data, so that γ < 0 favours the
-data; for metrics built to be large outside, or for [GPVAE]'s √det G near data, it is the other way round.
+Mind the sign.  For a pulled-back metric the volume is large AWAY from data, so that γ < 0 favours
+the data; for metrics built to be large outside, or for [GPVAE]'s √det G near data, it is the
+other way round.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class VolumeTarget:
         metric: whose volume.
         dimension: d.
         gamma: γ, of either sign; 0 gives the prior, or the uniform law on the region.
-        volume: ``log_volume`` for the true Riemannian volume √det g_ℝ, or ``log_det_hermitian`` for det g,
-            which differ unless the complementary part vanishes.
+        volume: ``log_volume`` for the true Riemannian volume √det g_ℝ, or
+            ``log_det_hermitian`` for det g; they differ unless k vanishes.
         prior: whether to include the standard complex normal prior e^{-|z|²}.
         radius: restrict to the ball |z| < radius; needed for improper targets.
 
@@ -68,7 +69,7 @@ class VolumeTarget:
         return self.gamma * getattr(self.metric, self.volume)(z)
 
     def log_density(self, z: Tensor) -> Tensor:
-        """The log density at z [..., d] up to a constant, real [...]; -inf outside of the region."""
+        """The log density at z [..., d] up to a constant, real [...]; -inf outside the region."""
         out = self.log_volume_power(z)
         square = (z * z.conj()).real.sum(-1)
         if self.prior:

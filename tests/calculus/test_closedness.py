@@ -1,4 +1,4 @@
-"""When a Fisher metric is closed: the identities of DESIGN's ground truth, as equal normal forms."""
+"""When a Fisher metric is closed: identities in natural parameters, as equal normal forms."""
 
 from sympy import Expr
 

@@ -1,4 +1,4 @@
-"""Log-sum-exp mixtures: the law of total covariance, and centred formulas of third and fourth order."""
+"""Log-sum-exp mixtures: total covariance, and centred formulas of third and fourth order."""
 
 import pytest
 from sympy import Expr

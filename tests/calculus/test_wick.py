@@ -1,4 +1,4 @@
-"""Fisher information a second way: scores and Wick's rule, to the same normal form as the divergence."""
+"""Fisher information a second way: scores and Wick's rule reach the divergence's normal form."""
 
 import pytest
 from sympy import Expr, exp

@@ -1,4 +1,4 @@
-"""Every derivation rule against numbers: nilpotent series over a prime field share no code with it."""
+"""Every rule against numbers: nilpotent series over a prime field share no code with it."""
 
 import pytest
 from sympy import (

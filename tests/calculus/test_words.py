@@ -75,9 +75,10 @@ def test_adjoint_reverses_products_and_conjugates_numbers() -> None:
 
 def test_derivatives_of_hermitian_letters_have_one_spelling() -> None:
     assert S.partial(a, bar=True) == S.partial(a, bar=False).H
-    assert S.partial(b, bar=False).partial(
-        a, bar=True
-    ) == S.partial(a, bar=False).partial(b, bar=True).H
+    assert (
+        S.partial(b, bar=False).partial(a, bar=True)
+        == S.partial(a, bar=False).partial(b, bar=True).H
+    )
     assert S.partial(a, bar=False).partial(b, bar=True) == S.partial(b, bar=True).partial(
         a, bar=False
     )

@@ -1,4 +1,4 @@
-"""Generated text over F_p[i] equals its definition: every shipped kernel, several sizes and batches."""
+"""Generated text over F_p[i] equals its definition: every kernel, several sizes, batches."""
 
 import inspect
 import random
@@ -62,7 +62,7 @@ def _check_vanishing(kernel: Kernel, module: Module, sizes: dict[str, int]) -> N
 
 @pytest.mark.parametrize(("name", "kernel"), CASES)
 def test_batches_are_stacked_points(name: str, kernel: str) -> None:
-    """Three points as one batch of shape [3, 1], inputs broadcast by none, give the three results."""
+    """Three points as one batch of shape [3, 1] give the three results."""
     module, declared = _module(name), _kernel(shipped()[name], kernel)
     scope = run_text(module.text, prime_field)
     if kernel not in scope:

@@ -1,7 +1,7 @@
 """Potentials that the project has never seen: the same exact check as for shipped kernels.
 
-Over F_p[i] roots are true square roots; other transcendental values are drawn.  With 50 digits all are
-computed, and so is the ``heads`` function of the generated text.
+Over F_p[i] roots are true square roots; other transcendental values are drawn.  With 50 digits all
+are computed, and so is the ``heads`` function of the generated text.
 """
 
 import inspect
@@ -58,6 +58,7 @@ A, B, C = (
 )
 P = field("P", d, d, hermitian=True, positive=True, constant=True)
 s = parameter("s", hermitian=True)
+w = parameter("w", 1, d)
 r = z.H * z
 z1, z2 = explicit_coordinates("z1 z2")
 t, z0 = symbols("t z0", real=True)
@@ -79,6 +80,7 @@ DIMENSION_FREE: dict[str, Expr] = {
     "constants": pi * r + sqrt(2) * r**2 + log(pi + r),
     "modulus": Abs(exp(c.H * z)) ** 2 + exp(2 * r) * exp(r / 2),
     "scalar_in_a_word": z.H * (1 + c.H * c) * z * r,
+    "row_vectors": log(1 + Tr(w * z) * Tr(z.H * w.H)) + Tr(w * A * z) * Tr(z.H * A * w.H),
     "mean_over_d": Tr(z * z.H) ** 2 / d,
 }
 EXPLICIT: dict[str, Expr] = {
@@ -153,7 +155,7 @@ def _to_torch(value: object) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", DERIVATIONS)
 def test_torch_with_its_own_heads_agrees_with_fifty_digits(name: str) -> None:
-    """The whole text under torch, with heads(), on a batch; parameters are given without a batch."""
+    """The whole text under torch, with heads(), on a batch; parameters have no batch."""
     module = _module(name)
     scope: dict = {}
     exec(compile(module.text, name, "exec"), scope)

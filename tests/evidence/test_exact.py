@@ -1,4 +1,4 @@
-"""Kernels' own text over Q(i) equals the definition differentiated, with equality, not tolerance."""
+"""Kernels' own text over Q(i) equals the definition differentiated: equality, no tolerance."""
 
 import math
 

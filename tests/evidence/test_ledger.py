@@ -141,7 +141,11 @@ def test_a_false_formula_needs_a_witness() -> None:
     with pytest.raises(EvidenceError, match="declares no witness"):
         judge(Claim("X", "x = 1", "test", parts=(Formula(x - 1),)), EMPTY)
     claim = Claim(
-        "X", "x = 1", "test", parts=(Formula(x - 1),), witnesses=(Witness("x = ½", at={x: Rational(1, 2)}),)
+        "X",
+        "x = 1",
+        "test",
+        parts=(Formula(x - 1),),
+        witnesses=(Witness("x = ½", at={x: Rational(1, 2)}),),
     )
     assert judge(claim, EMPTY).verdict == "refuted"
 
@@ -211,12 +215,12 @@ def test_kernel_items_cover_every_kernel() -> None:
         kernel_items(derivation, ("nonsense",))
 
 
-def test_cache_round_trip_and_corruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_round_trip_and_corruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAHLER_VERIFY_CACHE", str(tmp_path))
     cache = Cache("default", [])
-    claim, derivation = next((c, dv) for dv in shipped().values() for c in dv.claims if c.id == "G2")
+    claim, derivation = next(
+        (c, dv) for dv in shipped().values() for c in dv.claims if c.id == "G2"
+    )
     judgement = judge(claim, derivation)
     cache.put("G2", judgement)
     assert asdict(cache.get("G2")) == asdict(judgement)  # type: ignore[arg-type]

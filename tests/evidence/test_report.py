@@ -52,9 +52,18 @@ def printed(result: CrossCheck, **options: bool) -> str:
 def failing(result: CrossCheck) -> CrossCheck:
     nan = float("nan")
     row = CheckRow(
-        f"flat.{SCRIPT}[bold]", "autograd", "random points", 1, 0.5, 1e-15, nan, "g-frame", False, 0.1,
-        f"note {SCRIPT} [/nonsense]",
-    )  # fmt: skip
+        f"flat.{SCRIPT}[bold]",
+        "autograd",
+        "random points",
+        points=1,
+        error=0.5,
+        bound=1e-15,
+        condition=nan,
+        unit="g-frame",
+        passed=False,
+        seconds=0.1,
+        note=f"note {SCRIPT} [/nonsense]",
+    )
     return replace(result, rows=(*result.rows, row))
 
 

@@ -69,7 +69,7 @@ def test_every_route_fails_on_a_planted_fault(route: str, fault: str) -> None:
     ("derivation", "kernel", "fault"),
     [
         ("gaussian_kl", "kl_hessian_diagonal", ("v1 = mu0", "v1 = mu")),
-        ("gaussian_kl", "fisher_metric_d_full_holomorphic", ("->...cba", "->...bca")),
+        ("gaussian_kl", "fisher_metric_d_full_holomorphic", ("->...cba", "->...abc")),
         ("hermitian_geometry", "chern_curvature", ("R_0 = p1 - p0", "R_0 = p1 + p0")),
         (
             "hermitian_geometry",

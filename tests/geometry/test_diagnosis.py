@@ -18,7 +18,9 @@ def test_fubini_study_is_kahler_and_evenly_curved() -> None:
     assert _values(diagnosis, "closedness defect").max() < 1e-12
     assert _values(diagnosis, "complementary part").max() == 0
     torch.testing.assert_close(_values(diagnosis, "identifiability"), torch.ones(5).double())
-    torch.testing.assert_close(_values(diagnosis, "scalar curvature"), torch.full((5,), 6.0).double())
+    torch.testing.assert_close(
+        _values(diagnosis, "scalar curvature"), torch.full((5,), 6.0).double()
+    )
     sectional = _values(diagnosis, "holomorphic sectional curvature")
     torch.testing.assert_close(sectional, torch.full((5,), 2.0).double())
     assert _values(diagnosis, "log volume gap").abs().max() < 1e-12

@@ -131,7 +131,7 @@ def test_forward_mode_agrees_with_reverse_mode(name: str, kernel: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "kernel"), ONE_EACH)
 def test_compiles_without_a_graph_break(name: str, kernel: str) -> None:
-    """One graph, whatever its backend makes of complex numbers: aot_eager traces autograd as well."""
+    """One graph, whatever a backend makes of complex numbers; aot_eager traces autograd too."""
     torch._dynamo.reset()
     function, inputs = _function(name, kernel), _inputs(name, kernel, 3)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")

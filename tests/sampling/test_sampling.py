@@ -1,7 +1,7 @@
 """Samplers against laws that are known: Fubini-Study, and the ball truncated or with γ < 0.
 
-On Fubini-Study √det g_ℝ ∝ (1 + s)^{-(d+1)}, s = |z|², so that t = s/(1 + s) ~ Beta(d, 1).  On the ball
-√det g_ℝ ∝ (1 - s)^{-(d+1)}: γ = -1 gives s ~ Beta(d, d + 2).
+On Fubini-Study √det g_ℝ ∝ (1 + s)^{-(d+1)}, s = |z|², so that t = s/(1 + s) ~ Beta(d, 1).  On the
+ball √det g_ℝ ∝ (1 - s)^{-(d+1)}: γ = -1 gives s ~ Beta(d, d + 2).
 """
 
 import math
@@ -55,7 +55,7 @@ def test_a_wrong_law_is_noticed() -> None:
 
 
 def test_importance_on_the_truncated_ball() -> None:
-    """γ = 1 on |z| < ½: s has density ∝ s^{d-1}(1 - s)^{-(d+1)}, whose t = s/(1 - s) is ∝ t^{d-1}."""
+    """γ = 1 on |z| < ½: s has density ∝ s^{d-1}(1 - s)^{-(d+1)}, so t = s/(1 - s) ∝ t^{d-1}."""
     d = 2
     target = VolumeTarget(PotentialMetric("complex_ball"), d, prior=False, radius=0.5)
     draws = importance_resample(target, 1000, proposals=40_000, seed=0)

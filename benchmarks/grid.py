@@ -1,0 +1,160 @@
+"""Which cells are run, the important ones first."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import torch
+
+from benchmarks.decoder_rivals import fisher_problem, training_problem
+from benchmarks.mixture_rivals import mixture_problem, ricci_problem
+from benchmarks.problem import Cell
+from benchmarks.small_rivals import kernel_problem, log_det_problem
+
+SINGLE, DOUBLE = torch.float32, torch.float64
+SMALL_DECODER = {"d": 3, "h": 10, "D": 14, "B": 4}
+
+
+def fisher(
+    d: int,
+    h: int,
+    D: int,
+    B: int,
+    family: str = "holomorphic",
+    sigma: str = "diagonal",
+    dtype: torch.dtype = SINGLE,
+    *,
+    compiled: bool = True,
+) -> Cell:
+    """The Fisher metric of a decoder d → h → h → D."""
+    sizes: dict[str, Any] = {"d": d, "h": h, "D": D, "B": B, "family": family, "sigma": sigma}
+    return Cell("Fisher metric", fisher_problem, sizes, dtype, SMALL_DECODER, compiled)
+
+
+def training(
+    d: int, h: int, D: int, B: int, dtype: torch.dtype = SINGLE, *, compiled: bool = True
+) -> Cell:
+    """The gradient of E[log det g] in a holomorphic decoder's weights, diagonal Σ(z)."""
+    sizes: dict[str, Any] = {"d": d, "h": h, "D": D, "B": B}
+    sizes |= {"family": "holomorphic", "sigma": "diagonal"}
+    return Cell("training step", training_problem, sizes, dtype, SMALL_DECODER, compiled)
+
+
+def mixture(d: int, K: int, B: int, dtype: torch.dtype = SINGLE, *, compiled: bool = True) -> Cell:
+    """The metric of a mixture potential."""
+    sizes = {"d": d, "K": K, "B": B}
+    small = {"d": min(d, 3), "K": 5, "B": 4}
+    return Cell("mixture metric", mixture_problem, sizes, dtype, small, compiled)
+
+
+def ricci(d: int, K: int, B: int) -> Cell:
+    """The Ricci tensor of a mixture potential: in float64, as it is a fourth derivative."""
+    sizes, small = {"d": d, "K": K, "B": B}, {"d": 2, "K": 5, "B": 3}
+    return Cell("mixture Ricci", ricci_problem, sizes, DOUBLE, small)
+
+
+def log_det(d: int, B: int, dtype: torch.dtype = SINGLE) -> Cell:
+    """log det and its gradient."""
+    return Cell("log det, gradient", log_det_problem, {"d": d, "B": B}, dtype, {"B": 8})
+
+
+def kernel(d: int, D: int, B: int, dtype: torch.dtype = SINGLE) -> Cell:
+    """The generated kernel alone, on jets that are at hand."""
+    sizes: dict[str, Any] = {"d": d, "h": 16, "D": D, "B": B}
+    sizes |= {"family": "split", "sigma": "diagonal"}
+    return Cell("Fisher kernel on jets", kernel_problem, sizes, dtype, SMALL_DECODER)
+
+
+def quick_grid() -> list[Cell]:
+    """One typical cell for each quantity."""
+    return [
+        fisher(8, 256, 784, 64),
+        fisher(8, 256, 784, 64, "split", compiled=False),
+        fisher(8, 256, 784, 64, sigma="constant", compiled=False),
+        fisher(8, 256, 784, 1, compiled=False),
+        training(8, 256, 784, 32, compiled=False),
+        mixture(2, 128, 1024, compiled=False),
+        mixture(8, 128, 256, compiled=False),
+        ricci(3, 32, 32),
+        log_det(2, 4096),
+        log_det(8, 4096),
+        kernel(8, 784, 64),
+    ]
+
+
+def full_grid() -> list[Cell]:
+    """The table of the targets first, then the rest of the grid for as long as time allows."""
+    wide = [(256, 64), (256, 784), (512, 3072)]
+    families = ("holomorphic", "split")
+    cells = [fisher(d, h, D, 256, f) for d, (h, D), f in product((2, 8, 32), wide, families)]
+    cells += [
+        training(d, h, D, B)
+        for d, h, D, B in (
+            (2, 256, 784, 256),
+            (8, 256, 784, 128),
+            (32, 256, 784, 32),
+            (8, 512, 3072, 32),
+            (32, 256, 64, 32),
+        )
+    ]
+    mixtures = list(product((2, 8, 32), (16, 128, 1024)))
+    cells += [mixture(d, K, _mixture_points(d, K)) for d, K in mixtures]
+    cells += [ricci(d, K, 16) for d, K in ((2, 16), (2, 256), (4, 64), (8, 16), (16, 256))]
+    cells += [log_det(d, B) for d, B in product((2, 4, 8, 32), (256, 4096))]
+    cells += [kernel(d, D, 64) for d, D in ((2, 784), (8, 784), (32, 3072))]
+    cells += [
+        fisher(8, h, D, 256, f, s, compiled=False)
+        for (h, D), f, s in product(wide[1:], families, ("scalar", "constant"))
+    ]
+    cells += [fisher(d, 256, 784, 1, f) for d, f in product((2, 8, 32), families)]
+    cells += [fisher(8, 256, 784, 256, f, dtype=DOUBLE) for f in families]
+    cells += [training(8, 256, 784, 128, DOUBLE, compiled=False)]
+    cells += [fisher(d, 256, 784, 4096, f, compiled=False) for d, f in product((2, 8), families)]
+    rest = [
+        fisher(d, h, D, B, f, s, t, compiled=False)
+        for t, s, B, f, h, D, d in product(
+            (SINGLE, DOUBLE),
+            ("diagonal", "constant", "scalar"),
+            (256, 1, 4096),
+            families,
+            (256, 512),
+            (64, 784, 3072),
+            (2, 8, 32),
+        )
+    ]
+    rest += [mixture(d, K, _mixture_points(d, K), DOUBLE, compiled=False) for d, K in mixtures]
+    seen = {_key(cell) for cell in cells}
+    return cells + [cell for cell in rest if _key(cell) not in seen]
+
+
+def gpu_grid(*, quick: bool = False) -> list[Cell]:
+    """Large batches, where a card has work for all of its parts."""
+    cells = [
+        fisher(8, 256, 784, 4096),
+        mixture(8, 128, 4096, compiled=False),
+        log_det(8, 65536),
+        fisher(8, 256, 784, 4096, "split", compiled=False),
+        fisher(8, 512, 3072, 4096, sigma="constant", compiled=False),
+        training(8, 256, 784, 1024, compiled=False),
+        ricci(4, 64, 256),
+    ]
+    if quick:
+        return cells[:3]
+    return [
+        *cells,
+        fisher(32, 256, 784, 1024),
+        fisher(32, 512, 3072, 256, compiled=False),
+        fisher(8, 256, 784, 1, compiled=False),
+        fisher(8, 256, 784, 4096, dtype=DOUBLE, compiled=False),
+        mixture(32, 1024, 256, compiled=False),
+    ]
+
+
+def _mixture_points(d: int, K: int) -> int:
+    """A batch that the slowest rival can finish."""
+    return max(32, min(4096, 2**23 // (K * d * d * 8)))
+
+
+def _key(cell: Cell) -> tuple[Any, ...]:
+    return cell.quantity, tuple(cell.sizes.items()), cell.dtype

@@ -1,0 +1,280 @@
+"""Reduced heads, chunks and single directions give what whole jets give."""
+
+import gc
+import math
+
+import pytest
+import torch
+
+from kahler_verify.decoders.heads import reduced, reduced_real
+from kahler_verify.decoders.models import Decoder, VAEConfig
+from kahler_verify.errors import InputError
+from kahler_verify.geometry import FisherMetric, MixtureMetric
+
+KINDS = [
+    ("cubic", "complex"),
+    ("tanh", "complex"),
+    ("split_tanh", "complex"),
+    ("modulus_sigmoid", "complex"),
+    ("split_gelu", "real"),
+]
+COVARIANCES = ["constant", "scalar", "diagonal"]
+QUANTITIES = [
+    "metric_matrix",
+    "complementary_part",
+    "real_metric_matrix",
+    "log_det_hermitian",
+    "log_volume",
+]
+
+
+def _decoder(activation="cubic", likelihood="complex", covariance="constant", *, d=3, D=17, h=6):
+    torch.manual_seed(3)
+    family = activation.split("_")[0] if "_" in activation else "holomorphic"
+    config = VAEConfig(
+        data_dim=D,
+        latent_dim=d,
+        hidden=(h, h),
+        decoder=family,
+        activation=activation,
+        covariance=covariance,
+        likelihood=likelihood,
+    )
+    decoder = Decoder(config).double()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        decoder.scale.fill_(1.3)
+    return decoder
+
+
+def _points(d=3, count=7):
+    torch.manual_seed(4)
+    return 0.5 * torch.randn(count, d, dtype=torch.complex128)
+
+
+def _by_autograd(decoder):
+    """The same metric without any closed form: a function is not recognised."""
+    return FisherMetric(lambda z: decoder(z), check=False)
+
+
+def _assert_same(got, expected, tolerance=1e-12):
+    size = 1 + expected.abs().max().item()
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max().item() <= tolerance * size
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize(("activation", "likelihood"), KINDS)
+def test_every_fold_gives_the_metric_of_whole_jets(activation, likelihood, covariance):
+    decoder, z = _decoder(activation, likelihood, covariance), _points()
+    reference = _by_autograd(decoder)
+    with torch.no_grad():
+        for quantity in QUANTITIES:
+            expected = getattr(reference, quantity)(z)
+            for fold in ("always", "never", "auto"):
+                metric = FisherMetric(decoder, fold=fold)
+                _assert_same(getattr(metric, quantity)(z), expected, 1e-11)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize(("activation", "likelihood"), KINDS)
+def test_inner_products_need_two_directions_only(activation, likelihood, covariance):
+    decoder, z = _decoder(activation, likelihood, covariance), _points()
+    torch.manual_seed(8)
+    u, v = torch.randn(2, *z.shape, dtype=z.dtype)
+    expected = _by_autograd(decoder).inner_product(u, v, z)
+    _assert_same(FisherMetric(decoder).inner_product(u, v, z), expected)
+    _assert_same(FisherMetric(decoder).inner_product(u, v[0], z), _inner(decoder, u, v[0], z))
+
+
+def _inner(decoder, u, v, z):
+    return _by_autograd(decoder).inner_product(u, v, z)
+
+
+def test_the_curvature_of_one_set_of_jets():
+    decoder, z = _decoder("tanh", d=2), _points(2, 2)
+    for quantity in ("ricci_tensor", "christoffels", "kahler_defect"):
+        expected = getattr(_by_autograd(decoder), quantity)(z)
+        _assert_same(getattr(FisherMetric(decoder), quantity)(z), expected, 1e-10)
+
+
+@pytest.mark.parametrize("fold", ["always", "never"])
+@pytest.mark.parametrize(
+    ("activation", "likelihood", "covariance"),
+    [
+        ("cubic", "complex", "constant"),
+        ("split_tanh", "complex", "diagonal"),
+        ("split_gelu", "real", "scalar"),
+    ],
+)
+def test_gradients_go_through_reduced_heads(activation, likelihood, covariance, fold):
+    decoder, z = _decoder(activation, likelihood, covariance), _points().requires_grad_()
+    wanted = [z, *decoder.parameters()]
+
+    def gradients(metric):
+        loss = metric.log_volume(z).sum()
+        return torch.autograd.grad(loss, wanted, allow_unused=True)
+
+    expected = gradients(_by_autograd(decoder))
+    got = gradients(FisherMetric(decoder, fold=fold, memory_budget=40_000))
+    for g, e in zip(got, expected, strict=True):
+        if g is None or e is None:  # what does not matter, such as the bias of the mean
+            assert all(x is None or not x.any() for x in (g, e))
+        else:
+            _assert_same(g, e, 1e-9)
+
+
+def test_second_derivatives_by_weights_through_reduced_heads_are_refused():
+    decoder, z = _decoder(), _points()
+    weight = decoder.mean_head.weight_pairs
+    loss = FisherMetric(decoder, fold="always").log_det_hermitian(z).sum()
+    with pytest.raises(InputError, match="'never'"):
+        torch.autograd.grad(loss, weight, create_graph=True)
+
+
+def test_functional_gradients_by_weights_are_right():
+    decoder, z = _decoder(D=40), _points(count=60)
+    weights = {name: p.detach() for name, p in decoder.named_parameters()}
+    metric = FisherMetric(decoder, validate_args=False)
+
+    def loss(weights):
+        with torch.nn.utils.stateless._reparametrize_module(decoder, weights):
+            return metric.log_det_hermitian(z).sum()
+
+    got = torch.func.grad(loss)(weights)["mean_head.weight_pairs"]
+    expected = metric.log_det_hermitian(z).sum()
+    (expected,) = torch.autograd.grad(expected, decoder.mean_head.weight_pairs)
+    _assert_same(got, expected, 1e-10)
+
+
+def test_reductions_keep_gram_products():
+    torch.manual_seed(0)
+    w, v = torch.randn(9, 3, dtype=torch.complex128), torch.randn(3, 5, dtype=torch.complex128)
+    r, c = reduced(w), reduced_real(w)
+    assert r.shape == (3, 3)
+    assert c.shape == (6, 3)
+    _assert_same(r.mH @ r, w.mH @ w)
+    real, expected = (c @ v).real, (w @ v).real
+    _assert_same(real.mT @ real, expected.mT @ expected)
+
+
+def test_reduced_heads_follow_the_weights():
+    decoder, z = _decoder(), _points()
+    metric = FisherMetric(decoder, fold="always")
+    with torch.no_grad():
+        before = metric.metric_matrix(z)
+        assert torch.equal(metric.metric_matrix(z), before)
+        decoder.mean_head.weight_pairs.mul_(2)
+        _assert_same(metric.metric_matrix(z), 4 * before)
+        decoder.constant_log_variance.add_(math.log(4))
+        _assert_same(metric.metric_matrix(z), before)
+        state = {k: v.clone() for k, v in decoder.state_dict().items()}
+        state["mean_head.weight_pairs"] *= 3
+        decoder.load_state_dict(state)
+        _assert_same(metric.metric_matrix(z), 9 * before)
+        decoder.mean_head.weight_pairs.data = decoder.mean_head.weight_pairs.data / 3
+        _assert_same(metric.metric_matrix(z), before)
+        decoder.mean_head.weight_pairs.data.mul_(2)  # the one way that is not seen
+        metric.forget_heads()
+        _assert_same(metric.metric_matrix(z), 4 * before)
+
+
+def test_reduced_heads_are_computed_once(monkeypatch):
+    decoder, z = _decoder(), _points(count=40)
+    calls = []
+    qr = torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda w: calls.append(w.shape) or qr(w))
+    metric = FisherMetric(decoder, fold="always", memory_budget=20_000)
+    metric.log_volume(z)  # recorded, and in many chunks
+    assert len(calls) == 1
+    with torch.no_grad():
+        metric.log_volume(z)
+        metric.log_volume(z)
+    assert len(calls) == 2
+
+
+def test_the_plan_is_visible_and_can_be_overridden():
+    wide, narrow = _decoder(D=40, h=6), _decoder(D=6, h=6)
+    with torch.no_grad():
+        assert FisherMetric(wide).plan().mean == "reduced"
+        assert FisherMetric(wide).plan().mean_rows == 6
+        assert FisherMetric(narrow).plan().mean == "full"
+        assert FisherMetric(narrow, fold="always").plan().mean == "reduced"
+        assert FisherMetric(wide, fold="never").plan().mean == "full"
+        assert FisherMetric(wide, fold_ratio=10).plan().mean == "full"
+        diagonal = FisherMetric(_decoder(covariance="diagonal", D=10, h=6))
+        assert diagonal.plan().mean == "full"
+        assert diagonal.plan(complementary=True).covariance == "full"
+        assert diagonal.plan(complementary=False).covariance == "reduced"
+        assert "layers.0: closed form" in repr(diagonal)
+        assert "mean full" in repr(diagonal)
+    # while weights are trained the reduction is made anew, and pays for many points only
+    assert FisherMetric(wide).plan(points=1).mean == "full"
+    assert FisherMetric(wide).plan(points=1000).mean == "reduced"
+    unknown = _by_autograd(wide)
+    assert unknown.plan().route == "autograd"
+    assert "autograd" in repr(unknown)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"fold": "maybe"}, "fold"), ({"fold_ratio": 0}, "fold_ratio"), ({"memory_budget": 0}, "mem")],
+)
+def test_wrong_options_are_refused(options, name):
+    with pytest.raises(InputError, match=name):
+        FisherMetric(_decoder(), **options)
+
+
+@pytest.mark.parametrize("covariance", ["constant", "diagonal"])
+def test_chunks_change_nothing(covariance):
+    decoder, z = _decoder("split_tanh", covariance=covariance), _points(count=12).reshape(3, 4, 3)
+    small, large = FisherMetric(decoder, memory_budget=1), FisherMetric(decoder)
+    u = torch.randn_like(z)
+    for quantity in [*QUANTITIES, "ricci_tensor", "scalar_curvature", "kahler_defect"]:
+        whole = getattr(large, quantity)(z)
+        _assert_same(getattr(small, quantity)(z), whole, 1e-13)
+    _assert_same(small.inner_product(u, u[0, 0], z), large.inner_product(u, u[0, 0], z), 1e-14)
+    hsc = small.holomorphic_sectional_curvature(z, u[0, 0])
+    _assert_same(hsc, large.holomorphic_sectional_curvature(z, u[0, 0]), 1e-12)
+    assert small.metric_matrix(z[:0]).shape == (0, 4, 3, 3)
+
+
+def test_other_metrics_take_a_budget_too():
+    torch.manual_seed(0)
+    centres = torch.randn(5, 2, dtype=torch.complex128)
+    precisions = torch.eye(2, dtype=torch.complex128).expand(5, 2, 2).clone()
+    metric = MixtureMetric(torch.full((5,), 0.2, dtype=torch.float64), centres, precisions)
+    z = _points(2, 6)
+    whole = metric.ricci_tensor(z)
+    metric.memory_budget = 1
+    _assert_same(metric.ricci_tensor(z), whole, 1e-14)
+
+
+def _peak_bytes(function):
+    """The most that was allocated at one time, beyond what there was before."""
+    gc.collect()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        function()
+    level = peak = 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            level += event.nbytes()
+            peak = max(peak, level)
+    return peak
+
+
+@pytest.mark.parametrize(("quantity", "count"), [("log_volume", 4096), ("ricci_tensor", 64)])
+@pytest.mark.parametrize("covariance", ["constant", "diagonal"])
+def test_the_budget_is_kept(quantity, count, covariance):
+    decoder, z = _decoder("split_tanh", covariance=covariance, d=4, D=64, h=32), _points(4, count)
+    budget = 8 * 2**20
+    metric = FisherMetric(decoder, memory_budget=budget, fold="never")
+    with torch.no_grad():
+        answer = getattr(metric, quantity)(z)
+        peak = _peak_bytes(lambda: getattr(metric, quantity)(z))
+    assert peak > budget / 100
+    assert peak <= budget + 3 * answer.nbytes
