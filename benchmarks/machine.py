@@ -57,6 +57,29 @@ def _jax_version() -> str | None:
     return None if jax is None else jax.__version__
 
 
+def other_libraries(n: int) -> dict[str, tuple[Run, float]]:
+    """The float32 product by oneDNN and by JAX: on some processors far ahead of torch's own.
+
+    What they reach shows how much of a ratio is owed to a library, not to a method.
+    """
+    runs: dict[str, tuple[Run, float]] = {}
+    a, b = (torch.randn(n, n) for _ in range(2))
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if operator is not None:
+        runs["float32, oneDNN"] = (partial(operator, a, b, None, "none", [], ""), 2 * n**3 / 1e9)
+    from benchmarks import jax_rivals
+
+    jax = jax_rivals.load()
+    if jax is not None:
+        left, right = jax.numpy.asarray(a.numpy()), jax.numpy.asarray(b.numpy())
+        product = jax.jit(jax.numpy.matmul)
+        runs["float32, JAX"] = (
+            lambda: jax.block_until_ready(product(left, right)),
+            2 * n**3 / 1e9,
+        )
+    return runs
+
+
 def peaks(device: torch.device, rounds: int = 7) -> dict[str, float]:
     """GFLOP/s of matrix products (complex multiply-adds at 8) and GB/s of a copy: the best seen.
 
@@ -69,6 +92,8 @@ def peaks(device: torch.device, rounds: int = 7) -> dict[str, float]:
         a, b = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
         out = torch.empty_like(a)
         runs[name] = (partial(torch.mm, a, b, out=out), operations * n**3 / 1e9)
+    if device.type == "cpu":
+        runs |= other_libraries(n)
     size = 2**28 if device.type == "cuda" else 2**24
     source = torch.randn(size, device=device)
     target = torch.empty_like(source)

@@ -99,9 +99,10 @@ def _in_chunks(function: Callable[[Tensor], Tensor], points: Tensor, size: int) 
     return run
 
 
-def _size(sizes: Mapping[str, Any], dtype: torch.dtype, numbers: int) -> int:
-    """Points per chunk where each point needs so many numbers."""
-    return max(1, min(sizes["B"], int(CHUNK_BYTES / (numbers * dtype.itemsize))))
+def _size(x: Tensor, numbers: int) -> int:
+    """Points per chunk where each point needs so many numbers; larger chunks on a GPU."""
+    room = CHUNK_BYTES * (64 if x.is_cuda else 1)
+    return max(1, min(len(x), int(room / (numbers * x.element_size()))))
 
 
 def mixture_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
@@ -116,8 +117,8 @@ def mixture_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.
             return metric.metric_matrix(z)
 
     d, count = sizes["d"], sizes["K"]
-    wide = _size(sizes, dtype, count * 4 * d * d)  # Hessians keep 2d tangents of K 2d numbers
-    narrow = _size(sizes, dtype, count * 4 * d)
+    wide = _size(x, count * 4 * d * d)  # Hessians keep 2d tangents of K 2d numbers
+    narrow = _size(x, count * 4 * d)
     value, slope = partial(potential, parameters), partial(gradient, parameters)
     seconds: dict[str, Callable[[Tensor], Tensor]] = {
         "Hessian, vmap(hessian)": hessian(value),
@@ -168,7 +169,7 @@ def ricci_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.de
         "nested Hessians": hessian(partial(potential, parameters)),
         "Hessian of log det of jacfwd of the gradient": jacfwd(partial(gradient, parameters)),
     }
-    size = _size(sizes, dtype, count * (2 * d) ** 4)
+    size = _size(x, count * (2 * d) ** 4)
     rivals = {
         name: Rival(partial(_in_chunks, partial(ricci, second), x, size))
         for name, second in metrics.items()

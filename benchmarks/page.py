@@ -56,11 +56,16 @@ def machine_line(report: dict[str, Any]) -> str:
     m, p = report["machine"], report["peaks"]
     mode = "quick mode" if m["quick"] else "the full grid"
     jax = f", JAX {m['jax']}" if m["jax"] else ""
+    others = "".join(
+        f"; {name.removeprefix('float32, ')}'s float32 product {rate:.0f} GFLOP/s"
+        for name, rate in p.items()
+        if name.startswith("float32, ")
+    )
     return (
         f"Measured on {m['processor']} ({m['threads']} thread), torch {m['torch']}{jax}, {mode}. "
         f"Peaks in the same run: products at {p['float32']:.0f} / {p['float64']:.0f} / "
         f"{p['complex64']:.0f} / {p['complex128']:.0f} GFLOP/s (float32 / float64 / complex64 / "
-        f"complex128), memory {p['memory']:.0f} GB/s."
+        f"complex128), memory {p['memory']:.0f} GB/s{others}."
     )
 
 

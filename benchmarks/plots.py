@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-INK, OURS, RIVAL, JAX = "#333333", "#3f51b5", "#90a4ae", "#ef9a3c"
+INK, OURS, RIVAL, JAX, OTHER = "#333333", "#3f51b5", "#90a4ae", "#ef9a3c", "#d84315"
 
 
 def draw(report: dict[str, Any], folder: Path) -> list[Path]:
@@ -72,8 +72,10 @@ def draw_ratios(axes: Axes, report: dict[str, Any]) -> None:
             color = JAX if "JAX" in row["rival"] else RIVAL
             low, high = row["spread"]
             error = [[max(0.0, row["ratio"] - low)], [max(0.0, high - row["ratio"])]]
-            axes.barh(position, row["ratio"], color=color, xerr=error, ecolor=INK, height=0.75)
-            axes.text(row["ratio"] * 1.15, position, f"{row['ratio']:.2g}", fontsize=7, va="center")
+            axes.barh(position, row["ratio"] - 1, left=1, color=color, height=0.75)
+            axes.errorbar(row["ratio"], position, xerr=error, color=INK, linewidth=1)
+            outer = max(1.0, row["ratio"], high)
+            axes.text(outer * 1.1, position, f"{row['ratio']:.2g}", fontsize=7, va="center")
             ticks.append(position)
             names.append(row["rival"])
             position += 1
@@ -106,7 +108,7 @@ def draw_roofline(axes: Axes, report: dict[str, Any]) -> None:
             row["operations"] / row["traffic"],
             row["operations"] / row["seconds"] / 1e9,
             marks[family],
-            color={"diagonal": OURS, "scalar": JAX, "constant": "#d84315"}[sigma],
+            color={"diagonal": OURS, "scalar": JAX, "constant": OTHER}[sigma],
             markerfacecolor=None if filled == OURS else filled,
             label=None if name in drawn else name,
         )

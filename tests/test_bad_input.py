@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sympy import log
+from sympy import conjugate, log
 from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 import kahler_verify
 from kahler_verify import ComplexNormal, FisherMetric, MixtureMetric, PotentialMetric
-from kahler_verify.calculus import coordinates, dimension, parameter
+from kahler_verify.calculus import coordinates, dimension, explicit_coordinates, parameter
 from kahler_verify.decoders.checkpoint import load_checkpoint, save_checkpoint
 from kahler_verify.decoders.data import load_data, pack_kspace
 from kahler_verify.decoders.jets import decoder_jets
@@ -33,6 +33,7 @@ C = torch.complex128
 LOC = torch.zeros(2, dtype=C)
 EYE = torch.eye(2, dtype=C)
 Z = torch.tensor([0.1 + 0.2j, -0.3 + 0.1j], dtype=C)
+(Z1,) = explicit_coordinates("z1")
 WIDE = torch.tensor([[1.0, 0.5j], [0.2, 1.0], [1j, 1.0]], dtype=C)  # D = 3, d = 2
 WEIGHTS = torch.tensor([0.25, 0.75], dtype=torch.float64)
 CENTRES = torch.tensor([[0.0, 0.0], [1.0, 1j]], dtype=C)
@@ -215,6 +216,7 @@ ERRORS: list[tuple[str, Callable[[], Any], type[KahlerVerifyError], tuple[str, .
     ("compile what is no expression", lambda: kahler_verify.compile("log(1 + z)"), DerivationError, ("definition", "str")),
     ("compile under a name that is none", lambda: compiled("not a name"), DerivationError, ("name", "identifier", "not a name")),
     ("from_file of nothing", lambda: PotentialMetric.from_file("nowhere.py"), DerivationError, ("path", "nowhere.py", "not a file")),
+    ("z longer than explicit coordinates", lambda: PotentialMetric(kahler_verify.compile(log(1 + Z1 * conjugate(Z1)), coordinates=(Z1,))).value(Z), InputError, ("z", "[..., 1]", "[2]")),
     # MixtureMetric
     ("weights that do not sum to one", lambda: mixture(WEIGHTS * 2), InputError, ("weights", "sum to one", "2")),
     ("a weight of zero", lambda: mixture(nested([0, 1])), InputError, ("weights", "positive", "0")),

@@ -31,6 +31,7 @@ class Compiled(SimpleNamespace):
         super().__init__(
             **public,
             VANISHING=scope.get("VANISHING", []),
+            DIMENSION=scope.get("DIMENSION"),
             HEADS=scope.get("HEADS", []),
             __all__=scope["__all__"],
             __name__=scope["__name__"],

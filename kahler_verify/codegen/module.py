@@ -97,6 +97,9 @@ def generate_module(derivation: Derivation) -> Module:
         if vanishing
         else ""
     )
+    if derivation.coordinates:
+        fixed = len(derivation.coordinates)
+        text += f"\nDIMENSION = {fixed}  # of the latent space: coordinates are explicit\n"
     if heads:
         text += f"\nHEADS = {sorted(heads.values())!r}  # transcendental values that kernels take\n"
     text += "\n\n" + "\n\n\n".join(functions) + "\n"

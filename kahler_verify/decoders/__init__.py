@@ -14,6 +14,7 @@ from kahler_verify.decoders.jets import (
     likelihood_structure,
 )
 from kahler_verify.decoders.models import ComplexVAE, Decoder, VAEConfig
+from kahler_verify.decoders.propagation import routes
 from kahler_verify.decoders.training import Progress, TrainingOptions, train
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "likelihood_structure",
     "load_checkpoint",
     "load_data",
+    "routes",
     "save_checkpoint",
     "to_images",
     "train",

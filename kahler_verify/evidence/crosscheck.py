@@ -165,6 +165,23 @@ def crosscheck(
     """
     if points < 1:
         raise InputError(f"points: expected at least 1, got {points}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices are tiny here: threads would only wait for one another
+    try:
+        return _crosscheck(checkpoint, derivations, sources, data, points, seed, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _crosscheck(
+    checkpoint: str | Path | Checkpoint | None,
+    derivations: Mapping[str, Derivation] | None,
+    sources: Mapping[str, str] | None,
+    data: str | Path | None,
+    points: int,
+    seed: int,
+    progress: Progress | None,
+) -> CrossCheck:
     start = time.perf_counter()
     derivations = derivations if derivations is not None else shipped()
     loaded = checkpoint

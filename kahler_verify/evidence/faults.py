@@ -1,8 +1,8 @@
 """Plant faults: in derivations, in the rules that print kernels, and in kernels' own text.
 
-Faults of kernels' text and of derived expressions are made by rules that run over all shipped kernels, and
-are the same in every run.  Faults of rules and of definitions are edits of one source line each; an
-edit whose line no longer stands there is an error, so that the list follows the code.
+Faults of kernels' text and of derived expressions are made by rules that run over all shipped
+kernels, and are the same in every run.  Faults of rules and of definitions are edits of one source
+line each; an edit whose line no longer stands there is an error: the list follows the code.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def print_mutants(console: Console, result: MutantResult) -> None:
     console.print(
         f"{len(result.mutants)} mutants: {whole['mutants']} differ from the original and run, "
         f"{whole['survived']} survive; {whole['equivalent']} are equal to it in exact arithmetic "
-        f"({whole['equivalent, loses digits']} of them lose digits), {whole['do not run']} do not run",
+        f"({whole['equivalent, loses digits']} of them lose digits), "
+        f"{whole['do not run']} do not run",
         highlight=False,
     )
     for mutant in result.survivors:

@@ -1,8 +1,8 @@
 """Mutants: planted faults that the evidence must notice, and which route notices which.
 
 Each mutant is judged by every route by itself, so that the table says what would have been missed
-by that route alone.  Whether a mutant computes the same as the original is decided by exact evaluation
-at sizes, seeds and batch shapes that no route uses.
+by that route alone.  Whether a mutant computes the same as the original is decided by exact
+evaluation at sizes, seeds and batch shapes that no route uses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -334,24 +335,26 @@ class Bench:
                     return False
         return True
 
-    def loses_digits(self, candidate: Candidate) -> bool:
-        """Whether float64 fails where components nearly agree, and the original does not.
-
-        One component field at a time is moved far from zero, so that only its differences count.
-        """
+    @cached_property
+    def _far(self) -> list[tuple[dict[str, Tensor], list[Tensor]]]:
+        """Points with one or two component fields far from zero, where the original keeps digits."""
         if "w" not in self._in_torch:
-            return False
-        for name, values in self._in_torch.items():
-            if not name.startswith("q_"):
-                continue
-            double = {**self._in_torch, name: values + FAR}
-            exact = {n: self._lifted(x) for n, x in double.items()}
+            return []
+        sample = self.draw(decimal, 5, {"d": 2, "n": 1, "K": 3})
+        near = {n: _to_torch(x) for n, x in sample.tensors.items()}
+        fields = [n for n in near if n.startswith("q_")]
+        found = []
+        for names in [*combinations(fields, 1), *combinations(fields, 2)]:
+            tensors = near | {n: near[n] + FAR for n in names}
+            exact = {n: self._lifted(x) for n, x in tensors.items()}
             truth = [_to_torch(x) for x in self.original.outputs(exact, decimal)]
-            if _close(self.original.outputs(double), truth, NEAR) and not _close(
-                candidate.outputs(double), truth, NEAR
-            ):
-                return True
-        return False
+            if _close(self.original.outputs(tensors), truth, NEAR):
+                found.append((tensors, truth))
+        return found
+
+    def loses_digits(self, candidate: Candidate) -> bool:
+        """Whether float64 fails where components nearly agree, and the original does not."""
+        return any(not _close(candidate.outputs(x), truth, NEAR) for x, truth in self._far)
 
     @staticmethod
     def _lifted(values: Tensor) -> Any:
@@ -492,9 +495,9 @@ def holds(part: Any) -> bool:
 class Judged:
     """A mutant with its verdict.
 
-    ``by`` are the routes that kill it, the cheapest first; ``missed_by`` those that apply and let it
-    live.  ``runs`` is false where it raises, or has another shape, at a single point, so that no
-    evidence is needed; ``loses_digits`` is true where it equals the original and float64 does not.
+    ``by`` are the routes that kill it, the cheapest first; ``missed_by`` those that apply and let
+    it live.  ``runs`` is false where it raises, or has another shape, at a single point, so that no
+    evidence is needed; ``loses_digits`` is true where it equals the original, but not in float64.
     """
 
     id: str

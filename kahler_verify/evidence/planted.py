@@ -53,8 +53,8 @@ RULES = (
     Rule(
         TRANSPOSED,
         Lowering._letter,
-        "own = (col, row) if dagger else (row, col)",
-        "own = (row, col)",
+        "own = _present(col, row) if dagger else _present(row, col)",
+        "own = _present(row, col)",
     ),
     Rule(
         CONJUGATE,

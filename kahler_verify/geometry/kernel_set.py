@@ -49,6 +49,11 @@ class KernelSet:
         """Kernels that are zero in every dimension and have no code."""
         return getattr(self.module, "VANISHING", [])
 
+    @property
+    def dimension(self) -> int | None:
+        """The latent dimension that explicit coordinates fix; None where any will do."""
+        return getattr(self.module, "DIMENSION", None)
+
     def function(self, name: str) -> Callable[..., Any]:
         """The kernel itself."""
         if not hasattr(self.module, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import RANK, KernelSet
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import MEMORY_BUDGET, HermitianMetric
 
 
 class PotentialMetric(HermitianMetric):
@@ -22,6 +23,7 @@ class PotentialMetric(HermitianMetric):
         kernels: the name of a shipped module ("fubini_study"), a generated module, or what
             ``kahler_verify.compile`` returns.
         validate_args: see :class:`HermitianMetric`.
+        memory_budget: see :class:`HermitianMetric`.
         **parameters: the potential's parameters as tensors, by the names its derivation gives them;
             leading dimensions broadcast against those of z.
 
@@ -34,9 +36,10 @@ class PotentialMetric(HermitianMetric):
         kernels: str | ModuleType | SimpleNamespace,
         *,
         validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
         **parameters: Tensor,
     ):
-        super().__init__(validate_args=validate_args)
+        super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         self.kernels = KernelSet(kernels)
         missing = [name for name in RANK if name not in self.kernels]
         if missing:
@@ -81,7 +84,32 @@ class PotentialMetric(HermitianMetric):
         moved = {
             name: p.to(device=device, dtype=dtype or p.dtype) for name, p in self.parameters.items()
         }
-        return PotentialMetric(self.kernels.module, validate_args=self.validate_args, **moved)
+        return PotentialMetric(
+            self.kernels.module,
+            validate_args=self.validate_args,
+            memory_budget=self.memory_budget,
+            **moved,
+        )
+
+    def _width(self) -> int:
+        return max((len(p) for p in self.parameters.values() if p.ndim), default=1)
+
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        size = super()._points_at_once(z, order)
+        if math.prod(z.shape[:-1]) <= size or "metric" in self.kernels.vanishing:
+            return size
+        # parameters with a batch of their own cannot be cut together with z
+        one = self.kernels.call("metric", {"z": z.reshape(-1, z.shape[-1])[:1], **self.parameters})
+        return size if math.prod(one.shape[:-2]) == 1 else math.prod(z.shape[:-1])
+
+    def _point(self, z: Tensor) -> Tensor:
+        z = super()._point(z)
+        if self.kernels.dimension not in (None, z.shape[-1]):
+            raise InputError(
+                f"z: expected shape [..., {self.kernels.dimension}], one entry for each coordinate "
+                f"of {self.kernels.module.__name__}, got {list(z.shape)}"
+            )
+        return z
 
     def value(self, z: Tensor) -> Tensor:
         """Φ(z), real [...]."""
@@ -134,6 +162,7 @@ class MixtureMetric(HermitianMetric):
         precisions: P_k, Hermitian positive definite, complex [K, d, d].
         kind: which of the two potentials.
         validate_args: see :class:`HermitianMetric`.
+        memory_budget: see :class:`HermitianMetric`.
 
     Raises:
         InputError: shapes, dtypes or values are not as above.
@@ -149,8 +178,9 @@ class MixtureMetric(HermitianMetric):
         *,
         kind: Literal["potential", "density"] = "potential",
         validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
     ):
-        super().__init__(validate_args=validate_args)
+        super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         if kind not in ("potential", "density"):
             raise InputError(f"kind: expected 'potential' or 'density', got {kind!r}")
         _check_mixture(weights, centres, precisions, validate_args)
@@ -177,7 +207,11 @@ class MixtureMetric(HermitianMetric):
             self.precisions.to(device=device, dtype=complex_dtype),
             kind=self.kind,
             validate_args=self.validate_args,
+            memory_budget=self.memory_budget,
         )
+
+    def _width(self) -> int:
+        return len(self.weights)
 
     def value(self, z: Tensor) -> Tensor:
         """Φ(z) or Ψ(z), real [...]."""

@@ -66,8 +66,9 @@ print(json.dumps({name: generate_module(known[name]).text for name in names}))
 """
 USER = """
 from sympy import conjugate, exp, log, sqrt
-from kahler_verify.calculus import coordinates, dimension, explicit_coordinates, parameter,
-potential z, A = coordinates("z", dimension("d")), parameter("A", dimension("m"), dimension("d"))
+from kahler_verify.calculus import coordinates, dimension, explicit_coordinates
+from kahler_verify.calculus import parameter, potential
+z, A = coordinates("z", dimension("d")), parameter("A", dimension("m"), dimension("d"))
 z1, z2 = explicit_coordinates("z1 z2")
 mine = potential("mine", log(1 + exp(z.H * A.H * A * z)) + sqrt(1 + z.H * z))
 unrolled = potential(

@@ -9,7 +9,7 @@ from torch import nn
 from kahler_verify.decoders.activations import ACTIVATIONS, ActivationLayer
 from kahler_verify.decoders.jets import decoder_jets
 from kahler_verify.decoders.models import ComplexLinear, Decoder, VAEConfig
-from kahler_verify.decoders.propagation import routes
+from kahler_verify.decoders.propagation import complex_product, routes
 
 NAMES = [
     "Sigma_factor",
@@ -190,6 +190,21 @@ def test_holomorphic_decoders_skip_what_vanishes():
     for name, jet in jets.items():
         assert not jet.any(), name
         assert jet.untyped_storage().nbytes() == 16, name  # one number, expanded
+
+
+def test_three_real_products_are_one_complex_one():
+    torch.manual_seed(0)
+    x = torch.randn(600, 130, dtype=torch.complex128, requires_grad=True)
+    w = torch.randn(140, 130, dtype=torch.complex128, requires_grad=True)
+    weights = torch.randn(600, 140, dtype=torch.complex128)
+    got, expected = complex_product(x, w), x @ w.mT
+    torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-12)
+    for g, e in zip(
+        torch.autograd.grad((got * weights).real.sum(), [x, w]),
+        torch.autograd.grad((expected * weights).real.sum(), [x, w]),
+        strict=True,
+    ):
+        torch.testing.assert_close(g, e, rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])

@@ -76,4 +76,4 @@ def test_a_fault_in_the_text_shows(name: str, kernel: str, right: str, wrong: st
     assert right in module.text
     broken = module.text.replace(right, wrong)
     declared = _kernel(shipped()[name], kernel)
-    assert componentwise(declared, broken, module.heads, entries=4) > 1e-3
+    assert componentwise(declared, broken, module.heads, entries=2) > 1e-3

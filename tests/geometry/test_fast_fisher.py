@@ -9,7 +9,7 @@ import torch
 from kahler_verify.decoders.heads import reduced, reduced_real
 from kahler_verify.decoders.models import Decoder, VAEConfig
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import FisherMetric, MixtureMetric
+from kahler_verify.geometry import FisherMetric, MixtureMetric, PotentialMetric
 
 KINDS = [
     ("cubic", "complex"),
@@ -244,11 +244,27 @@ def test_other_metrics_take_a_budget_too():
     torch.manual_seed(0)
     centres = torch.randn(5, 2, dtype=torch.complex128)
     precisions = torch.eye(2, dtype=torch.complex128).expand(5, 2, 2).clone()
-    metric = MixtureMetric(torch.full((5,), 0.2, dtype=torch.float64), centres, precisions)
+    weights = torch.full((5,), 0.2, dtype=torch.float64)
     z = _points(2, 6)
-    whole = metric.ricci_tensor(z)
-    metric.memory_budget = 1
-    _assert_same(metric.ricci_tensor(z), whole, 1e-14)
+    whole = MixtureMetric(weights, centres, precisions).ricci_tensor(z)
+    small = MixtureMetric(weights, centres, precisions, memory_budget=1)
+    assert small.to(dtype=torch.complex128).memory_budget == 1
+    _assert_same(small.ricci_tensor(z), whole, 1e-14)
+
+
+def test_parameters_with_a_batch_of_their_own_are_not_cut():
+    z = _points(2, 6)
+    centre, precision = (
+        torch.zeros_like(z),
+        torch.eye(2, dtype=z.dtype) * torch.arange(1, 7)[:, None, None],
+    )
+    parameters = {"centre": centre, "precision": precision.to(z.dtype)}
+    metric = PotentialMetric("quadratic_form", memory_budget=1, **parameters)
+    _assert_same(metric.metric_matrix(z), precision.to(z.dtype))
+    shared = PotentialMetric(
+        "quadratic_form", memory_budget=1, centre=centre[0], precision=precision[1].to(z.dtype)
+    )
+    _assert_same(shared.metric_matrix(z), precision[1].to(z.dtype).expand(6, 2, 2))
 
 
 def _peak_bytes(function):
