@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -11,7 +12,9 @@ from rich.table import Table
 
 from kahler_verify.evidence.autograd_faults import FaultReport
 from kahler_verify.evidence.ledger import Judgement, Ledger
-from kahler_verify.evidence.mutants import MutantResult
+
+if TYPE_CHECKING:
+    from kahler_verify.evidence.mutants import MutantResult
 
 STYLES = {
     "holds": "green",

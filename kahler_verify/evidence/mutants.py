@@ -46,6 +46,7 @@ from kahler_verify.evidence.faults import (
     FAILURES,
     FAULTS,
     LONGEST_BODY,
+    Misprint,
     Mutant,
     Target,
     body_of_kernel,
@@ -77,6 +78,7 @@ ELSEWHERE: tuple[tuple[Sizes, tuple[int, ...], bool], ...] = (
 )
 SMALL = {"d": 2, "n": 2, "K": 2}
 LINE = {"d": 1, "n": 2, "K": 3}
+GENERIC = {"d": 2, "n": 2, "K": 3}  # at K = 2 covariances have rank one, which hides transpositions
 FLOAT64, FLOAT32 = 1e-9, 1e-3  # relative to the largest entry, at well-conditioned points
 FAR, NEAR = 1e8, 1e-4  # where differences of components are 1e-8 of them; what is left of float64
 CERTAIN = ("hermitian", "augmented_positive", "positive")
@@ -232,14 +234,14 @@ class Bench:
         return self._exact(Sample(sample.point, {**tensors, **sample.tensors}))
 
     def _decimals(self) -> dict[str, Test]:
-        sample = self.draw(decimal, 4, SMALL)
+        sample = self.draw(decimal, 4, GENERIC)
         double = {n: _to_torch(x) for n, x in sample.tensors.items()}
         single = {n: x.to(torch.complex64) for n, x in double.items()}
         truth = [_to_torch(t) for t in self._truth(sample.point)]
         jets = {f: {o: _to_torch(x) for o, x in t.items()} for f, t in sample.point.jets.items()}
         sizes = {s: complex(x) for s, x in sample.point.sizes.items()}
         weights = sample.point.weights
-        fields = Fields(SMALL["d"], sizes, jets, None if weights is None else _to_torch(weights))
+        fields = Fields(GENERIC["d"], sizes, jets, None if weights is None else _to_torch(weights))
         other = [
             differentiate(o.definition, o.indices, fields) for o in self.kernel.outputs.values()
         ]
@@ -293,9 +295,7 @@ class Bench:
         for law, derivation, kernel, geometry in laws:
             kernels = KernelSet(derivation.name) if geometry else mine
             more = {"geometry": mine} if geometry else {}
-            properties.check(
-                law, derivation, kernel, kernels, seed=1, sizes={"d": 2, "n": 2, "K": 3}, **more
-            )
+            properties.check(law, derivation, kernel, kernels, seed=1, sizes=GENERIC, **more)
         return True
 
     # -------------------------------------------------------------- equivalence
@@ -337,7 +337,7 @@ class Bench:
 
     @cached_property
     def _far(self) -> list[tuple[dict[str, Tensor], list[Tensor]]]:
-        """Points with one or two component fields far from zero, where the original keeps digits."""
+        """Points with one or two component fields far from 0, where the original keeps digits."""
         if "w" not in self._in_torch:
             return []
         sample = self.draw(decimal, 5, {"d": 2, "n": 1, "K": 3})
@@ -445,17 +445,7 @@ class Workshop:
         for number, rule in enumerate(RULES, start=1):
             yield from rule_mutants(rule, number, regular, self.heads)
         for number, misprint in enumerate(MISPRINTS, start=1):
-            derivation = misprinted(misprint)
-            text = generate_module(derivation).text
-            yield Mutant(
-                f"derivation/misprint {number}/{misprint.kernel}",
-                misprint.fault,
-                "derivation",
-                misprint.kernel,
-                f"{misprint.file}: {misprint.old.strip()} → {misprint.new.strip() or '(nothing)'}",
-                body_of_kernel(text, misprint.kernel.split(".")[1]).text,
-                derivation,
-            )
+            yield misprint_mutant(number, misprint)
 
     def _is_current(self, target: Target) -> bool:
         """Whether the generator, unedited, prints what is shipped; long kernels are left out."""
@@ -463,6 +453,21 @@ class Workshop:
             return False
         heads = self.heads[target.derivation.name]
         return printed_body(target, target.kernel.derived(), heads).lines == target.body.lines
+
+
+def misprint_mutant(number: int, misprint: Misprint) -> Mutant:
+    """The kernel that the true generator makes of a mistyped definition."""
+    derivation = misprinted(misprint)
+    name = misprint.kernel.split(".")[1]
+    return Mutant(
+        f"derivation/misprint {number}/{misprint.kernel}",
+        misprint.fault,
+        "derivation",
+        misprint.kernel,
+        f"{misprint.file}: {misprint.old.strip()} → {misprint.new.strip() or '(nothing)'}",
+        body_of_kernel(generate_module(derivation).text, name).text,
+        derivation,
+    )
 
 
 # ------------------------------------------------------------------ claims

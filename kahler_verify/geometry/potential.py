@@ -65,6 +65,7 @@ class PotentialMetric(HermitianMetric):
         name: str | None = None,
         *,
         validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
         **parameters: Tensor,
     ) -> PotentialMetric:
         """Derive the potential of a derivation file and use it at once.
@@ -77,7 +78,12 @@ class PotentialMetric(HermitianMetric):
         """
         from kahler_verify.codegen.compiled import compile_file
 
-        return cls(compile_file(path, name), validate_args=validate_args, **parameters)
+        return cls(
+            compile_file(path, name),
+            validate_args=validate_args,
+            memory_budget=memory_budget,
+            **parameters,
+        )
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> PotentialMetric:
         """The same metric with its parameters on another device, or in another complex dtype."""
