@@ -87,7 +87,10 @@ def full_grid() -> list[Cell]:
     """The table of the targets first, then the rest of the grid for as long as time allows."""
     wide = [(256, 64), (256, 784), (512, 3072)]
     families = ("holomorphic", "split")
-    cells = [fisher(d, h, D, 256, f) for d, (h, D), f in product((2, 8, 32), wide, families)]
+    cells = [
+        fisher(d, h, D, _decoder_points(d, D), f)
+        for d, (h, D), f in product((2, 8, 32), wide, families)
+    ]
     cells += [
         training(d, h, D, B)
         for d, h, D, B in (
@@ -149,6 +152,11 @@ def gpu_grid(*, quick: bool = False) -> list[Cell]:
         fisher(8, 256, 784, 4096, dtype=DOUBLE, compiled=False),
         mixture(32, 1024, 256, compiled=False),
     ]
+
+
+def _decoder_points(d: int, D: int) -> int:
+    """Several chunks for every rival, and no more: 256 points at most."""
+    return max(32, min(256, 2**19 // (d * D)))
 
 
 def _mixture_points(d: int, K: int) -> int:

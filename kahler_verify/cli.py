@@ -100,6 +100,15 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 300,
     seed: Annotated[int, typer.Option(help="Of weights, split, batches and noise.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = False,
+    regularizer: Annotated[
+        str, typer.Option(help="Log density in the loss: none, logdet-hermitian or log-volume.")
+    ] = "none",
+    weight: Annotated[
+        float, typer.Option(help="The regularizer's factor, of either sign; not 0.")
+    ] = 0.0,
+    regularizer_batch: Annotated[
+        int, typer.Option(help="Latents of each step at which the regularizer is taken.")
+    ] = 16,
 ) -> None:
     """Train a complex VAE and write it as a checkpoint."""
     from kahler_verify.decoders.data import load_data
@@ -126,12 +135,18 @@ def train(
         beta=beta,
         seed=seed,
     )
+    options = TrainingOptions(
+        epochs=epochs,
+        regularizer=regularizer,  # type: ignore[arg-type]  # TrainingOptions checks the string
+        weight=weight,
+        regularizer_batch=regularizer_batch,
+    )
     with training_bar(console) as on_progress:
         checkpoint = run(
             config,
             dataset,
             out,
-            options=TrainingOptions(epochs=epochs),
+            options=options,
             resume=resume,
             on_progress=on_progress,
         )

@@ -157,6 +157,7 @@ def test_train_refuses_bad_choices(tmp_path: Path) -> None:
         (("--decoder", "cubist"), "decoder"),
         (("--data", "missing.npz"), "missing.npz"),
         (("--activation", "log"), "log"),
+        (("--regularizer", "log-volume"), "weight: expected a number other than 0"),
     ):
         done = run("train", "--out", out, *arguments)
         assert done.returncode == 2, done.stdout
@@ -166,7 +167,9 @@ def test_train_refuses_bad_choices(tmp_path: Path) -> None:
 
 def test_train_writes_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
-    done = run("train", "--out", str(out), "--epochs", "2", "--hidden", "8", "--latent-dim", "2")
+    small = ("--epochs", "2", "--hidden", "8", "--latent-dim", "2")
+    geometry = ("--regularizer", "log-volume", "--weight", "-0.1", "--regularizer-batch", "4")
+    done = run("train", "--out", str(out), *small, *geometry)
     assert done.returncode == 0, done.stderr
     assert "ELBO" in done.stdout
     assert out.is_file()

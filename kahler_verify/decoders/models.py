@@ -341,10 +341,10 @@ class ComplexVAE(nn.Module):
             part.location.copy_(location)
             part.scale.copy_(scale)
 
-    def elbo_terms(
+    def draw_latents(
         self, x: Tensor, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One-sample estimates, per sample [n]: log p(x|z) at z ~ q(z|x), and KL(q(z|x) ‖ CN(0,I)).
+        """Latents z ~ q(z|x) [n, d], differentiable in the encoder, and KL(q(z|x) ‖ CN(0,I)) [n].
 
         The KL of circular Gaussians is Σ |m|² + s² - 1 - log s².
         """
@@ -355,7 +355,16 @@ class ComplexVAE(nn.Module):
         # The real and the imaginary part of a standard circular normal have variance ½.
         z = mean + torch.view_as_complex(pair) * ((log_variance - math.log(2)) / 2).exp()
         squared_mean = mean.real.square() + mean.imag.square()
-        divergence = (squared_mean + log_variance.exp() - 1 - log_variance).sum(-1)
+        return z, (squared_mean + log_variance.exp() - 1 - log_variance).sum(-1)
+
+    def elbo_terms(
+        self, x: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One-sample estimates, per sample [n]: log p(x|z) at z ~ q(z|x), and KL(q(z|x) ‖ CN(0,I)).
+
+        See `draw_latents`.
+        """
+        z, divergence = self.draw_latents(x, generator=generator)
         return self.decoder(z).log_prob(x), divergence
 
     @torch.no_grad()

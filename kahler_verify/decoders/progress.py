@@ -28,6 +28,8 @@ def training_bar(console: Console) -> Iterator[Callable[[Epoch], None]]:
                 f"loss {epoch.loss:.2f}  log p(x|z) {epoch.log_likelihood:.2f}  "
                 f"KL {epoch.divergence:.2f}"
             )
+            if epoch.log_density is not None:
+                terms += f"  log density {epoch.log_density:.2f}"
             bar.update(task, completed=epoch.epoch, total=epoch.epochs, terms=terms)
 
         yield move

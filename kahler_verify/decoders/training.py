@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ from kahler_verify.decoders.data import Dataset
 from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import CheckpointError, InputError
 
-__all__ = ["Progress", "TrainingOptions", "state_path", "train"]
+__all__ = ["Progress", "Regularizer", "TrainingOptions", "state_path", "train"]
+
+Regularizer = Literal["none", "logdet-hermitian", "log-volume"]
 
 _STATE_FORMAT = "kahler_verify.training_state"
 _STATE_VERSION = 1
@@ -50,6 +52,11 @@ class TrainingOptions:
         save_every: epochs between two training states on disk.
         threads: of torch while it trains; models of this size are fastest with one, and with one
             the weights do not depend on how many cores a machine has.
+        regularizer: the log density of the decoder's Fisher metric whose mean joins the loss:
+            "logdet-hermitian" is log det g, "log-volume" the log of the true volume density.
+        weight: λ, of either sign: λ > 0 makes the density small where data are encoded, λ < 0
+            large. It rises over the warm-up as the KL term's weight does.
+        regularizer_batch: at how many latents of each step's batch the log density is taken.
     """
 
     epochs: int = 300
@@ -59,6 +66,9 @@ class TrainingOptions:
     clip: float = 10.0
     save_every: int = 25
     threads: int = 1
+    regularizer: Regularizer = "none"
+    weight: float = 0.0
+    regularizer_batch: int = 16
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -67,6 +77,7 @@ class TrainingOptions:
             ("warmup_epochs", 0),
             ("save_every", 1),
             ("threads", 1),
+            ("regularizer_batch", 1),
         ):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -75,17 +86,33 @@ class TrainingOptions:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise InputError(f"expected {name} to be positive and finite, but got {value!r}")
+        if self.regularizer not in get_args(Regularizer):
+            raise InputError(
+                f"regularizer: expected one of {', '.join(get_args(Regularizer))}, "
+                f"got {self.regularizer!r}"
+            )
+        if not isinstance(self.weight, int | float) or not math.isfinite(self.weight):
+            raise InputError(f"weight: expected a finite number, got {self.weight!r}")
+        if (self.regularizer == "none") != (self.weight == 0):
+            raise InputError(
+                "weight: expected a number other than 0 with a regularizer, and 0 without, got "
+                f"weight {self.weight!r} with regularizer {self.regularizer!r}"
+            )
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the callback is told after every epoch, averages over the epoch in nats per sample."""
+    """What the callback is told after every epoch, averages over the epoch in nats per sample.
+
+    ``log_density`` is the regularizer's log det g or log volume, without λ; None without one.
+    """
 
     epoch: int
     epochs: int
     loss: float
     log_likelihood: float
     divergence: float
+    log_density: float | None = None
 
 
 def state_path(out: str | Path) -> Path:
@@ -117,7 +144,8 @@ def train(
         on_progress: called after every epoch; what it raises interrupts the training.
 
     Raises:
-        InputError: config and data do not go together, or the loss is no longer finite.
+        InputError: config and data do not go together, or the loss or the regularizer is no longer
+            finite.
         CheckpointError: the training state cannot be read, or is another run's.
     """
     options = options or TrainingOptions()
@@ -143,11 +171,12 @@ def _train(
     model.standardise(data.train.x)
     trainable = dict(model.named_parameters())
     optimizer = torch.optim.Adam(trainable.values(), lr=options.learning_rate)
+    log_density = _log_density(model, options.regularizer)
     first_epoch, seconds_before = 0, 0.0
     if resume and state_path(out).exists():
         first_epoch, seconds_before = _load_state(state_path(out), model, optimizer, options)
     for epoch in range(first_epoch, options.epochs):
-        progress = _train_epoch(model, optimizer, data.train.x, epoch, options)
+        progress = _train_epoch(model, optimizer, data.train.x, epoch, options, log_density)
         if on_progress is not None:
             on_progress(progress)
         done = epoch + 1
@@ -181,20 +210,32 @@ def _require_match(config: VAEConfig, data: Dataset) -> None:
         )
 
 
+def _log_density(model: ComplexVAE, regularizer: Regularizer) -> Callable[[Tensor], Tensor] | None:
+    """From latents [n, d] to the log density [n] that ``regularizer`` names, or None."""
+    if regularizer == "none":
+        return None
+    from kahler_verify.geometry.fisher import FisherMetric  # which itself imports decoders
+
+    metric = FisherMetric(model.decoder, check=False, validate_args=False)
+    return metric.log_volume if regularizer == "log-volume" else metric.log_det_hermitian
+
+
 def _train_epoch(
     model: ComplexVAE,
     optimizer: torch.optim.Optimizer,
     x: Tensor,
     epoch: int,
     options: TrainingOptions,
+    log_density: Callable[[Tensor], Tensor] | None,
 ) -> Progress:
     config = model.config
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     steps = math.ceil(len(x) / options.batch_size)
-    weight = config.beta * min(1.0, (epoch + 1) / max(1, options.warmup_epochs))
+    warmth = min(1.0, (epoch + 1) / max(1, options.warmup_epochs))
+    weight = config.beta * warmth
     noise = config.noise * float(model.decoder.scale)
     order = torch.randperm(len(x), generator=generator)
-    totals = torch.zeros(2, dtype=torch.float64)
+    totals = torch.zeros(3, dtype=torch.float64)
     model.train()
     for step, rows in enumerate(order.split(options.batch_size)):
         rate = _rate(epoch * steps + step, options.epochs * steps) * options.learning_rate
@@ -202,23 +243,34 @@ def _train_epoch(
             group["lr"] = rate
         batch = x[rows]
         batch = batch + noise * torch.randn(batch.shape, dtype=batch.dtype, generator=generator)
-        likelihood, divergence = model.elbo_terms(batch, generator=generator)
+        z, divergence = model.draw_latents(batch, generator=generator)
+        likelihood = model.decoder(z).log_prob(batch)
         loss = (weight * divergence - likelihood).mean()
         _require_finite(float(loss.detach()), epoch)
+        density = torch.zeros(())
+        if log_density is not None:  # the order is random, and so are the first latents
+            density = log_density(z[: options.regularizer_batch]).mean()
+            _require_finite_density(float(density.detach()), epoch, options.regularizer)
+            loss = loss + warmth * options.weight * density
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip, error_if_nonfinite=False)
         optimizer.step()
         totals += torch.stack(
-            [likelihood.detach().double().sum(), divergence.detach().double().sum()]
+            [
+                likelihood.detach().double().sum(),
+                divergence.detach().double().sum(),
+                density.detach().double() * len(batch),
+            ]
         )
-    mean_likelihood, mean_divergence = (totals / len(x)).tolist()
+    mean_likelihood, mean_divergence, mean_density = (totals / len(x)).tolist()
     return Progress(
         epoch=epoch + 1,
         epochs=options.epochs,
-        loss=weight * mean_divergence - mean_likelihood,
+        loss=weight * mean_divergence - mean_likelihood + warmth * options.weight * mean_density,
         log_likelihood=mean_likelihood,
         divergence=mean_divergence,
+        log_density=None if log_density is None else mean_density,
     )
 
 
@@ -236,6 +288,16 @@ def _require_finite(loss: float, epoch: int) -> None:
             "a holomorphic activation (take a smaller learning rate, or an entire one such as "
             "sin or cubic), an entire activation grew without bound (take tanh), or noise=0 let a "
             "variance collapse on constant data"
+        )
+
+
+def _require_finite_density(density: float, epoch: int, regularizer: Regularizer) -> None:
+    if not math.isfinite(density):
+        raise InputError(
+            f"regularizer: the mean {regularizer} is {density} in epoch {epoch + 1}: the metric is "
+            "degenerate to working precision, or has infinities, at an encoded sample. Likely "
+            "causes: more (real, for log-volume) latent directions than the outputs can tell "
+            "apart, a positive weight too large, or a pole of a holomorphic activation"
         )
 
 

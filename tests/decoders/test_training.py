@@ -1,5 +1,6 @@
 """Training: it learns, to the same bits each time, and can be interrupted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kahler_verify.decoders.data import Dataset, Split
-from kahler_verify.decoders.models import VAEConfig
-from kahler_verify.decoders.training import TrainingOptions, state_path, train
+from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.decoders.training import TrainingOptions, _log_density, state_path, train
 from kahler_verify.errors import CheckpointError, InputError
+from kahler_verify.geometry import FisherMetric
 
 OPTIONS = TrainingOptions(epochs=6, batch_size=32, save_every=2, warmup_epochs=2)
 
@@ -179,3 +181,127 @@ def test_the_thread_count_is_put_back(tmp_path):
 def test_bad_options(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         TrainingOptions(**changes)
+
+
+REGULARIZED = TrainingOptions(
+    epochs=6,
+    batch_size=32,
+    save_every=2,
+    warmup_epochs=2,
+    regularizer="log-volume",
+    weight=0.3,
+    regularizer_batch=8,
+)
+
+
+@pytest.mark.parametrize("regularizer", ["logdet-hermitian", "log-volume"])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("complex", {"covariance": "constant"}),
+        ("complex", {"covariance": "diagonal", "latent_dim": 2}),
+        ("complex", {"covariance": "scalar", "decoder": "modulus"}),
+        ("real", {"covariance": "diagonal", "decoder": "split"}),
+    ],
+)
+def test_the_sign_of_the_weight_decides_which_way_the_density_goes(
+    regularizer, kind, changes, tmp_path
+):
+    data = _data(kind)
+    config = _config(data, **changes)
+    final = {}
+    for weight in (-1.0, 1.0):
+        options = replace(
+            REGULARIZED, epochs=12, learning_rate=1e-2, regularizer=regularizer, weight=weight
+        )
+        seen = []
+        model = train(
+            config, data, tmp_path / "model", options=options, on_progress=seen.append
+        ).model.double()
+        x = data.test.x.to(torch.complex128 if kind == "complex" else torch.float64)
+        metric = FisherMetric(model.decoder)
+        function = metric.log_volume if regularizer == "log-volume" else metric.log_det_hermitian
+        final[weight] = float(function(model.encoder(x)[0]).mean())
+        last = seen[-1]
+        assert last.loss == pytest.approx(
+            last.divergence - last.log_likelihood + weight * last.log_density
+        )
+    assert final[1.0] < final[-1.0] - 0.3
+
+
+@pytest.mark.parametrize("regularizer", ["logdet-hermitian", "log-volume"])
+@pytest.mark.parametrize("covariance", ["constant", "scalar", "diagonal"])
+@pytest.mark.parametrize("decoder", ["holomorphic", "split"])
+def test_gradients_of_the_regularizer_are_those_of_differences(regularizer, covariance, decoder):
+    """In encoder and decoder alike, with reduced heads or without."""
+    data = _data()
+    config = _config(data, covariance=covariance, decoder=decoder, hidden=(2,))
+    model = ComplexVAE(config)
+    model.standardise(data.train.x)
+    model.double()
+    x = data.train.x[:40].to(torch.complex128)
+    log_density = _log_density(model, regularizer)
+    assert log_density is not None
+
+    def term():
+        z, _ = model.draw_latents(x, generator=torch.Generator().manual_seed(1))
+        return log_density(z).mean()
+
+    term().backward()
+    for weight in (
+        model.encoder.layers[0].weight,
+        model.decoder.layers[0].weight_pairs,
+        model.decoder.mean_head.weight_pairs,
+    ):
+        direction = torch.randn(
+            weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(2)
+        )
+        values = []
+        with torch.no_grad():
+            for step in (1e-5, -1e-5):
+                weight.add_(direction, alpha=step)
+                values.append(float(term()))
+                weight.sub_(direction, alpha=step)
+        slope = (values[0] - values[1]) / 2e-5
+        assert float((weight.grad * direction).sum()) == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_a_regularized_run_resumes_to_the_same_bits(tmp_path):
+    data = _data()
+    config = _config(data, latent_dim=2)
+    train(config, data, tmp_path / "whole", options=REGULARIZED)
+    out = tmp_path / "resumed"
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, out, options=REGULARIZED, on_progress=_stop_at(3))
+    other = replace(REGULARIZED, weight=-0.3)
+    with pytest.raises(CheckpointError, match=r"'weight': \(0.3, -0.3\)"):
+        train(config, data, out, options=other, resume=True)
+    train(config, data, out, options=REGULARIZED, resume=True)
+    train(config, data, tmp_path / "plain", options=OPTIONS)
+    whole, resumed, plain = (load_file(tmp_path / n) for n in ("whole", "resumed", "plain"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(whole[name], plain[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"regularizer": "volume", "weight": 1.0}, "regularizer: expected one of none, logdet"),
+        ({"regularizer": "log-volume"}, "weight: expected a number other than 0 with"),
+        ({"weight": 1.0}, "with regularizer 'none'"),
+        ({"regularizer": "log-volume", "weight": float("nan")}, "weight: expected a finite number"),
+        ({"regularizer_batch": 0}, "regularizer_batch"),
+    ],
+)
+def test_bad_regularizers_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        TrainingOptions(**changes)
+
+
+def test_a_degenerate_metric_is_named(tmp_path):
+    """Two complex latents, four real directions; three real outputs with a constant Σ see three."""
+    x = _data("real").train.x[:, :3].contiguous()
+    data = Dataset("flat", "real", 3, *[Split(x, None)] * 3)
+    config = _config(data, latent_dim=2, decoder="split", covariance="constant")
+    with pytest.raises(InputError, match=r"regularizer: the mean log-volume is -?(inf|nan)"):
+        train(config, data, tmp_path / "model", options=REGULARIZED)
