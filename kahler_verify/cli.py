@@ -306,8 +306,9 @@ def prove(
         write_ledger(ledger, json)
     if evidence is not None:
         count = write_evidence(ledger, evidence)
-        console.print(f"{evidence}: {count} items; re-check them with")
-        console.print(f"  python -m kahler_verify.evidence.recheck {evidence}", highlight=False)
+        console.print(f"{evidence}: {count} items that can be re-checked", highlight=False)
+        if count:
+            console.print(f"  python -m kahler_verify.evidence.recheck {evidence}", highlight=False)
     if not ledger.passed:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from traceback import extract_tb
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
@@ -61,7 +62,9 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     try:
         spec.loader.exec_module(module)
     except FAILURES as error:
-        raise DerivationError(f"{path}: {type(error).__name__}: {error}") from error
+        inside = [f for f in extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = f", line {inside[-1].lineno}" if inside else ""
+        raise DerivationError(f"{path}{line}: {type(error).__name__}: {error}") from error
     finally:
         sys.modules.pop(name, None)
     found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]

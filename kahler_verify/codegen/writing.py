@@ -83,5 +83,5 @@ def generate_files(
                 report.lines.append(f"{stray.name}: no derivation generates this file")
                 report.failed = report.failed or check
     if check and not report.failed:
-        report.lines.append(f"{len(modules)} modules agree with their derivations")
+        report.lines.append(f"all generated modules agree with their derivations ({len(modules)})")
     return report

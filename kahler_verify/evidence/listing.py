@@ -34,7 +34,7 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
     if ledger.claims:
         console.print(table)
     if ledger.kernels:
-        kernels = Table(title="Kernels")
+        kernels = Table(title="Kernels and properties")
         for heading in ("checked", "outcome", "samples", "error below"):
             kernels.add_column(heading, overflow="fold")
         for item in ledger.kernels:
@@ -49,7 +49,7 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
     if ledger.kernels:
         summary += (
             "; " if summary else ""
-        ) + f"{len(ledger.kernels) - wrong} checks of kernels passed"
+        ) + f"{len(ledger.kernels) - wrong} checks of kernels and properties passed"
         summary += f", {wrong} failed" if wrong else ""
     console.print(summary, highlight=False)
 
