@@ -88,7 +88,7 @@ def full_grid() -> list[Cell]:
     wide = [(256, 64), (256, 784), (512, 3072)]
     families = ("holomorphic", "split")
     cells = [
-        fisher(d, h, D, _decoder_points(d, D), f)
+        fisher(d, h, D, _decoder_points(d), f)
         for d, (h, D), f in product((2, 8, 32), wide, families)
     ]
     cells += [
@@ -154,9 +154,9 @@ def gpu_grid(*, quick: bool = False) -> list[Cell]:
     ]
 
 
-def _decoder_points(d: int, D: int) -> int:
-    """Several chunks for every rival, and no more: 256 points at most."""
-    return max(32, min(256, 2**19 // (d * D)))
+def _decoder_points(d: int) -> int:
+    """One or two chunks of 512 tangents, in which every rival is at its steady rate."""
+    return max(512 // d, 32)
 
 
 def _mixture_points(d: int, K: int) -> int:

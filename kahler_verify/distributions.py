@@ -1,8 +1,8 @@
-"""The circular complex normal distribution, in the style of ``torch.distributions``.
+"""The complex normal distribution, circular or not, in the style of ``torch.distributions``.
 
 ``x ~ CN(μ, Σ)`` on C^D has the density ``π^{-D} det(Σ)^{-1} exp(-(x-μ)ᴴ Σ^{-1} (x-μ))`` with
 respect to Lebesgue measure on R^{2D}. ``E[(x-μ)(x-μ)ᴴ] = Σ``, and the relation matrix
-``E[(x-μ)(x-μ)ᵀ]`` is 0: the distribution is circular.
+``R = E[(x-μ)(x-μ)ᵀ]`` is 0: the distribution is circular. With a relation ``R ≠ 0`` it is improper.
 
 Every formula here keeps its derivatives in every mode of autograd, because the verifier and users
 differentiate through it, at ``p = q`` in particular: a squared modulus is ``(x * x.conj()).real``
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 from torch.distributions.constraints import Constraint
 from torch.distributions.distribution import Distribution
-from torch.distributions.kl import register_kl
+from torch.distributions.kl import kl_divergence, register_kl
 from torch.types import _size
 
 from kahler_verify.errors import InputError
@@ -33,6 +33,7 @@ _ARGUMENT: dict[Structure, str] = {
     "diagonal": "scale_diag",
     "full": "scale_tril",
 }
+_EVENT_DIM: dict[Structure, int] = {"scalar": 0, "diagonal": 1, "full": 2}
 _ONE_SAMPLE = torch.Size()
 _REAL_DTYPE = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
@@ -44,6 +45,22 @@ class _ComplexVector(Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         return torch.isfinite(value).all(-1) & value.is_complex()
+
+
+class _ComplexNumber(Constraint):
+    """Finite complex numbers."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return torch.isfinite(value) & value.is_complex()
+
+
+class _ComplexSymmetric(Constraint):
+    """Complex symmetric (not Hermitian) matrices of finite numbers."""
+
+    event_dim = 2
+
+    def check(self, value: Tensor) -> Tensor:
+        return (torch.isfinite(value) & _is_close_to_symmetric(value)).flatten(-2).all(-1)
 
 
 class _PositiveFinite(Constraint):
@@ -80,10 +97,15 @@ _CONSTRAINT: dict[Structure, Constraint] = {
     "diagonal": _PositiveFiniteVector(),
     "full": complex_lower_cholesky,
 }
+_RELATION_CONSTRAINT: dict[Structure, Constraint] = {
+    "scalar": _ComplexNumber(),
+    "diagonal": complex_vector,
+    "full": _ComplexSymmetric(),
+}
 
 
 class ComplexNormal(Distribution):
-    """The circular complex normal ``CN(loc, Σ)`` on ``C^D``, with a scalar, diagonal or full ``Σ``.
+    """The complex normal ``CN(loc, Σ)`` on ``C^D``, with a scalar, diagonal or full ``Σ``.
 
     The scale is a *standard deviation*, as everywhere in ``torch.distributions``; give exactly one:
 
@@ -94,11 +116,18 @@ class ComplexNormal(Distribution):
       real positive diagonal, as ``torch.linalg.cholesky`` returns it. `from_covariance` takes
       ``Σ`` itself.
 
-    The batch dimensions ``...`` of ``loc`` and of the scale broadcast against each other.
+    It is circular unless a ``relation`` is given, which has the structure of the scale:
+    ``R = E[(x-μ)(x-μ)ᵀ]`` is ``relation · I`` (complex, ``[...]``, or a number),
+    ``diag(relation)`` (complex, ``[..., D]``) or ``relation`` itself (complex symmetric,
+    ``[..., D, D]``). The law exists if and only if ``[[Σ, R], [R̄, Σ̄]]`` is positive definite; for
+    a scalar or diagonal structure that is ``|relation| < scale²``, elementwise. Scalar and diagonal
+    relations are computed with elementwise; a full one through the real Gaussian on R^{2D}.
+
+    The batch dimensions ``...`` of all arguments broadcast against each other.
 
     **Dtypes**: ``loc`` must be complex (complex64 or complex128); a real scale has its precision
-    (float32 with complex64, float64 with complex128); a matrix has its very dtype. Nothing is
-    promoted: any other pair is an error.
+    (float32 with complex64, float64 with complex128); a matrix, and a relation, has its very dtype.
+    Nothing is promoted: any other pair is an error.
 
     **Validation**: shapes, dtypes and devices are always checked; that reads no value. With
     ``validate_args`` values are checked too, in one read-out. Without, nothing synchronises a GPU,
@@ -114,6 +143,7 @@ class ComplexNormal(Distribution):
         scale: See above.
         scale_diag: See above.
         scale_tril: See above.
+        relation: See above; None means 0.
         validate_args: Whether to check values; None means True.
 
     Raises:
@@ -125,6 +155,7 @@ class ComplexNormal(Distribution):
 
     loc: Tensor
     _factor: Tensor  # the scale as given, batch dimensions not broadcast
+    _relation: Tensor | None  # likewise
     _structure: Structure
 
     def __init__(
@@ -134,6 +165,7 @@ class ComplexNormal(Distribution):
         scale: Tensor | float | None = None,
         scale_diag: Tensor | None = None,
         scale_tril: Tensor | None = None,
+        relation: Tensor | complex | None = None,
         validate_args: bool | None = None,
     ) -> None:
         _check_loc(loc)
@@ -155,16 +187,35 @@ class ComplexNormal(Distribution):
         assert factor is not None
         batch_shape = _check_factor(self._structure, factor, loc)
         self._factor = factor
+        if isinstance(relation, int | float | complex) and not isinstance(relation, bool):
+            if self._structure != "scalar":
+                raise InputError(
+                    "Expected relation to be a torch.Tensor, to go with "
+                    f"{_ARGUMENT[self._structure]}, but got the number {relation}."
+                )
+            relation = torch.full((), relation, dtype=loc.dtype, device=loc.device)
+        self._relation = relation
+        if relation is not None:
+            own = _check_factor(self._structure, relation, loc, name="relation", dtype=loc.dtype)
+            batch_shape = _broadcast(
+                "the batch dimensions of relation", own, "those of the scale", batch_shape
+            )
         self.loc = loc.expand(batch_shape + loc.shape[-1:])
         # The base class checks one argument at a time, each with its own read-out: we read once.
         super().__init__(batch_shape, loc.shape[-1:], validate_args=False)
         self._validate_args = _should_validate(validate_args)
         if self._validate_args:
-            _raise_if_any(list(_value_faults(self._structure, factor, loc)))
+            faults = list(_value_faults(self._structure, factor, loc))
+            _raise_if_any([*faults, *_relation_faults(self)])
 
     @classmethod
     def from_covariance(
-        cls, loc: Tensor, covariance: Tensor, *, validate_args: bool | None = None
+        cls,
+        loc: Tensor,
+        covariance: Tensor,
+        *,
+        relation: Tensor | None = None,
+        validate_args: bool | None = None,
     ) -> Self:
         """The distribution with the mean ``loc`` and the full covariance ``Σ``.
 
@@ -176,6 +227,7 @@ class ComplexNormal(Distribution):
         Args:
             loc: The mean, complex, shape ``[..., D]``.
             covariance: Hermitian positive definite, dtype of ``loc``, shape ``[..., D, D]``.
+            relation: ``E[(x-μ)(x-μ)ᵀ]``, complex symmetric, of the same shape; None means 0.
             validate_args: Whether to check values; None means True.
 
         Raises:
@@ -215,8 +267,10 @@ class ComplexNormal(Distribution):
                     (failed, not_positive),
                 ]
             )
-        distribution = cls(loc, scale_tril=factor, validate_args=False)
+        distribution = cls(loc, scale_tril=factor, relation=relation, validate_args=False)
         distribution._validate_args = _should_validate(validate_args)
+        if distribution._validate_args and relation is not None:
+            _raise_if_any(list(_relation_faults(distribution)))
         return distribution
 
     # ------------------------------------------------------------------ what it is made of
@@ -224,7 +278,13 @@ class ComplexNormal(Distribution):
     @property
     def arg_constraints(self) -> dict[str, Constraint]:
         """The constraints of the arguments that this instance was given."""
-        return {"loc": complex_vector, _ARGUMENT[self._structure]: _CONSTRAINT[self._structure]}
+        constraints = {
+            "loc": complex_vector,
+            _ARGUMENT[self._structure]: _CONSTRAINT[self._structure],
+        }
+        if self._relation is not None:
+            constraints["relation"] = _RELATION_CONSTRAINT[self._structure]
+        return constraints
 
     @property
     def structure(self) -> Structure:
@@ -265,6 +325,32 @@ class ComplexNormal(Distribution):
         return covariance.expand(self._batch_shape + self._event_shape + self._event_shape)
 
     @property
+    def is_circular(self) -> bool:
+        """Whether no relation was given (one that was given may still be 0)."""
+        return self._relation is None
+
+    @property
+    def relation(self) -> Tensor | None:
+        """The relation as given, ``batch_shape`` and then as the scale; None if it was not."""
+        if self._relation is None:
+            return None
+        event_dim = _EVENT_DIM[self._structure]
+        inner = self._relation.shape[self._relation.ndim - event_dim :]
+        return self._relation.expand(self._batch_shape + inner)
+
+    @property
+    def relation_matrix(self) -> Tensor:
+        """``R = E[(x-μ)(x-μ)ᵀ]``, complex symmetric, ``batch_shape + [D, D]``; 0 if circular."""
+        relation = self.relation
+        if relation is None:
+            return torch.zeros_like(self.covariance_matrix)
+        if self._structure == "full":
+            return relation
+        if self._structure == "scalar":
+            relation = relation[..., None].expand(self._batch_shape + self._event_shape)
+        return torch.diag_embed(relation)
+
+    @property
     def mean(self) -> Tensor:
         """``E[x]``, complex."""
         return self.loc
@@ -284,8 +370,7 @@ class ComplexNormal(Distribution):
         return variance.expand(self._batch_shape + self._event_shape)
 
     def _factor_batch(self) -> torch.Size:
-        event_dim = {"scalar": 0, "diagonal": 1, "full": 2}[self._structure]
-        return self._factor.shape[: self._factor.ndim - event_dim]
+        return self._factor.shape[: self._factor.ndim - _EVENT_DIM[self._structure]]
 
     def _deviations(self) -> Tensor:
         """Standard deviations of a scalar or diagonal Σ, shape ``[..., 1]`` or ``[..., D]``."""
@@ -305,6 +390,17 @@ class ComplexNormal(Distribution):
             return 2 * self._factor.log().sum(-1)
         return 2 * self._factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
 
+    def _coherence(self) -> Tensor:
+        """``ρ = δ / σ``, |ρ| < 1, of a scalar or diagonal structure, ``[..., 1]`` or ``[..., D]``.
+
+        It is the relation of the whitened variable, whose covariance is I.
+        """
+        deviations = self._deviations()
+        if self._relation is None:
+            return torch.zeros_like(deviations, dtype=self.loc.dtype)
+        relation = self._relation[..., None] if self._structure == "scalar" else self._relation
+        return relation / deviations / deviations
+
     def _whiten(self, vectors: Tensor) -> Tensor:
         """``L^{-1} v`` for vectors of shape ``[..., *batch_shape, D]``."""
         if self._structure != "full":
@@ -320,10 +416,18 @@ class ComplexNormal(Distribution):
     # ------------------------------------------------------------------ what it does
 
     def rsample(self, sample_shape: _size = _ONE_SAMPLE) -> Tensor:
-        """Draws ``loc + L ε`` with ``ε ~ CN(0, I)``: differentiable in ``loc`` and in the scale."""
+        """Draws ``loc + L ε``, ``ε ~ CN(0, I)`` if circular: differentiable in all arguments."""
         shape = self._extended_shape(sample_shape)
         # torch's complex standard normal has E|ε|² = 1, half in each part: it is CN(0, 1).
+        if self._relation is not None and self._structure == "full":
+            real, imaginary = self.to_real().rsample(sample_shape).chunk(2, -1)
+            return torch.complex(real.contiguous(), imaginary.contiguous())
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        if self._relation is not None:
+            # a ε + b ε̄ has the variance a² + |b|² = 1 and the relation 2ab = ρ; smooth at ρ = 0.
+            coherence = self._coherence()
+            a = ((1 + (1 - _squared_modulus(coherence)).sqrt()) / 2).sqrt()
+            noise = a * noise + coherence / (2 * a) * noise.conj()
         return self.loc + self._colour(noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -337,12 +441,29 @@ class ComplexNormal(Distribution):
         _broadcast("value", value.shape[:-1], "the batch", self._batch_shape)
         if self._validate_args:
             _raise_if_any([(~torch.isfinite(value), _not_finite("value", value))])
-        quadratic = _squared_modulus(self._whiten(value - self.loc)).sum(-1)
-        return -self._event_shape[0] * math.log(math.pi) - self._log_det() - quadratic
+        constant = -self._event_shape[0] * math.log(math.pi) - self._log_det()
+        if self._relation is None:
+            return constant - _squared_modulus(self._whiten(value - self.loc)).sum(-1)
+        if self._structure == "full":
+            return self.to_real().log_prob(torch.cat([value.real, value.imag], -1))
+        coherence = self._coherence()
+        gap = 1 - _squared_modulus(coherence)
+        whitened = self._whiten(value - self.loc)
+        quadratic = _improper_square(whitened, coherence) / gap
+        return constant - (quadratic + gap.log() / 2).sum(-1)
 
     def entropy(self) -> Tensor:
-        """The differential entropy on R^{2D}: ``D (1 + log π) + log det Σ``."""
+        """The differential entropy on R^{2D}: ``D (1 + log π) + log det Σ`` if circular.
+
+        A relation with coherences ρ_i < 1 adds ``½ Σ_i log(1 - ρ_i²)``, which is negative.
+        """
+        if self._relation is not None and self._structure == "full":
+            return self.to_real().entropy()
         entropy = self._event_shape[0] * (1 + math.log(math.pi)) + self._log_det()
+        if self._relation is not None:
+            gap = 1 - _squared_modulus(self._coherence())
+            copies = self._event_shape[0] // gap.shape[-1]
+            entropy = entropy + copies * gap.log().sum(-1) / 2
         return entropy.expand(self._batch_shape)
 
     def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self:
@@ -357,6 +478,7 @@ class ComplexNormal(Distribution):
                 f"batch_shape={list(batch_shape)}."
             ) from error
         new._factor = self._factor
+        new._relation = self._relation
         new._structure = self._structure
         super(ComplexNormal, new).__init__(batch_shape, self._event_shape, validate_args=False)
         new._validate_args = self._validate_args
@@ -382,6 +504,9 @@ class ComplexNormal(Distribution):
         new = self._get_checked_instance(ComplexNormal)
         new.loc = self.loc.to(device=device, dtype=dtype)
         new._factor = self._factor.to(device=device, dtype=factor_dtype)
+        new._relation = None
+        if self._relation is not None:
+            new._relation = self._relation.to(device=device, dtype=dtype)
         new._structure = self._structure
         super(ComplexNormal, new).__init__(
             self._batch_shape, self._event_shape, validate_args=False
@@ -392,22 +517,27 @@ class ComplexNormal(Distribution):
     def to_real(self) -> MultivariateNormal:
         """The same law on R^{2D}, over ``[Re x, Im x]``.
 
-        Its covariance is ``½ [[Re Σ, -Im Σ], [Im Σ, Re Σ]]``. The result does not check its
+        Its covariance is ``½ [[Re(Σ + R), -Im(Σ - R)], [Im(Σ + R), Re(Σ - R)]]``. The result does not check its
         arguments again, so that nothing synchronises; where Σ is numerically singular it holds NaN.
         """
-        covariance = self.covariance_matrix
-        upper = torch.cat([covariance.real, -covariance.imag], -1)
-        lower = torch.cat([covariance.imag, covariance.real], -1)
-        factor, info = torch.linalg.cholesky_ex(torch.cat([upper, lower], -2) / 2)
+        factor, info = torch.linalg.cholesky_ex(self._real_covariance())
         factor = torch.where((info != 0)[..., None, None], math.nan, factor)
         loc = torch.cat([self.loc.real, self.loc.imag], -1)
         return MultivariateNormal(loc, scale_tril=factor, validate_args=False)
+
+    def _real_covariance(self) -> Tensor:
+        plus = minus = self.covariance_matrix
+        if self._relation is not None:
+            plus, minus = plus + self.relation_matrix, minus - self.relation_matrix
+        upper = torch.cat([plus.real, -minus.imag], -1)
+        lower = torch.cat([plus.imag, minus.real], -1)
+        return torch.cat([upper, lower], -2) / 2
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(batch_shape={list(self._batch_shape)}, "
             f"event_shape={list(self._event_shape)}, structure={self._structure!r}, "
-            f"dtype={self.loc.dtype})"
+            f"{'' if self._relation is None else 'improper, '}dtype={self.loc.dtype})"
         )
 
 
@@ -416,7 +546,8 @@ def _kl_complex_normal(p: ComplexNormal, q: ComplexNormal) -> Tensor:
     """``log det Σ_q - log det Σ_p - D + tr(Σ_q^{-1} Σ_p) + (μ_p-μ_q)ᴴ Σ_q^{-1} (μ_p-μ_q)``.
 
     The trace is the squared norm of ``L_q^{-1} L_p``. No inverse is formed; where q is scalar or
-    diagonal nothing is solved either. Source: Gracyk, arXiv 2511.15172 (claim G1 of the ledger).
+    diagonal nothing is solved either. Source: Gracyk, arXiv 2511.15172 (claims G1 and, for improper
+    p or q, G9 of the ledger).
 
     Returns:
         Real, the shape that the two batch shapes broadcast to.
@@ -428,6 +559,8 @@ def _kl_complex_normal(p: ComplexNormal, q: ComplexNormal) -> Tensor:
             f"p.event_shape={list(p.event_shape)} and q.event_shape={list(q.event_shape)}."
         )
     _broadcast("p's batch", p.batch_shape, "q's batch", q.batch_shape)
+    if not (p.is_circular and q.is_circular):
+        return _kl_improper(p, q)
     dimension = p.event_shape[0]
     if q.structure == "full":
         trace = _squared_modulus(_solve_lower(q._factor, p._factor_matrix())).sum((-2, -1))
@@ -440,7 +573,37 @@ def _kl_complex_normal(p: ComplexNormal, q: ComplexNormal) -> Tensor:
     return q._log_det() - p._log_det() - dimension + trace + quadratic
 
 
+def _kl_improper(p: ComplexNormal, q: ComplexNormal) -> Tensor:
+    """The sum over dimensions, with variances σ, relations δ and ``r = μ_p - μ_q``, of
+
+    ``½ log(σ_q²-|δ_q|²) - ½ log(σ_p²-|δ_p|²) - 1
+    + (σ_q (σ_p + |r|²) - Re δ̄_q (δ_p + r²)) / (σ_q²-|δ_q|²)``.
+
+    Where p or q is full, the divergence of the real Gaussians.
+    """
+    if "full" in (p.structure, q.structure):
+        return kl_divergence(p.to_real(), q.to_real())
+    coherence_p, coherence_q = p._coherence(), q._coherence()
+    gap_p, gap_q = (1 - _squared_modulus(c) for c in (coherence_p, coherence_q))
+    ratio = p._deviations() / q._deviations()
+    spread = ratio.square() * (1 - (coherence_q.conj() * coherence_p).real)
+    shift = _improper_square(q._whiten(p.loc - q.loc), coherence_q)
+    logs = (gap_q.log() - gap_p.log()) / 2 - 2 * ratio.log()
+    return (logs - 1 + (spread + shift) / gap_q).sum(-1)
+
+
 # ---------------------------------------------------------------------- arithmetic
+
+
+def _improper_square(whitened: Tensor, coherence: Tensor) -> Tensor:
+    """``|w|² - Re ρ̄ w²``."""
+    return _squared_modulus(whitened) - (coherence.conj() * whitened * whitened).real
+
+
+def _is_close_to_symmetric(x: Tensor) -> Tensor:
+    """Per entry, up to rounding (``64 D ε`` of the largest)."""
+    size = x.detach().abs().amax((-2, -1), keepdim=True)
+    return (x - x.mT).detach().abs() <= 64 * x.shape[-1] * torch.finfo(x.dtype).eps * size
 
 
 def _squared_modulus(x: Tensor) -> Tensor:
@@ -521,13 +684,18 @@ def _check_loc(loc: Tensor) -> None:
 
 
 def _check_factor(
-    structure: Structure, factor: Tensor, loc: Tensor, *, name: str | None = None
+    structure: Structure,
+    factor: Tensor,
+    loc: Tensor,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Size:
-    """Checks dtype, device and shape of a scale; returns the common batch shape."""
+    """Checks dtype, device and shape of a scale or relation; returns the common batch shape."""
     name = name or _ARGUMENT[structure]
     dimension = loc.shape[-1]
     expected = {"scalar": [], "diagonal": [dimension], "full": [dimension, dimension]}[structure]
-    dtype = loc.dtype if structure == "full" else _REAL_DTYPE[loc.dtype]
+    dtype = dtype or (loc.dtype if structure == "full" else _REAL_DTYPE[loc.dtype])
     _check_tensor(name, factor, dtype, loc.device)
     split = factor.ndim - len(expected)
     if split < 0 or list(factor.shape[split:]) != expected:
@@ -582,6 +750,39 @@ def _value_faults(structure: Structure, factor: Tensor, loc: Tensor) -> Iterator
         lambda i: (
             "scale_tril must have a real positive diagonal but has "
             f"{diagonal[i].item():.3g}{_at((*i, i[-1]))}."
+        ),
+    )
+
+
+def _relation_faults(distribution: ComplexNormal) -> Iterator[_Fault]:
+    relation = distribution.relation
+    if relation is None:
+        return
+    yield ~torch.isfinite(relation), _not_finite("relation", relation)
+    if distribution.structure != "full":
+        variance = distribution._factor.square().expand(relation.shape)
+        yield (
+            ~(relation.abs() < variance),
+            lambda i: (
+                "relation must be smaller in modulus than the variance E|x-μ|² but |δ| is "
+                f"{relation[i].abs().item():.3g}, where the variance is {variance[i].item():.3g}"
+                f"{_at(i)}."
+            ),
+        )
+        return
+    yield (
+        ~_is_close_to_symmetric(relation),
+        lambda i: (
+            "relation must be symmetric (R = Rᵀ, not Rᴴ) but |R - Rᵀ| is "
+            f"{(relation - relation.mT)[i].abs().item():.3g}{_at(i)}."
+        ),
+    )
+    real = distribution._real_covariance()
+    yield (
+        torch.linalg.cholesky_ex(real).info != 0,
+        lambda i: (
+            "relation must leave [[Σ, R], [R̄, Σ̄]] positive definite but its smallest eigenvalue is "
+            f"{2 * torch.linalg.eigvalsh(real[i].detach())[0].item():.3g}{_at(i)}."
         ),
     )
 

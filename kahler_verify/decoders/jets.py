@@ -92,7 +92,7 @@ def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStruc
     """
     points = _points(z)
     if has_linear_heads(decoder):
-        decoder._check(z)
+        decoder._check(_at_least_one(points)[:1])
         return _structure_of(decoder)
     return _evaluate(decoder, _at_least_one(points)[:1]).structure
 
@@ -215,6 +215,11 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
     likelihood: Literal["complex", "real"] = "complex"
     covariance: Structure = "diagonal"
     if isinstance(output, ComplexNormal):
+        if not output.is_circular:
+            raise InputError(
+                "decoder: expected a circular ComplexNormal, since the metric of one with a "
+                "relation is not derived, but got one with a relation"
+            )
         mean, covariance = output.loc, output.structure
         given = {
             "scalar": output.scale,
