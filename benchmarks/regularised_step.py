@@ -1,8 +1,8 @@
-"""What a training step costs with decoder geometry in its loss: ``python -m benchmarks.regularised_step``.
+"""What geometry in the loss costs a training step: ``python -m benchmarks.regularised_step``.
 
 Whole steps (encoder, ELBO, backward, Adam), one thread, float32, interleaved CPU times.  The same
 term by autograd: the Hessian of the divergence by forward over reverse mode, which is what the
-definition says, and the Jacobian of (μ, log Σ) by forward mode, which is what an expert would write.
+definition says, and the Jacobian of (μ, log Σ) by forward mode, which an expert would write.
 """
 
 from __future__ import annotations

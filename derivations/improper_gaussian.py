@@ -23,6 +23,22 @@ KL = half * ((target.inv() * covariance).trace() + (mean.T * target.inv() * mean
 )
 printed = m_re**2 + m_im**2 + sigma - 1 - half * log(gap)
 
+# The same from CN(0, σ', δ'), as torch.distributions.kl_divergence computes it
+e_re, e_im = symbols("epsilon_re epsilon_im", real=True)
+tau = symbols("tau", positive=True)
+general = half * Matrix([[tau + e_re, e_im], [e_im, tau - e_re]])
+gap_q = tau**2 - e_re**2 - e_im**2
+KL_general = half * (
+    (general.inv() * covariance).trace() + (mean.T * general.inv() * mean)[0] - 2
+) + half * (log(gap_q) - log(gap))
+square_re, square_im = m_re**2 - m_im**2, 2 * m_re * m_im
+computed = (
+    half * (log(gap_q) - log(gap))
+    - 1
+    + (tau * (sigma + m_re**2 + m_im**2) - e_re * (d_re + square_re) - e_im * (d_im + square_im))
+    / gap_q
+)
+
 improper_gaussian = Derivation(
     name="improper_gaussian",
     title="Complex Gaussians with a relation",
@@ -38,6 +54,7 @@ improper_gaussian = Derivation(
             parts=(
                 Formula(covariance.det() - gap / 4, "det of the real covariance = (σ² - |δ|²)/4"),
                 Formula(KL - printed, "KL of real Gaussians = the printed formula"),
+                Formula(KL_general - computed, "KL from CN(0, σ', δ') = what the package computes"),
             ),
             assumptions="|δ| < σ (otherwise the covariance is not positive definite)",
             expected="holds; needs |δ| < σ, else a clear error",

@@ -16,6 +16,7 @@ from kahler_verify.calculus import (
     Partial,
     Region,
     Vanishing,
+    covariance,
     dimension,
     field,
     index,
@@ -43,6 +44,22 @@ mixture_density = Derivation(
         Kernel("metric_db", {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))}, {}, quadratic),
     ),
     claims=(
+        Claim(
+            "G5-form",
+            "∂∂̄ of minus the log density of a complex Gaussian mixture is E_w[∂∂̄q] - Cov_w(∂q, ∂̄q)",
+            "KVAE",
+            parts=(
+                Vanishing(
+                    g
+                    - Mean(-q, Partial(q, a, Bar(b)))
+                    + covariance(-q, Partial(q, a), Partial(q, Bar(b))),
+                    (a, b),
+                    "the covariance is subtracted",
+                ),
+            ),
+            kernels=("metric",),
+            expected="holds",
+        ),
         Claim(
             "G5",
             "minus the log density of a complex Gaussian mixture is plurisubharmonic",

@@ -187,18 +187,21 @@ class ComplexNormal(Distribution):
         assert factor is not None
         batch_shape = _check_factor(self._structure, factor, loc)
         self._factor = factor
-        if isinstance(relation, int | float | complex) and not isinstance(relation, bool):
-            if self._structure != "scalar":
-                raise InputError(
-                    "Expected relation to be a torch.Tensor, to go with "
-                    f"{_ARGUMENT[self._structure]}, but got the number {relation}."
-                )
-            relation = torch.full((), relation, dtype=loc.dtype, device=loc.device)
-        self._relation = relation
+        number = isinstance(relation, int | float | complex) and not isinstance(relation, bool)
+        if number and self._structure == "scalar":
+            relation = torch.tensor(relation, dtype=loc.dtype, device=loc.device)
+        self._relation = None
         if relation is not None:
-            own = _check_factor(self._structure, relation, loc, name="relation", dtype=loc.dtype)
+            self._relation = relation  # type: ignore[assignment]  # a number is refused right here
+            own = _check_factor(
+                self._structure,
+                relation,  # type: ignore[arg-type]
+                loc,
+                name="relation",
+                dtype=loc.dtype,
+            )
             batch_shape = _broadcast(
-                "the batch dimensions of relation", own, "those of the scale", batch_shape
+                "the batch dimensions of relation", own, "those of the scale and loc", batch_shape
             )
         self.loc = loc.expand(batch_shape + loc.shape[-1:])
         # The base class checks one argument at a time, each with its own read-out: we read once.
@@ -517,8 +520,9 @@ class ComplexNormal(Distribution):
     def to_real(self) -> MultivariateNormal:
         """The same law on R^{2D}, over ``[Re x, Im x]``.
 
-        Its covariance is ``½ [[Re(Σ + R), -Im(Σ - R)], [Im(Σ + R), Re(Σ - R)]]``. The result does not check its
-        arguments again, so that nothing synchronises; where Σ is numerically singular it holds NaN.
+        Its covariance is ``½ [[Re(Σ + R), -Im(Σ - R)], [Im(Σ + R), Re(Σ - R)]]``. The result does
+        not check its arguments again, so that nothing synchronises; where this covariance is
+        numerically singular it holds NaN.
         """
         factor, info = torch.linalg.cholesky_ex(self._real_covariance())
         factor = torch.where((info != 0)[..., None, None], math.nan, factor)
@@ -574,12 +578,14 @@ def _kl_complex_normal(p: ComplexNormal, q: ComplexNormal) -> Tensor:
 
 
 def _kl_improper(p: ComplexNormal, q: ComplexNormal) -> Tensor:
-    """The sum over dimensions, with variances σ, relations δ and ``r = μ_p - μ_q``, of
+    """KL(p ‖ q) where p or q has a relation.
 
+    With variances σ, relations δ and ``r = μ_p - μ_q``, the sum over dimensions of
     ``½ log(σ_q²-|δ_q|²) - ½ log(σ_p²-|δ_p|²) - 1
     + (σ_q (σ_p + |r|²) - Re δ̄_q (δ_p + r²)) / (σ_q²-|δ_q|²)``.
 
-    Where p or q is full, the divergence of the real Gaussians.
+    Where p or q is full, the divergence of the real Gaussians. Derived in
+    derivations/improper_gaussian.py (claim G9).
     """
     if "full" in (p.structure, q.structure):
         return kl_divergence(p.to_real(), q.to_real())

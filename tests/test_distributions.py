@@ -14,6 +14,7 @@ from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 from kahler_verify.distributions import ComplexNormal, complex_lower_cholesky, complex_vector
 from kahler_verify.errors import InputError
+from kahler_verify.geometry import FisherMetric
 
 STRUCTURES = ["scalar", "diagonal", "full"]
 PAIRS = [(p, q) for p in STRUCTURES for q in STRUCTURES]
@@ -372,15 +373,21 @@ def test_kl_hessian_on_the_diagonal_is_the_fisher_metric(structure: str) -> None
         torch.testing.assert_close(mode(lambda y, p=p: kl_divergence(p, at(y)))(POINT), fisher)
 
 
-def rebuild(structure: str, loc: Tensor, factor: Tensor) -> ComplexNormal:
+def rebuild(
+    structure: str,
+    loc: Tensor,
+    factor: Tensor,
+    relation: Tensor | None = None,
+    validate_args: bool = False,
+) -> ComplexNormal:
     if structure == "full":
         # Finite differences move every entry, and a diagonal off the reals: project.
         off_diagonal = factor.tril(-1)
-        diagonal = torch.diag_embed(factor.diagonal().real).to(factor.dtype)
-        return ComplexNormal(loc, scale_tril=off_diagonal + diagonal, validate_args=False)
-    return ComplexNormal(
-        loc, **{"scale" if structure == "scalar" else "scale_diag": factor}, validate_args=False
-    )
+        diagonal = torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).real).to(factor.dtype)
+        factor = off_diagonal + diagonal
+        relation = None if relation is None else (relation + relation.mT) / 2
+    name = {"scalar": "scale", "diagonal": "scale_diag", "full": "scale_tril"}[structure]
+    return ComplexNormal(loc, relation=relation, validate_args=validate_args, **{name: factor})
 
 
 @pytest.mark.parametrize(("left", "right"), PAIRS)
@@ -474,6 +481,179 @@ def test_compiles_without_a_graph_break() -> None:
     # torch.compile has switched off validation for every torch distribution; ours stays.
     with pytest.raises(InputError):
         ComplexNormal(p.loc, scale=-1.0)
+
+
+# ------------------------------------------------------------------ improper
+
+
+def make_improper(structure: str, seed: int, batch: tuple[int, ...] = ()) -> ComplexNormal:
+    """A distribution with a relation of every coherence, by the factors of a real Gaussian."""
+    p = make(structure, seed, batch)
+    generator = torch.Generator().manual_seed(seed + 1000)
+    if structure != "full":
+        phase = torch.randn(p._factor.shape, dtype=C128, generator=generator)
+        shrink = 0.95 * torch.rand(p._factor.shape, dtype=F64, generator=generator)
+        relation = shrink * p._factor.square() * phase / phase.abs()
+        return rebuild(structure, p.loc, p._factor, relation, validate_args=True)
+    root = torch.randn(*batch, 2 * D, 2 * D, dtype=F64, generator=generator)
+    real = root @ root.mT + torch.eye(2 * D)
+    xx, xy = real[..., :D, :D], real[..., :D, D:]
+    yx, yy = real[..., D:, :D], real[..., D:, D:]
+    covariance = torch.complex(xx + yy, yx - xy)
+    relation = torch.complex(xx - yy, yx + xy)
+    return ComplexNormal.from_covariance(p.loc, covariance, relation=relation)
+
+
+def realify_improper_by_hand(p: ComplexNormal) -> MultivariateNormal:
+    """From E[Re(ū x) Re(v̄ x)] = ½ Re(ūᵀ Σ v + ūᵀ R v̄) on u, v = e_i, i e_i."""
+    basis = torch.cat([torch.eye(D), 1j * torch.eye(D)]).to(C128)
+    sigma, relation = p.covariance_matrix, p.relation_matrix
+    covariance = (basis.conj() @ sigma @ basis.mT + basis.conj() @ relation @ basis.mH).real / 2
+    return MultivariateNormal(stack_parts(p.mean), covariance)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_improper_against_the_real_gaussian(structure: str, batch: tuple) -> None:
+    p = make_improper(structure, 30, batch)
+    assert not p.is_circular
+    assert "improper" in repr(p)
+    by_hand = realify_improper_by_hand(p)
+    x = p.sample((7,))
+    for real in (by_hand, p.to_real()):
+        torch.testing.assert_close(p.log_prob(x), real.log_prob(stack_parts(x)))
+        torch.testing.assert_close(p.entropy(), real.entropy())
+        torch.testing.assert_close(by_hand.covariance_matrix, real.covariance_matrix)
+    wide = p.expand((5, *batch))
+    assert wide.relation_matrix.shape == (5, *batch, D, D)
+    torch.testing.assert_close(wide.log_prob(x[:5]), p.log_prob(x[:5]))
+    single = p.to(torch.complex64)
+    assert single.relation is not None
+    assert single.relation.dtype == torch.complex64
+    torch.testing.assert_close(single.entropy().double(), p.entropy(), atol=1e-4, rtol=1e-4)
+    for name, constraint in p.arg_constraints.items():
+        assert bool(constraint.check(getattr(p, name)).all())
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+@pytest.mark.parametrize(("batch_p", "batch_q"), [((), ()), ((4,), ()), ((2, 1), (3,))])
+def test_improper_kl(left: str, right: str, batch_p: tuple, batch_q: tuple) -> None:
+    p, q = make_improper(left, 31, batch_p), make_improper(right, 32, batch_q)
+    for one, other in ((p, q), (p, make(right, 33, batch_q)), (make(left, 34, batch_p), q)):
+        reals = [
+            realify_by_hand(r) if r.is_circular else realify_improper_by_hand(r)
+            for r in (one, other)
+        ]
+        torch.testing.assert_close(kl_divergence(one, other), kl_divergence(*reals))
+    same = kl_divergence(p, p)
+    torch.testing.assert_close(same, torch.zeros_like(same), atol=1e-12, rtol=0)
+
+
+def test_improper_kl_is_that_of_claim_g9() -> None:
+    mu, sigma, delta = 0.3 - 0.4j, 1.7, 0.8 + 0.9j
+    unit = ComplexNormal(torch.zeros(D, dtype=C128), scale=1.0)
+    p = ComplexNormal(torch.full((D,), mu, dtype=C128), scale=math.sqrt(sigma), relation=delta)
+    each = abs(mu) ** 2 + sigma - 1 - math.log(sigma**2 - abs(delta) ** 2) / 2
+    assert each == pytest.approx(0.25 + 0.7 - 0.5 * math.log(2.89 - 1.45))
+    assert kl_divergence(p, unit).item() == pytest.approx(D * each)
+    assert kl_divergence(p.to_real(), unit.to_real()).item() == pytest.approx(D * each)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_relation_of_zero_changes_nothing(structure: str) -> None:
+    p, q = make(structure, 35, (2,)), make("diagonal", 36)
+    zero = rebuild(structure, p.loc, p._factor, torch.zeros_like(p._factor, dtype=C128))
+    x = q.sample((3, 2))
+    torch.testing.assert_close(zero.log_prob(x), p.log_prob(x))
+    torch.testing.assert_close(zero.entropy(), p.entropy())
+    torch.testing.assert_close(kl_divergence(zero, q), kl_divergence(p, q))
+    torch.testing.assert_close(kl_divergence(q, zero), kl_divergence(q, p))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_moments_of_improper_samples(structure: str) -> None:
+    p = make_improper(structure, 37)
+    torch.manual_seed(38)
+    count = 40_000
+    r = p.rsample((count,)) - p.loc
+    products = r[:, :, None] * r[:, None, :]
+    error = 5 * products.abs().std(0) / math.sqrt(count)
+    assert bool(((products.mean(0) - p.relation_matrix).abs() < error).all())
+    hermitian = r[:, :, None] * r.conj()[:, None, :]
+    assert bool(((hermitian.mean(0) - p.covariance_matrix).abs() < error).all())
+    entropy = -p.log_prob(r + p.loc)
+    assert entropy.mean().item() == pytest.approx(
+        p.entropy().item(), abs=5 * entropy.std().item() / math.sqrt(count)
+    )
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("circular", [False, True])
+def test_gradcheck_of_improper(structure: str, circular: bool) -> None:
+    """At a relation of 0 too."""
+    p, q = make_improper(structure, 39), make_improper(structure, 40)
+    x = q.sample()
+    assert p.relation is not None
+    start = torch.zeros_like(p.relation) if circular else p.relation
+
+    def outputs(loc: Tensor, factor: Tensor, relation: Tensor) -> tuple[Tensor, ...]:
+        r = rebuild(structure, loc, factor, relation)
+        torch.manual_seed(41)
+        draw = r.rsample()
+        return r.log_prob(x), r.entropy(), kl_divergence(r, q), kl_divergence(q, r), draw
+
+    inputs = [t.clone().requires_grad_() for t in (p.loc, p._factor, start)]
+    assert gradcheck(outputs, inputs)
+
+
+def test_improper_in_vmap_and_without_values() -> None:
+    for structure in STRUCTURES:
+        p, q = make_improper(structure, 42, (4,)), make_improper("diagonal", 43)
+        x = p.sample()
+
+        def one(
+            loc: Tensor,
+            factor: Tensor,
+            relation: Tensor,
+            value: Tensor,
+            s: str = structure,
+            o: ComplexNormal = q,
+        ) -> tuple[Tensor, Tensor]:
+            r = rebuild(s, loc, factor, relation, validate_args=s != "full")
+            return r.log_prob(value), kl_divergence(r, o)
+
+        log_prob, kl = vmap(one)(p.loc, p._factor, p.relation, x)
+        torch.testing.assert_close(log_prob, p.log_prob(x))
+        torch.testing.assert_close(kl, kl_divergence(p, q))
+        meta = p.to("meta")
+        assert meta.rsample((2,)).shape == (2, 4, D)
+        assert kl_divergence(meta, meta).shape == (4,)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_fisher_metric_of_improper_outputs_is_the_hessian_of_kl(structure: str) -> None:
+    """With a relation that depends on z, too."""
+    q = make_improper(structure, 44)
+    assert q.relation is not None
+    start = torch.cat([q.loc.real, q.loc.imag])
+
+    def decoder(z: Tensor) -> ComplexNormal:
+        loc = z * z + z.conj()[..., [1, 2, 0]]
+        size = (z * z.conj()).real.sum(-1)
+        stretch = (1 + 0.1 * size).reshape((*size.shape, *[1] * q._factor.ndim))
+        turn = torch.polar(torch.ones_like(size), size).reshape(stretch.shape)
+        relation = q._relation * turn * stretch.square()
+        return rebuild(structure, loc, q._factor * stretch, relation)
+
+    def divergence(u: Tensor) -> Tensor:
+        at = [decoder(torch.complex(*v.chunk(2))) for v in (start, u)]
+        return kl_divergence(*at)
+
+    expected = torch.autograd.functional.hessian(divergence, start)
+    metric = FisherMetric(decoder)
+    torch.testing.assert_close(metric.real_metric_matrix(q.loc), expected)
+    batch = torch.stack([q.loc, q.loc * 1j])
+    torch.testing.assert_close(metric.real_metric_matrix(batch)[0], expected)
 
 
 # ------------------------------------------------------------------ validation
@@ -596,6 +776,18 @@ BAD_INPUT: list[tuple[str, Callable[[], Any], str]] = [
     ("value batch", lambda: UNIT.expand((2,)).log_prob(LOC.expand(5, 3)), "value to broadcast"),
     ("value NaN", lambda: UNIT.log_prob(changed(LOC, (0,), math.nan)), "value must be finite"),
     ("expand", lambda: UNIT.expand((2,)).expand((3,)), "batch_shape to be an expansion"),
+    ("δ = σ", lambda: new(LOC, scale=1.0, relation=1j), r"\|δ\| is 1, where the variance is 1\."),
+    ("δ > σ", lambda: new(LOC, scale=2.0, relation=-4.5), r"variance E.* 4\.5.* variance is 4"),
+    ("δ of one", lambda: new(LOC, scale_diag=ONES, relation=changed(LOC, (1,), 3)), r"index \[1\]"),
+    ("δ NaN", lambda: new(LOC, scale=1.0, relation=math.nan), "relation must be finite"),
+    ("δ real", lambda: new(LOC, scale_diag=ONES, relation=ONES), "relation to be torch.complex128"),
+    ("δ bool", lambda: new(LOC, scale=1.0, relation=True), "relation to be a torch.Tensor .* bool"),
+    ("δ number", lambda: new(LOC, scale_diag=ONES, relation=0.5), "relation to be a .* float"),
+    ("δ shape", lambda: new(LOC, scale_diag=ONES, relation=LOC[:2]), r"relation .*\[2\]"),
+    ("δ batch", lambda: new(LOC.expand(2, 3), scale=1.0, relation=LOC), "relation to broadcast"),
+    ("R large", lambda: cov(LOC, EYE, relation=2 * EYE), r"smallest eigenvalue is -1\."),
+    ("R with L", lambda: new(LOC, scale_tril=EYE, relation=1.5j * EYE), "eigenvalue is -0.5"),
+    ("R not symmetric", lambda: cov(LOC, EYE, relation=EYE.tril(-1) + EYE[[1, 2, 0]] / 3), "= Rᵀ"),
     ("to real", lambda: UNIT.to(F64), "dtype to be torch.complex64 or"),
     ("kl events", lambda: kl_divergence(UNIT, new(LOC[:2], scale=1.0)), "same event_shape"),
     ("kl dtypes", lambda: kl_divergence(UNIT, UNIT.to(torch.complex64)), "q.loc to be"),

@@ -17,6 +17,9 @@ PAGES = [
     "what-autograd-gets-wrong",
     "write-your-own-derivation",
     "proved-tested-assumed",
+    "mutants",
+    "how-fast-and-why",
+    "training-with-geometry",
 ]
 
 

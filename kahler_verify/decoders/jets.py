@@ -52,7 +52,8 @@ class LikelihoodStructure:
         likelihood: CN(μ, Σ) on C^D, or N(μ, Σ) on R^D. A real Gaussian's Fisher metric is half of
             what the complex formula gives for the same fields.
         covariance: the structure of Σ(z).
-        data_dim: D.
+        data_dim: D; for an improper ``ComplexNormal``, which is taken as the real Gaussian on
+            R^(2D) that it is, 2D.
         holomorphic_mean: ∂̄μ = 0 is known from the decoder's construction.
         constant_covariance: ∂Σ = 0 is known from the decoder's construction.
     """
@@ -214,12 +215,9 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
     batch = z.shape[:-1]
     likelihood: Literal["complex", "real"] = "complex"
     covariance: Structure = "diagonal"
+    if isinstance(output, ComplexNormal) and not output.is_circular:
+        output = output.to_real()  # the same law, as a real Gaussian on R^(2D)
     if isinstance(output, ComplexNormal):
-        if not output.is_circular:
-            raise InputError(
-                "decoder: expected a circular ComplexNormal, since the metric of one with a "
-                "relation is not derived, but got one with a relation"
-            )
         mean, covariance = output.loc, output.structure
         given = {
             "scalar": output.scale,

@@ -232,9 +232,9 @@ def check_all(
             except DoesNotApply:
                 continue
             except EvidenceError as error:  # violated, or no trial could be made
-                failure = str(error)
+                trials, failure = trials + 1, str(error)
                 break
-        if trials or failure:
+        if trials:
             results[law_.name] = (trials, failure)
     return results
 

@@ -86,7 +86,8 @@ class FisherMetric(HermitianMetric):
     Args:
         decoder: a module or function from z [..., d] to a ``ComplexNormal``, to a pair (mean, log
             variance), or to a torch ``Independent(Normal, 1)`` or ``MultivariateNormal``.  It must
-            keep the dtype's precision and the device of z.
+            keep the dtype's precision and the device of z.  A ``ComplexNormal`` with a relation is
+            taken as the real Gaussian on R^{2D} that it is, with a full covariance.
         check: compare two independent differentiation modes on the first point that is seen, and
             raise :class:`InputError` where torch's derivatives of this decoder are wrong.  Not
             needed, and not done, where all layers are known in closed form.

@@ -56,6 +56,7 @@ EXPECTED = {
     "G3b": "holds under A",
     "G4": "holds",
     "G5": "holds under A",
+    "G5-form": "holds",
     "G6": "holds",
     "G9": "holds",
     "O1": "holds",

@@ -207,8 +207,7 @@ def test_witnesses_of_the_claims_are_evaluated_again_from_their_jets() -> None:
             part = claim.parts[each.part]
             assert isinstance(part, Vanishing)
             found = evaluate_witness(part, each)
-            place = {i: found["entry"][str(i)] - 1 for i in part.indices}
-            item = witness_of(part.expr, place, found["jets"], found["value"], claim.id)
+            item = found["recheck"]
             assert holds(item)
             item["value"] = ["0", "0"]
             assert not holds({**item, "digest": recheck.digest(item)})
