@@ -118,34 +118,33 @@ def _normal_form(part: Vanishing, traits: tuple[tuple[Jet, str], ...]) -> Item:
     return Item("normal form", part.what, outcome, left == 0, 1)
 
 
-def _fields(part: Vanishing, case: Case, profile: str) -> list[Item]:
+def _numbers(part: Vanishing, case: Case, profile: str) -> list[Item]:
+    """Schwartz-Zippel at several sizes; a case of fixed sizes at one choice of the others."""
+    most = MOST_ENTRIES[profile]
+    plan = [(sizes, most) for sizes in SIZES[profile]]
+    if case.sizes:
+        plan = [({**SIZES[profile][1], **case.sizes}, most)]
+    elif profile == "default":
+        plan.append((WIDE, 1))
     items = []
-    for sizes in SIZES[profile]:
-        if (
-            any(sizes.get(k, v) != v for k, v in case.sizes.items())
-            and sizes is not SIZES[profile][1]
-        ):
-            continue  # a case of fixed size is tested at one choice of the other sizes
+    for sizes, entries in plan:
         trial = vanishes(
-            part.expr,
-            part.indices,
-            {**sizes, **case.sizes},
-            assumptions=case.traits,
-            most_entries=MOST_ENTRIES[profile],
+            part.expr, part.indices, sizes, assumptions=case.traits, most_entries=entries
         )
-        shown = ", ".join(f"{k} = {v}" for k, v in trial.sizes.items())
-        outcome = "zero" if trial.equal else "not zero"
+        shown = ", ".join(f"{k} = {v}" for k, v in sizes.items())
         items.append(
             Item(
                 "Schwartz-Zippel",
                 f"{part.what} at {shown}",
-                outcome,
+                "zero" if trial.equal else "not zero",
                 trial.equal,
                 trial.entries,
                 trial.error_log2,
                 {"degree": trial.degree, "trials": trial.trials},
             )
         )
+        if not trial.equal:
+            break  # larger sizes could only say the same
     return items
 
 
@@ -198,7 +197,7 @@ def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
         return [Item("two derivations", part.what, outcome, left == 0, 2)]
     if isinstance(part, Gram):
         return [_gram(part)]
-    items = _fields(part, case, profile)
+    items = _numbers(part, case, profile)
     if part.normal_form and not case.sizes:
         form = _normal_form(part, case.traits)
         if form.passed and not all(i.passed for i in items):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -128,6 +129,35 @@ class FisherMetric(HermitianMetric):
         self._unchecked = check and set(routes(decoder).values()) != {"closed form"}
         self._heads = ReducedHeads()
         self._outputs = 0  # D of a decoder that is not known, as soon as it is
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> FisherMetric:
+        """The same metric with a copy of its decoder on another device, or of another dtype.
+
+        ``dtype`` is complex, that of the latents; the decoder's weights get its precision.  A
+        decoder keeps the precision and the device of z: z of any other kind raises
+        :class:`InputError`.
+
+        Raises:
+            InputError: the decoder is a plain function, which cannot be moved, or dtype is not
+            complex.
+        """
+        if not isinstance(self.decoder, torch.nn.Module):
+            raise InputError(
+                "decoder: expected a module to move or to cast, "
+                f"got {type(self.decoder).__name__}; move what it closes over instead"
+            )
+        if dtype is not None and not dtype.is_complex:
+            raise InputError(f"dtype: expected a complex dtype, that of the latents, got {dtype}")
+        decoder = copy.deepcopy(self.decoder)
+        decoder = decoder.to(device=device, dtype=dtype.to_real() if dtype is not None else None)
+        return FisherMetric(
+            decoder,
+            check=self._unchecked,
+            validate_args=self.validate_args,
+            memory_budget=self.memory_budget,
+            fold=self.fold,
+            fold_ratio=self.fold_ratio,
+        )
 
     def __repr__(self) -> str:
         lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]

@@ -17,7 +17,6 @@ from kahler_verify.codegen.registry import shipped
 from kahler_verify.evidence import recheck
 from kahler_verify.evidence.certificates import certify
 from kahler_verify.evidence.regions import Mixture, prove_plurisubharmonic
-from kahler_verify.evidence.trees import witness_of
 from kahler_verify.evidence.witnesses import evaluate_witness
 
 SOURCE = Path(recheck.__file__)

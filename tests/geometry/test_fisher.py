@@ -262,3 +262,19 @@ def test_a_large_batch_is_quick_and_scales_linearly_in_memory() -> None:
     g = metric.metric_matrix(z)
     assert g.shape == (4096, 4, 4)
     assert time.perf_counter() - start < 20
+
+
+def test_to_casts_a_copy_of_the_decoder() -> None:
+    decoder = ComplexVAE(VAEConfig(latent_dim=2, data_dim=5, hidden=(8,), seed=3)).decoder
+    metric = FisherMetric(decoder)
+    precise = metric.to(dtype=torch.complex128)
+    z = torch.randn(4, 2, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    single = metric.metric_matrix(z.to(torch.complex64))
+    torch.testing.assert_close(precise.metric_matrix(z), single.to(z.dtype), rtol=1e-4, atol=1e-4)
+    assert next(decoder.parameters()).dtype == torch.float32
+    with pytest.raises(InputError, match="complex128"):
+        precise.metric_matrix(z.to(torch.complex64))
+    with pytest.raises(InputError, match="module"):
+        FisherMetric(lambda z: (z, z.real)).to(dtype=torch.complex128)
+    with pytest.raises(InputError, match="complex dtype"):
+        metric.to(dtype=torch.float64)

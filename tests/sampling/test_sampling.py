@@ -1,7 +1,7 @@
 """Samplers against laws that are known: Fubini-Study, and the ball truncated or with γ < 0.
 
-On Fubini-Study √det g_ℝ ∝ (1 + s)^{-(d+1)}, s = |z|², so that t = s/(1 + s) ~ Beta(d, γ(d + 1) - d).  On the
-ball √det g_ℝ ∝ (1 - s)^{-(d+1)}: γ = -1 gives s ~ Beta(d, d + 2).
+On Fubini-Study √det g_ℝ ∝ (1 + s)^{-(d+1)}, s = |z|², so that t = s/(1 + s) ~ Beta(d, γ(d + 1) -
+d).  On the ball √det g_ℝ ∝ (1 - s)^{-(d+1)}: γ = -1 gives s ~ Beta(d, d + 2).
 """
 
 import math
