@@ -20,6 +20,7 @@ PAGES = [
     "mutants",
     "how-fast-and-why",
     "training-with-geometry",
+    "mixture-proxy",
 ]
 
 
