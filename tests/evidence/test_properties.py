@@ -30,14 +30,9 @@ from kahler_verify.calculus import (
 )
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError, PropertyViolation
-from kahler_verify.evidence.properties import (
-    PROPERTIES,
-    agree,
-    applicable,
-    check,
-    check_all,
-    known_curvature,
-)
+from kahler_verify.evidence.laws import agree
+from kahler_verify.evidence.laws_of_metrics import known_curvature
+from kahler_verify.evidence.properties import PROPERTIES, applicable, check, check_all
 from kahler_verify.geometry import KernelSet, PotentialMetric
 
 

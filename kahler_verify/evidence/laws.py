@@ -1,0 +1,175 @@
+"""What a law is: a statement, the kernels that it speaks of, and a check on a random trial.
+
+The laws themselves live in ``laws_of_kernels`` and ``laws_of_metrics``; what they share is here:
+the trial that they draw from, the comparison of two results, and the registering decorator.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kahler_verify.calculus.derivation import Derivation, Kernel
+from kahler_verify.errors import EvidenceError, PropertyViolation
+from kahler_verify.evidence.arithmetic import Arithmetic, array
+from kahler_verify.evidence.readings import coordinate_of
+from kahler_verify.evidence.samples import Sample, draw
+from kahler_verify.evidence.series import Point, Scope, evaluate
+from kahler_verify.geometry.kernel_set import KernelSet
+
+TOLERANCE = 1e-7  # relative; a wrong formula is off by far more, rounding by far less
+
+double = Arithmetic(
+    "double",
+    complex,
+    lambda rng: complex(rng.gauss(0, 1), rng.gauss(0, 1)),
+    lambda rng: complex(rng.uniform(0.5, 2)),
+    lambda name, x: getattr(cmath, name)(x),
+)
+
+
+@dataclass
+class Trial:
+    """One random check: what is tested, the random source, and the sizes d, n and K."""
+
+    derivation: Derivation
+    kernel: Kernel
+    kernels: KernelSet
+    rng: random.Random
+    sizes: Mapping[str, int]
+    geometry: KernelSet = field(default_factory=lambda: KernelSet("hermitian_geometry"))
+
+    def __post_init__(self) -> None:
+        if self.derivation.coordinates:
+            self.sizes = {**self.sizes, "d": len(self.derivation.coordinates)}
+
+    @property
+    def d(self) -> int:
+        """The dimension of the latent space."""
+        return self.sizes["d"]
+
+    def numbers(self, *shape: int) -> Tensor:
+        """Complex normal numbers, E|x|² = 2."""
+        flat = [double.draw(self.rng) for _ in range(math.prod(shape))]
+        return torch.tensor(flat, dtype=torch.complex128).reshape(shape)
+
+    def unitary(self, n: int) -> Tensor:
+        """A random unitary matrix."""
+        return torch.linalg.qr(self.numbers(n, n))[0]
+
+    def invertible(self, n: int) -> Tensor:
+        """A random matrix of modest condition."""
+        return self.unitary(n) @ (torch.eye(n) + 0.3 * self.numbers(n, n) / (2 * n))
+
+    def draw(self, **sizes: int) -> dict[str, Tensor]:
+        """The kernel's inputs at one random point of the domain."""
+        sample = draw(self.kernel, double, self.rng, {**self.sizes, **sizes})
+        tensors = {name: tensor_of(values) for name, values in sample.tensors.items()}
+        if coordinate_of(self.derivation) is not None or self.derivation.coordinates:
+            tensors["z"] = self.point(sample)
+        return tensors
+
+    def point(self, sample: Sample, reach: float | None = None) -> Tensor:
+        """A point z [d] of the domain; ``reach`` in (0, 1) asks for that part of its radius."""
+        towards = self.numbers(self.d)
+        towards = towards / (towards * towards.conj()).real.sum().sqrt()
+        inside = lambda t: domain_value(self.derivation, sample, t * towards) > 0  # noqa: E731
+        if reach is None:
+            size = self.rng.uniform(0.3, 1.5)
+            tries = [size * 2.0**n for n in (0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6)]
+            found = next((t for t in tries if inside(t) and inside(1.1 * t)), None)
+            if found is None:
+                raise EvidenceError(f"{self.derivation.name}: no point of the domain was found")
+            return found * towards
+        low, high = 0.0, 1e8
+        if inside(high):
+            raise EvidenceError(f"{self.derivation.name}: its domain has no boundary to reach for")
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if inside(middle) else (low, middle)
+        return reach * low * towards
+
+    def call(self, tensors: Mapping[str, Tensor], batch: tuple[int, ...] = ()) -> dict[str, Tensor]:
+        """The results by name, each [*batch, d, …] (a constant kernel leaves batches out)."""
+        out = self.kernels.call(self.kernel.name, tensors)
+        results = out if isinstance(out, tuple) else (out,)
+        return {
+            name: value.expand((*batch, *[self.d] * len(output.indices)))
+            for (name, output), value in zip(self.kernel.outputs.items(), results, strict=True)
+        }
+
+
+def tensor_of(values: Any) -> Tensor:
+    """An object array of numbers as complex128."""
+    flat = [complex(x) for x in np.asarray(values, dtype=object).ravel()]
+    return torch.tensor(flat, dtype=torch.complex128).reshape(np.shape(values))
+
+
+def domain_value(derivation: Derivation, sample: Sample, z: Tensor) -> float:
+    """The derivation's ``domain`` at z: positive inside, infinite where there is none."""
+    if derivation.domain is None:
+        return math.inf
+    values = z.tolist()
+    if derivation.coordinates:
+        at = dict(zip(derivation.coordinates, values, strict=True))
+        return complex(derivation.domain.subs(at).doit()).real
+    coordinate = coordinate_of(derivation)
+    assert coordinate is not None
+    jets = {**sample.point.jets, coordinate: {(0, 0): array(values, (len(values), 1))}}
+    point = Point(double, sample.point.sizes, jets)
+    return float(evaluate(derivation.domain, point, Scope({})).base[0, 0].real)
+
+
+Check = Callable[[Trial], None]
+
+
+class DoesNotApply(Exception):
+    """A law about positive metrics met a derivation that has none and claims none."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A law: one sentence, the kernels of a derivation that it speaks of, and its check."""
+
+    name: str
+    statement: str
+    applies: Callable[[Derivation, Kernel], bool]
+    check: Check
+
+
+def register(
+    laws: dict[str, Property], statement: str, applies: Callable[[Derivation, Kernel], bool]
+) -> Callable[[Check], Check]:
+    """Add the check that this decorates to ``laws``, under its own name."""
+
+    def registered(check: Check) -> Check:
+        laws[check.__name__] = Property(check.__name__, statement, applies, check)
+        return check
+
+    return registered
+
+
+def agree(
+    got: Tensor, expected: Tensor, what: str, *, tolerance: float = TOLERANCE, floor: float = 1e-3
+) -> None:
+    """Compare two results relative to the largest entry."""
+    got, expected = torch.as_tensor(got), torch.as_tensor(expected)
+    if got.shape != expected.shape:
+        raise PropertyViolation(f"{what}: shapes {list(got.shape)} and {list(expected.shape)}")
+    if not got.numel():
+        return
+    scale = max(float(expected.abs().max()), floor)
+    error = float((got - expected).abs().max())
+    if not error <= tolerance * scale:
+        raise PropertyViolation(
+            f"{what} differ by {error:.3g}, where the largest entry is {scale:.3g} "
+            f"(allowed: {tolerance:.1g} of it)"
+        )
