@@ -52,9 +52,9 @@ improper_gaussian = Derivation(
             "KL per dimension of CN(μ, σ, δ) from CN(0, 1) is |μ|² + σ - 1 - ½ log(σ² - |δ|²)",
             "KVAE",
             parts=(
-                Formula(covariance.det() - gap / 4, "det of the real covariance = (σ² - |δ|²)/4"),
-                Formula(KL - printed, "KL of real Gaussians = the printed formula"),
-                Formula(KL_general - computed, "KL from CN(0, σ', δ') = what the package computes"),
+                Formula(covariance.det(), gap / 4, "det of the real covariance = (σ² - |δ|²)/4"),
+                Formula(KL, printed, "KL of real Gaussians = the printed formula"),
+                Formula(KL_general, computed, "KL from CN(0, σ', δ') = what the package computes"),
             ),
             assumptions="|δ| < σ (otherwise the covariance is not positive definite)",
             expected="holds; needs |δ| < σ, else a clear error",

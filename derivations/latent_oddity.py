@@ -34,7 +34,7 @@ latent_oddity = Derivation(
             "O1",
             "x = μ(z) + σ(z) ε gives E[JᵀJ] = J_μᵀJ_μ + J_σᵀJ_σ",
             "ODDITY",
-            parts=(Formula(expected_metric - (mu_a * mu_b + sigma_a * sigma_b), "E[JᵀJ]"),),
+            parts=(Formula(expected_metric, mu_a * mu_b + sigma_a * sigma_b, "E[JᵀJ]"),),
             expected="holds",
         ),
         Claim(
@@ -43,7 +43,7 @@ latent_oddity = Derivation(
             "ODDITY",
             parts=(
                 Formula(
-                    fisher_rao - (mu_a * mu_b + sigma_a * sigma_b), "Fisher-Rao = expected metric"
+                    fisher_rao, mu_a * mu_b + sigma_a * sigma_b, "Fisher-Rao = expected metric"
                 ),
             ),
             witnesses=(
@@ -58,7 +58,7 @@ latent_oddity = Derivation(
             "O9-form",
             "the Fisher-Rao metric is (J_μᵀJ_μ + 2 J_σᵀJ_σ)/σ²",
             "ODDITY",
-            parts=(Formula(fisher_rao - (mu_a * mu_b + 2 * sigma_a * sigma_b) / sigma**2, "form"),),
+            parts=(Formula(fisher_rao, (mu_a * mu_b + 2 * sigma_a * sigma_b) / sigma**2, "form"),),
             expected="holds",
         ),
         *[

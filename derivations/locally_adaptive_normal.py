@@ -33,10 +33,12 @@ geodesic_1, implemented_1, *_ = geodesics(1)
 M_dot = dM[0] * v[0] + dM[1] * v[1]
 
 
-def speed_change(acceleration: Matrix) -> Matrix:
-    """d/dt of ẋᵀMẋ."""
-    return (2 * v.T * M * acceleration + v.T * M_dot * v)[0]
+def work(acceleration: Matrix) -> Matrix:
+    """2 ẋᵀMẍ: with ẋᵀṀẋ, the change of ẋᵀMẋ in time."""
+    return (2 * v.T * M * acceleration)[0]
 
+
+stretching = (v.T * M_dot * v)[0]
 
 values = {s: 0 for k in dM for s in k.free_symbols}
 values |= {M[0, 0]: 1, M[0, 1]: 0, M[1, 1]: 4, dM[0][1, 1]: 4, v[0]: 1, v[1]: Rational(1, 2)}
@@ -53,10 +55,10 @@ locally_adaptive_normal = Derivation(
             "ẍ = -½ M⁻¹(∂vec M)ᵀ(ẋ ⊗ ẋ), as widely implemented, is the geodesic equation",
             "LAND",
             parts=(
-                Formula(implemented[0] - geodesic[0], "first component, D = 2"),
-                Formula(implemented[1] - geodesic[1], "second component, D = 2"),
+                Formula(implemented[0], geodesic[0], "first component, D = 2"),
+                Formula(implemented[1], geodesic[1], "second component, D = 2"),
             ),
-            cases=(Case("D = 1", parts=(Formula(implemented_1[0] - geodesic_1[0], "D = 1"),)),),
+            cases=(Case("D = 1", parts=(Formula(implemented_1[0], geodesic_1[0], "D = 1"),)),),
             witnesses=(
                 Witness("polar coordinates M = diag(1, x₁²) at x₁ = 2, ẋ = (1, ½)", at=values),
             ),
@@ -67,8 +69,8 @@ locally_adaptive_normal = Derivation(
             "that equation conserves the speed ẋᵀMẋ, so that a test of speed cannot tell it apart",
             "LAND",
             parts=(
-                Formula(speed_change(implemented), "the implemented equation, D = 2"),
-                Formula(speed_change(geodesic), "the geodesic equation, D = 2"),
+                Formula(work(implemented), -stretching, "the implemented equation, D = 2"),
+                Formula(work(geodesic), -stretching, "the geodesic equation, D = 2"),
             ),
             expected="holds",
         ),

@@ -26,7 +26,7 @@ def app() -> None:
     """Run the command; errors of this package are one line, not a traceback."""
     try:
         commands()
-    except KahlerVerifyError as error:
+    except (KahlerVerifyError, OSError) as error:  # an OSError names the file and what failed
         errors.print(f"error: {error}", style="bold red", markup=False, highlight=False)
         sys.exit(2)
 

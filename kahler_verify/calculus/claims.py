@@ -33,9 +33,13 @@ class Vanishing:
 
 @dataclass(frozen=True)
 class Formula:
-    """A plain SymPy expression (real symbols, no letters), claimed to be identically zero."""
+    """Two plain SymPy expressions (real symbols, no letters) that are claimed to be equal.
 
-    expr: Expr
+    They are kept apart, so that evidence evaluates both, not what SymPy makes of a difference.
+    """
+
+    left: Expr
+    right: Expr
     what: str = ""
 
 

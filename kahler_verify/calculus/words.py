@@ -108,7 +108,7 @@ def adjoint(expr: Expr) -> Expr:
     if isinstance(expr, LogDet):  # of Hermitian matrices only
         return expr
     if isinstance(expr, Symbol) or expr.is_number:
-        return expr.conjugate() if expr.is_number else expr
+        return expr.conjugate()
     if isinstance(expr, Function) or hasattr(expr, "conjugates_its_arguments"):
         return expr.func(*[adjoint(a) for a in expr.args])
     raise DerivationError(f"no adjoint is known for {type(expr).__name__}: {expr}")

@@ -64,6 +64,8 @@ def load_data(source: str | Path, seed: int = 0, *, key: str | None = None) -> D
     Raises:
         InputError: there is no such file or entry, or it does not hold finite numbers [n, ...].
     """
+    if seed < 0:
+        raise InputError(f"expected seed to be ≥ 0, but got {seed}")
     named = str(source) in ("digits", "digits-images")
     samples, labels = _digits(str(source)) if named else _from_file(Path(source), key)
     order = np.random.default_rng(seed).permutation(len(samples))

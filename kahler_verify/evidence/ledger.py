@@ -8,13 +8,15 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import flint
+import numpy as np
 import sympy
+import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from sympy import Add, Rational, simplify
@@ -36,7 +38,7 @@ from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
 from kahler_verify.codegen import compiled
 from kahler_verify.codegen.module import generate_module, write_atomically
-from kahler_verify.codegen.registry import PACKAGE, load_file, shipped, shipped_folder
+from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.schwartz_zippel import schwartz_zippel, vanishes
 from kahler_verify.evidence.witnesses import (
@@ -164,22 +166,23 @@ def _gram(part: Gram) -> Item:
 
 
 def _formula(part: Formula) -> Item:
-    symbols = sorted(part.expr.free_symbols, key=str)
-    zero = simplify(part.expr) == 0
-    points = 20 if symbols else 1
-    agree = True
+    symbols = sorted(part.left.free_symbols | part.right.free_symbols, key=str)
+    if not symbols:
+        raise EvidenceError(f"{part.what}: both sides are constants, there is nothing to check")
+    zero = simplify(part.left - part.right) == 0
+    points, agree = 20, True
     for n in range(points):
         # positive and far apart, so that logarithms and square roots stay real
         values = {
             s: Rational(7 + 3 * i + 5 * n, 11 + 2 * i) / (1 + i) for i, s in enumerate(symbols)
         }
-        value = part.expr.subs(values)
-        agree = agree and abs(value.evalf(50)) < Rational(1, 10**40)
+        left, right = (side.subs(values).evalf(50) for side in (part.left, part.right))
+        agree = agree and abs(left - right) < Rational(1, 10**40) * (1 + abs(left))
     if zero != agree:
         raise EvidenceError(
             f"{part.what}: simplification and evaluation at {points} points disagree"
         )
-    outcome = "zero" if zero else "not zero"
+    outcome = "equal" if zero else "not equal"
     return Item("SymPy and 50 digits", part.what, outcome, zero, points)
 
 
@@ -197,6 +200,8 @@ def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
         return [Item("two derivations", part.what, outcome, left == 0, 2)]
     if isinstance(part, Gram):
         return [_gram(part)]
+    if part.expr == 0:
+        raise EvidenceError(f"{part.what}: it is zero as written, there is nothing to check")
     items = _numbers(part, case, profile)
     if part.normal_form and not case.sizes:
         form = _normal_form(part, case.traits)
@@ -233,7 +238,10 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
             claim.waits_for,
         )
     evidence = [i for part in claim.parts for i in judge_part(part, EVERYWHERE, profile)]
-    evidence += kernel_items(derivation, claim.kernels, profile) if claim.kernels else []
+    if claim.kernels:
+        evidence += kernel_items(
+            derivation, claim.kernels, profile, KERNELS / f"{derivation.name}.py"
+        )
     holds = all(i.passed for i in evidence)
     under: list[str] = []
     if claim.regions:
@@ -311,10 +319,18 @@ def _value(parts: list[str]) -> str:
 
 
 def kernel_items(
-    derivation: Derivation, names: Sequence[str] = (), profile: str = "default"
+    derivation: Derivation,
+    names: Sequence[str] = (),
+    profile: str = "default",
+    on_disk: Path | None = None,
 ) -> list[Item]:
-    """Kernels of a derivation (all by default) against their definition, by Schwartz-Zippel."""
+    """Kernels of a derivation (all by default) against their definition, by Schwartz-Zippel.
+
+    What is judged is the text of the file ``on_disk``, where there is one: the code that runs.
+    """
     module = generate_module(derivation)
+    if on_disk is not None and on_disk.is_file():
+        module = replace(module, text=on_disk.read_text(encoding="utf-8"))
     chosen = [k for k in derivation.kernels if f"def {k.name}(" in module.text]
     unknown = set(names) - {k.name for k in chosen}
     if unknown:
@@ -388,14 +404,19 @@ def prove(
     if unknown:
         raise EvidenceError(f"claims: expected ids among {', '.join(claims)}, got {unknown}")
     chosen: list[tuple[str, Callable[[], Judgement | list[Item]]]] = []
-    users = [d for f in files for d in load_file(f)]
-    judged_claims = [claims[i] for i in (ids if what else claims)]
-    judged_claims += [(claim, d) for d in users for claim in d.claims]
-    chosen += [(c.id, partial(judge, c, d, profile)) for c, d in judged_claims]
-    own = [d for d in users if d.kernels]
-    chosen += [(f"properties of {d.name}", partial(property_items, d)) for d in own]
-    compared = own if what else [d for d in known if d.kernels]
-    chosen += [(f"kernels of {d.name}", partial(kernel_items, d, (), profile)) for d in compared]
+    users = [(f, d) for f in files for d in load_file(f)]
+    judged_claims = [("", *claims[i]) for i in (ids if what else claims)]
+    judged_claims += [(f, claim, d) for f, d in users for claim in d.claims]
+    chosen += [(f"{f}{d.name}: {c.id}", partial(judge, c, d, profile)) for f, c, d in judged_claims]
+    own = [(f, d) for f, d in users if d.kernels]
+    chosen += [(f"{f}properties of {d.name}", partial(property_items, d)) for f, d in own]
+    compared = [(f, d, Path(f).with_name(f"{d.name}_kernels.py")) for f, d in own]
+    if not what:
+        compared = [("", d, KERNELS / f"{d.name}.py") for d in known if d.kernels]
+    chosen += [
+        (f"{f}kernels of {d.name}", partial(kernel_items, d, (), profile, path))
+        for f, d, path in compared
+    ]
     cache = Cache(profile, files) if use_cache else None
     judged: list[Judgement] = []
     kernels: list[Item] = []
@@ -423,12 +444,12 @@ class Cache:
     def __init__(self, profile: str, files: Sequence[str]):
         digest = hashlib.sha256(profile.encode())
         sources = sorted(shipped_folder().glob("*.py")) + [Path(f) for f in files]
-        for room in ("calculus", "codegen", "evidence", "kernels"):
-            sources += sorted((PACKAGE / room).glob("*.py"))
+        sources += sorted(PACKAGE.rglob("*.py"))
+        sources += [p for f in files for p in sorted(Path(f).parent.glob("*_kernels.py"))]
         for source in sources:
             digest.update(source.name.encode() + source.read_bytes())
-        versions = (sympy.__version__, flint.__version__, platform.python_version())
-        digest.update(repr(versions).encode())
+        versions = (sympy.__version__, flint.__version__, torch.__version__, np.__version__)
+        digest.update(f"{versions} {platform.python_version()}".encode())
         home = os.environ.get("KAHLER_VERIFY_CACHE") or Path.home() / ".cache" / "kahler_verify"
         self.folder = Path(home) / digest.hexdigest()[:24]
 
@@ -442,11 +463,11 @@ class Cache:
             return None
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
+            if isinstance(data, list):
+                return [Item(**i) for i in data]
+            return Judgement(**{**data, "evidence": [Item(**i) for i in data["evidence"]]})
+        except (ValueError, TypeError, KeyError):  # not what was written: judge again
             return None
-        if isinstance(data, list):
-            return [Item(**i) for i in data]
-        return Judgement(**{**data, "evidence": [Item(**i) for i in data["evidence"]]})
 
     def put(self, name: str, result: Judgement | list[Item]) -> None:
         """Store a verdict."""

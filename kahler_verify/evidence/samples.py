@@ -84,7 +84,10 @@ def _draw(
     symbols = {s for f in fields_of(kernel) for size in f.shape for s in size.free_symbols}
     for out in kernel.outputs.values():  # dimensions written in a definition, such as KL's n
         symbols |= {s for s in out.definition.free_symbols if s.is_integer and s.name in sizes}
-    table = {s: sizes[s.name] for s in symbols}
+    # a dimension of another name is the latent one if a coordinate has it, or else another n
+    latents = {f.shape[0] for f in fields_of(kernel) if "coordinate" in f.traits}
+    table = {s: sizes.get(s.name, sizes["n"]) for s in symbols}
+    table |= {s: sizes["d"] for s in latents if isinstance(s, Symbol)}
     extra: dict[Field, tuple[str, ...]] = {}
     for letter, trait in kernel.assumptions:
         extra[letter.field] = (*extra.get(letter.field, ()), trait)

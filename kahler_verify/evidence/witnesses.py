@@ -148,15 +148,16 @@ def formula_witness(part: Formula, witness: Witness) -> dict[str, Any]:
     Raises:
         EvidenceError: the value is zero, or no rational number.
     """
-    value = part.expr.subs(witness.at)
+    difference = part.left - part.right
+    value = difference.subs(witness.at)
     if not value.is_Rational or value == 0:
         raise EvidenceError(
             f"witness “{witness.what}”: expected a rational number ≠ 0, got {value}"
         )
     text = [str(value), "0"]
-    letters = {s: parameter(s.name) for s in part.expr.free_symbols}
-    numbers = {s.name: {"": [[[str(witness.at[s]), "0"]]]} for s in part.expr.free_symbols}
-    item = witness_of(part.expr.xreplace(letters), {}, numbers, text, witness.what)
+    letters = {s: parameter(s.name) for s in difference.free_symbols}
+    numbers = {s.name: {"": [[[str(witness.at[s]), "0"]]]} for s in difference.free_symbols}
+    item = witness_of(difference.xreplace(letters), {}, numbers, text, witness.what)
     return {
         "at": {str(s): str(v) for s, v in witness.at.items()},
         "value": text,

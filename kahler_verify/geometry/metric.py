@@ -174,7 +174,7 @@ class HermitianMetric(ABC):
         d = g.shape[-1]
         if k is None:
             return d * math.log(2) + self._log_det(g, "log_volume")
-        factor, info = torch.linalg.cholesky_ex(self._real(g, k))
+        factor, info = _factored(self._real(g, k))
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         # a metric is never indefinite, so that a failed factorisation means a zero volume
         degenerate = (info > 0) & torch.isfinite(g).all((-2, -1))
@@ -183,7 +183,7 @@ class HermitianMetric(ABC):
         )
 
     def _log_det(self, g: Tensor, quantity: str) -> Tensor:
-        factor, info = torch.linalg.cholesky_ex(g)
+        factor, info = _factored(g)
         out = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
         if self.validate_args:
             self._require_positive(g, info, quantity)
@@ -243,7 +243,7 @@ class HermitianMetric(ABC):
     def _curved_at(self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor]) -> Tensor:
         tensors = {**self._derivatives(z, order), **more}
         g = tensors["g"]
-        factor, info = torch.linalg.cholesky_ex(g)
+        factor, info = _factored(g)
         if self.validate_args:
             self._require_positive(g, info, kernel)
         factor = torch.where((info > 0)[..., None, None], torch.nan, factor)
@@ -310,3 +310,16 @@ def _check_broadcast(tensors: dict[str, Tensor]) -> None:
 def _is_traced(x: Tensor) -> bool:
     """Inside vmap, grad or torch.compile values cannot be looked at."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def _factored(g: Tensor) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor, and where g [..., n, n] is not positive definite to working precision.
+
+    A pivot that is rounding noise beside its diagonal entry, below 100 n ε, counts as zero: a
+    degenerate metric may still have a factor, whose last pivots mean nothing.
+    """
+    factor, info = torch.linalg.cholesky_ex(g)
+    pivots = factor.diagonal(dim1=-2, dim2=-1).real
+    entries = g.diagonal(dim1=-2, dim2=-1).real
+    noise = 100 * g.shape[-1] * torch.finfo(g.dtype).eps
+    return factor, (info > 0) | (pivots * pivots < noise * entries).any(-1)

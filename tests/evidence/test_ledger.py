@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from sympy import Matrix, Rational, Symbol, conjugate, eye
+from sympy import Integer, Matrix, Rational, Symbol, conjugate, eye
 
 from kahler_verify.calculus import (
     Bar,
@@ -30,6 +30,7 @@ from kahler_verify.calculus import (
     index,
 )
 from kahler_verify.codegen.registry import shipped
+from kahler_verify.codegen.writing import generate_files
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger import (
     Cache,
@@ -140,12 +141,12 @@ def test_a_claim_without_samples_is_an_error() -> None:
 def test_a_false_formula_needs_a_witness() -> None:
     x = Symbol("x", real=True)
     with pytest.raises(EvidenceError, match="declares no witness"):
-        judge(Claim("X", "x = 1", "test", parts=(Formula(x - 1),)), EMPTY)
+        judge(Claim("X", "x = 1", "test", parts=(Formula(x, Integer(1)),)), EMPTY)
     claim = Claim(
         "X",
         "x = 1",
         "test",
-        parts=(Formula(x - 1),),
+        parts=(Formula(x, Integer(1)),),
         witnesses=(Witness("x = ½", at={x: Rational(1, 2)}),),
     )
     assert judge(claim, EMPTY).verdict == "refuted"
@@ -245,3 +246,47 @@ def test_witnesses_pass_the_independent_checker_and_tampering_fails(tmp_path: Pa
     path.write_text(json.dumps(data))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
+
+
+def test_what_is_zero_or_constant_as_written_is_no_evidence() -> None:
+    nothing = Vanishing(Tr(S) - Tr(S), (), "0 = 0")
+    with pytest.raises(EvidenceError, match="nothing to check"):
+        judge(Claim("X", "trivial", "test", parts=(nothing,)), EMPTY)
+    with pytest.raises(EvidenceError, match="constants"):
+        judge(Claim("X", "1 = 1", "test", parts=(Formula(Integer(1), Integer(1)),)), EMPTY)
+
+
+def test_claims_of_two_files_with_one_id_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAHLER_VERIFY_CACHE", str(tmp_path / "cache"))
+    paths = []
+    for name, potential in (("one", "z.H * z"), ("two", "log(1 + z.H * z)")):
+        path = tmp_path / f"{name}.py"
+        path.write_text(
+            "from sympy import log\n"
+            "from kahler_verify.calculus import *\n"
+            "a, b, c = index('a b c')\n"
+            "z = coordinates('z', dimension('d'))\n"
+            f"K = {potential}\n"
+            "part = Vanishing(Partial(K, a, c, Bar(b)), (a, c, b), 'third derivatives')\n"
+            "same = potential('same', K, claims=(Claim('E1', 'flat', 'me', parts=(part,)),))\n"
+        )
+        paths.append(str(path))
+    for _ in range(2):  # cold and warm
+        assert [j.verdict for j in prove(paths).claims] == ["holds", "refuted"]
+
+
+def test_a_kernel_file_that_was_edited_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from sympy import log\n"
+        "from kahler_verify.calculus import *\n"
+        "z = coordinates('z', dimension('d'))\n"
+        "mine = potential('mine', log(1 + z.H * z))\n"
+    )
+    generate_files([path])
+    assert prove([str(path)], use_cache=False).passed
+    kernels = tmp_path / "mine_kernels.py"
+    kernels.write_text(kernels.read_text().replace("z.conj()", "z", 1))
+    assert not prove([str(path)], use_cache=False).passed
