@@ -23,6 +23,7 @@ from sympy import (
     conjugate,
     cse,
     im,
+    log,
     re,
     sqrt,
     sympify,
@@ -73,7 +74,12 @@ def conjugated(expr: Expr, coordinates: tuple[Symbol, ...]) -> Expr:
         raise GenerationError(f"declare the parameter {expr} real=True, or write its conjugate out")
     if expr.is_number:
         return conjugate(expr)
-    if expr.is_Add or expr.is_Mul or (expr.is_Pow and expr.exp.is_real):
+    if isinstance(expr, log) or (expr.is_Pow and not expr.exp.is_Integer):
+        raise GenerationError(
+            f"conjugate, re, im and Abs of {expr} would be wrong across its cut, on the negative "
+            "reals; write the real expression out"
+        )
+    if expr.is_Add or expr.is_Mul or expr.is_Pow:
         return expr.func(*[conjugated(a, coordinates) for a in expr.args])
     if isinstance(expr, Function) and type(expr).__name__ in HEADS:
         return expr.func(*[conjugated(a, coordinates) for a in expr.args])

@@ -7,6 +7,7 @@ are computed, and so is the ``heads`` function of the generated text.
 import inspect
 import random
 from functools import cache
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -44,6 +45,8 @@ from kahler_verify.calculus import (
 )
 from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.codegen.module import Module, generate_module
+from kahler_verify.codegen.registry import load_file
+from kahler_verify.errors import GenerationError
 from kahler_verify.evidence.arithmetic import Arithmetic, decimal, prime_field, rational, run_text
 from kahler_verify.evidence.samples import draw
 from kahler_verify.evidence.schwartz_zippel import call
@@ -215,3 +218,16 @@ def test_long_products_are_planned_in_time() -> None:
     text = generate_module(potential("p", log(1 + word))).text
     assert "def metric_db" in text
     assert mpmath.mp.dps >= 15
+
+
+@pytest.mark.parametrize("wrap", ["Abs(sqrt(Abs(z1)**2 - 1))**2", "re(log(Abs(z1)**2 - 1))"])
+def test_conjugates_across_a_branch_cut_are_refused(wrap: str, tmp_path: Path) -> None:
+    path = tmp_path / "cut.py"
+    path.write_text(
+        "from sympy import Abs, log, re, sqrt\n"
+        "from kahler_verify.calculus import explicit_coordinates, potential\n"
+        "(z1,) = explicit_coordinates('z1')\n"
+        f"cut = potential('cut', {wrap} + Abs(z1)**2, coordinates=(z1,))\n"
+    )
+    with pytest.raises(GenerationError, match="cut"):
+        [generate_module(derivation) for derivation in load_file(path)]
