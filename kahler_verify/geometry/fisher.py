@@ -335,7 +335,7 @@ class FisherMetric(HermitianMetric):
         return out, flat, 0.5 if structure.likelihood == "real" else 1.0
 
     def _checked_structure(self, z: Tensor) -> LikelihoodStructure:
-        if self._unchecked and z.numel() and not torch.compiler.is_compiling():
+        if self._unchecked and z.numel() and not is_transformed([z]):  # else at a later call
             check_decoder(self.decoder, z.reshape(-1, z.shape[-1])[:1].detach())
             self._unchecked = False
         structure = likelihood_structure(self.decoder, z)

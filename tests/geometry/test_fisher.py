@@ -278,3 +278,11 @@ def test_to_casts_a_copy_of_the_decoder() -> None:
         FisherMetric(lambda z: (z, z.real)).to(dtype=torch.complex128)
     with pytest.raises(InputError, match="complex dtype"):
         metric.to(dtype=torch.float64)
+
+
+def test_vmap_may_come_first() -> None:
+    def decoder(z: Tensor) -> tuple[Tensor, Tensor]:
+        return mean_of(z), 2 * deviations(z).log()
+
+    batched = torch.vmap(FisherMetric(decoder).metric_matrix)(POINTS)
+    torch.testing.assert_close(batched, FisherMetric(decoder).metric_matrix(POINTS))
