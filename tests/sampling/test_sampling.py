@@ -44,6 +44,15 @@ def test_chains_have_the_law_of_fubini_study(d: int, gamma: float) -> None:
     assert 0.5 < (draws.acceptance or 0) <= 1
 
 
+def test_heavy_tails_keep_the_law_and_show_in_the_diagnostics() -> None:
+    """γ = 1 in d = 2: chains mix badly in |z|, and the effective sample size says how badly."""
+    target = VolumeTarget(PotentialMetric("fubini_study"), 2, prior=False)
+    draws = run_chains(target, 400, chains=3, warmup=200, seed=1)
+    s = _square(draws.z)
+    assert _fit(s / (1 + s), stats.beta(2, 1), draws.effective_sample_size) > 1e-3
+    assert draws.effective_sample_size < len(draws.z) / 5
+
+
 def test_chains_have_the_law_of_the_ball_with_negative_gamma() -> None:
     target = VolumeTarget(PotentialMetric("complex_ball"), 2, gamma=-1, prior=False, radius=1)
     draws = run_chains(target, 400, chains=3, warmup=200, seed=2)
