@@ -82,10 +82,9 @@ kernels += [
 ]
 # The metric's two summands by themselves: each can be stored, and reduced, in its own width n.
 kernels += [
-    Kernel("fisher_metric_diagonal_constant_mean", metric, layouts[1], ((mu, "constant"),)),
-    Kernel(
-        "fisher_metric_diagonal_constant_covariance", metric, layouts[1], ((Sigma, "constant"),)
-    ),
+    Kernel(f"{name}_diagonal_constant_{constant}", outputs, layouts[1], ((letter, "constant"),))
+    for constant, letter in (("mean", mu), ("covariance", Sigma))
+    for name, outputs in (("fisher_metric", metric), ("hermitian_part", {"g": metric["g"]}))
 ]
 
 # The same divergence a second way: the mean of log p_{z₀} - log p_z over x = μ₀ + r, r ~ CN(0, Σ₀).

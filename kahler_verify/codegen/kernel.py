@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sympy import Add, Expr, Integer, Mul, Symbol, factor_terms
+from sympy import Expr, Integer, Mul, Symbol, factor_terms
 
 from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
 from kahler_verify.codegen.program import Axis, Operand, Program
@@ -70,7 +70,7 @@ def print_output(lowering: Lowering, expr: Expr, indices: tuple[Symbol, ...]) ->
     if not monomials:
         raise GenerationError("an output that is identically zero has no kernel")
     products, rest = _split_matrix_products(program, monomials, out)
-    terms = [_matrix_product(lowering, products, out)] if products else []
+    terms = [(Integer(1), _matrix_product(lowering, *pair, out)) for pair in products]
     for monomial in rest:
         code = program.arranged(program.contract(list(monomial.operands), out), out)
         number, symbols = monomial.coefficient.as_coeff_Mul()
@@ -112,30 +112,29 @@ def _is_gram(x: Operand, y: Operand) -> bool:
     return x.tensor == y.tensor and x.conj != y.conj and x.axes[1:] == y.axes[1:]
 
 
-def _matrix_product(
-    lowering: Lowering, products: list[tuple[Operand, Operand]], out: tuple[Axis, ...]
-) -> tuple[Expr, Expr]:
-    """All such terms as one matrix product, or as a Gram matrix X Xᴴ where it is one."""
+def _matrix_product(lowering: Lowering, x: Operand, y: Operand, out: tuple[Axis, ...]) -> Symbol:
+    """x yᵀ, where x and y may be conjugates.
+
+    Written as a product of plain tensors in one order, of which the rest is a transpose or a
+    conjugate: Gram matrices stay Gram matrices, nothing wide is conjugated, and terms are shared.
+    """
     program = lowering.program
-    products = sorted(products, key=lambda p: (p[0].conj, p[0].tensor))
-    left = program.let(_stacked(program, [x for x, _ in products], products), "x")
-    work = Add(*[8 * Mul(*[a.size for a in x.axes]) * out[1].size for x, _ in products])
-    if all(_is_gram(x, y) for x, y in products):
-        code = f"{left} @ {left}.mH"
-    else:
-        right = program.let(_stacked(program, [y for _, y in products], products), "x")
-        code = f"{left} @ {right}.mT"
-    return Integer(1), Symbol(program.let(code, "t", work))
+    summed = x.axes[1:]
+    left, right = (_rows(program, operand, summed) for operand in (x, y))
+    swapped = left > right
+    if swapped:
+        x, y, left, right = y, x, right, left
+    work = 8 * Mul(*[axis.size for axis in x.axes]) * out[1].size
+    product = program.let(f"{left} @ {right}.{'mT' if x.conj == y.conj else 'mH'}", "t", work)
+    back = {(False, False): "", (True, False): ".mT", (False, True): ".conj()", (True, True): ".mH"}
+    return Symbol(product + back[swapped, x.conj])
 
 
-def _stacked(
-    program: Program, operands: list[Operand], products: list[tuple[Operand, Operand]]
-) -> str:
-    parts = []
-    for operand, (x, _) in zip(operands, products, strict=True):
-        code = program.arranged(operand, (operand.axes[0], *x.axes[1:]))
-        parts.append(f"{code}.flatten(-{len(x.axes) - 1})" if len(x.axes) > 2 else code)
-    return f"torch.cat([{', '.join(parts)}], -1)" if len(parts) > 1 else parts[0]
+def _rows(program: Program, operand: Operand, summed: tuple[Axis, ...]) -> str:
+    """A tensor, without its conjugate, as rows for the first axis."""
+    plain = Operand(operand.tensor, operand.axes)
+    code = program.arranged(plain, (operand.axes[0], *summed))
+    return f"{code}.flatten(-{len(summed)})" if len(summed) > 1 else code
 
 
 def _live(program: Program, results: list[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from kahler_verify.decoders.jets import (
     decoder_jets,
     likelihood_structure,
 )
-from kahler_verify.decoders.models import ComplexVAE, Decoder, VAEConfig
+from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, Decoder, Residual, VAEConfig
 from kahler_verify.decoders.propagation import routes
 from kahler_verify.decoders.training import Progress, TrainingOptions, train
 
@@ -21,11 +21,13 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "Checkpoint",
+    "ComplexLinear",
     "ComplexVAE",
     "Dataset",
     "Decoder",
     "LikelihoodStructure",
     "Progress",
+    "Residual",
     "Split",
     "TrainingOptions",
     "VAEConfig",

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.products import is_transformed
 
-__all__ = ["ReducedHeads", "is_recorded", "is_transformed", "reduced", "reduced_real"]
+__all__ = ["ReducedHeads", "is_recorded", "reduced", "reduced_real"]
 
 
 class _Triangular(torch.autograd.Function):
@@ -92,6 +93,10 @@ class ReducedHeads:
         finally:
             self._of_call, self.points = outer
 
+    def keep(self, what: str, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """What products make of a weight; see :func:`kahler_verify.products.complex_product`."""
+        return self.get(f"{what} {weight.data_ptr()} {tuple(weight.shape)}", [weight], make)
+
     def get(self, name: str, sources: Sequence[Tensor], make: Callable[[], Tensor]) -> Tensor:
         """``make()``, or what it returned while ``sources`` were the same."""
         if is_recorded(sources):
@@ -108,14 +113,8 @@ class ReducedHeads:
         return known[2]
 
 
-def is_transformed(tensors: Sequence[Tensor]) -> bool:
-    """Does torch.func or torch.compile follow them?"""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return torch.compiler.is_compiling() or any(map(wrapped, tensors))
-
-
 def is_recorded(tensors: Sequence[Tensor]) -> bool:
     """Is there no telling when they change, or does autograd follow them?"""
-    return is_transformed(tensors) or any(
+    return is_transformed(*tensors) or any(
         (torch.is_grad_enabled() and t.requires_grad) or t.is_inference() for t in tensors
     )

@@ -25,7 +25,15 @@ from kahler_verify.decoders.activations import ActivationLayer, get_activation
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
 
-__all__ = ["ComplexLinear", "ComplexVAE", "Decoder", "DecoderFields", "Encoder", "VAEConfig"]
+__all__ = [
+    "ComplexLinear",
+    "ComplexVAE",
+    "Decoder",
+    "DecoderFields",
+    "Encoder",
+    "Residual",
+    "VAEConfig",
+]
 
 DecoderFamily = Literal["holomorphic", "split", "modulus"]
 Covariance = Literal["constant", "scalar", "diagonal"]
@@ -171,6 +179,19 @@ class ComplexLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
+class Residual(nn.Module):
+    """h ↦ h + f(h) for layers f that keep the width."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[..., n] to [..., n]."""
+        out: Tensor = h + self.body(h)
+        return out
+
+
 class DecoderFields(NamedTuple):
     """What a decoder says of x at z: the mean [..., D] and the log variances φ.
 
@@ -185,7 +206,8 @@ class Decoder(nn.Module):
     """z [..., d] complex to a Gaussian on C^D (or R^D), in the shape that ``VAEConfig`` describes.
 
     Attributes:
-        layers: ComplexLinear and ActivationLayer in turn, giving the hidden features h(z).
+        layers: ComplexLinear and ActivationLayer in turn, giving the hidden features h(z); may be
+            replaced by others of the same width, Residual among them.
         mean_head: ComplexLinear; μ = location + scale · head(h), of which a real likelihood takes
             the real part.
         log_variance_head: ComplexLinear to 1 or D outputs, φ = Re head(h) + 2 log scale; or None
@@ -263,13 +285,21 @@ class Decoder(nn.Module):
     def pole_distance(self, z: Tensor) -> Tensor:
         """The least distance [...] from a unit's input to a pole of its activation, or infinity."""
         self._check(z)
-        least = torch.full(z.shape[:-1], math.inf, dtype=z.real.dtype, device=z.device)
-        h = z
-        for layer in self.layers:
-            if isinstance(layer, ActivationLayer) and layer.activation.pole_distance is not None:
-                least = torch.minimum(least, layer.activation.pole_distance(h).amin(-1))
-            h = layer(h)
-        return least
+        distances = [torch.full(z.shape[:-1], math.inf, dtype=z.real.dtype, device=z.device)]
+
+        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(layer, ActivationLayer)
+            if layer.activation.pole_distance is not None:
+                distances.append(layer.activation.pole_distance(inputs[0]).amin(-1))
+
+        units = [m for m in self.layers.modules() if isinstance(m, ActivationLayer)]
+        handles = [unit.register_forward_pre_hook(look) for unit in units]
+        try:
+            self.layers(z)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack(distances).amin(0)
 
     def _check(self, z: Tensor) -> None:
         expected = self.scale.dtype.to_complex()

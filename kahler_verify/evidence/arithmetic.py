@@ -34,6 +34,7 @@ NAMESPACE = (
     "torch.cat",
     "torch.stack",
     "torch.zeros_like",
+    "torch.reciprocal",
 )
 METHODS = ("conj", "unsqueeze", "squeeze", "flatten", "unflatten", "select", "mT", "mH", "shape")
 
@@ -199,6 +200,7 @@ class Arithmetic:
             cat=lambda parts, axis: np.concatenate(parts, axis=axis).view(Array),
             stack=lambda parts, axis: np.stack(parts, axis=axis).view(Array),
             zeros_like=lambda x: x - x,
+            reciprocal=lambda x: 1 / x,
             **functions,
         )
 

@@ -318,19 +318,6 @@ def _lose_term(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[E
                 yield n, rest
 
 
-@operator(LOST)
-def _lose_block(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
-    for n, (_, code) in enumerate(body.lines):
-        found = re.match(r"torch\.cat\(\[(.*)\], -1\)$", code)
-        if found:
-            parts = found[1].split(", ")
-            for i, part in enumerate(parts):
-                yield (
-                    n,
-                    f"torch.cat([{', '.join([*parts[:i], f'0 * {part}', *parts[i + 1 :]])}], -1)",
-                )
-
-
 @operator(AXIS)
 def _swap_axis(body: Body, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Edit]:
     for n, sources, target, operands in _einsums(body):
@@ -411,6 +398,9 @@ def _lose_denominator(body: Body, _shapes: Mapping[str, tuple[int, ...]]) -> Ite
         found = re.match(r"(.*) / \(?([a-z]\w*)( \* \w+)*\)?$", code)
         if found and name[0] in "st" and "einsum" not in code:
             yield n, f"{found[1]} * {found[2]} / {found[2]}" if found[1] == "1" else found[1]
+        found = re.match(r"torch\.reciprocal\((\w+)\)$", code)
+        if found:
+            yield n, found[1]
 
 
 @operator(BATCH)

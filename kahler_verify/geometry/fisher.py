@@ -14,7 +14,6 @@ from torch import Tensor
 from kahler_verify.decoders.heads import (
     ReducedHeads,
     is_recorded,
-    is_transformed,
     reduced,
     reduced_real,
 )
@@ -27,17 +26,18 @@ from kahler_verify.decoders.jets import (
 from kahler_verify.decoders.models import ComplexLinear, Decoder
 from kahler_verify.decoders.propagation import (
     Jets,
-    affine,
     has_linear_heads,
     hidden_jets,
     is_holomorphic,
+    linear_parts,
     log_variance_jets,
-    real_affine,
+    real_linear_parts,
     routes,
 )
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import MEMORY_BUDGET, HermitianMetric
+from kahler_verify.products import is_transformed
 
 Fold = Literal["auto", "always", "never"]
 
@@ -47,7 +47,10 @@ FOLD_RATIO = 1.25
 # Where weights are being trained the reduction is computed anew in each call: it costs as much as
 # a product with this many tangents for each unit of the last hidden layer.
 FRESH_TANGENTS = 12
-# Matrix products run flat out from some hundred tangents on, and larger chunks leave the caches.
+# A product of the metric with a vector takes two tangents and a backward pass, which is less than
+# d tangents from about this d on (measured at h = 256, D = 784).
+COVECTOR_FROM = 12
+# On a CPU, products run flat out from some hundred tangents on, and larger chunks leave the caches.
 TANGENTS_AT_ONCE = 1024
 
 
@@ -128,7 +131,9 @@ class FisherMetric(HermitianMetric):
         self.fold_ratio = fold_ratio
         self._unchecked = check and set(routes(decoder).values()) != {"closed form"}
         self._heads = ReducedHeads()
-        self._outputs = 0  # D of a decoder that is not known, as soon as it is
+        self._widest = 0  # of all layers; of a decoder that is not known D, as soon as it is
+        if has_linear_heads(decoder):
+            self._widest = max(decoder.mean_head.out_features, *decoder.config.hidden)
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> FisherMetric:
         """The same metric with a copy of its decoder on another device, or of another dtype.
@@ -172,14 +177,15 @@ class FisherMetric(HermitianMetric):
 
         ``metric_matrix`` and ``log_det_hermitian`` do without; all others need it.
         """
-        decoder = self.decoder
-        if not has_linear_heads(decoder):
+        if not has_linear_heads(self.decoder):
             return Plan("autograd", "full", 0, "none", 0, points, "the heads are not known")
+        return self._plan(self.decoder, points, complementary, is_holomorphic(self.decoder.layers))
+
+    def _plan(self, decoder: Decoder, points: int, complementary: bool, holomorphic: bool) -> Plan:
         config, head = decoder.config, decoder.mean_head
         h, D, d = head.in_features, head.out_features, config.latent_dim
-        holomorphic = is_holomorphic(decoder.layers)
         weights = list(decoder.parameters())
-        recorded, transformed = is_recorded(weights), is_transformed(weights)
+        recorded, transformed = is_recorded(weights), is_transformed(*weights)
 
         def reduces(outputs: int, rows: int) -> bool:
             fresh = recorded and points * d < FRESH_TANGENTS * h
@@ -199,27 +205,28 @@ class FisherMetric(HermitianMetric):
             diagonal = config.covariance == "diagonal"
             covariance = "reduced" if diagonal and reduces(D, rows) else "full"
             rows = (rows if covariance == "reduced" else D) if diagonal else 1
+        latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
         return Plan(
             "closed form",
             mean,
             mean_rows if mean == "reduced" else D,
             covariance,
             rows,
-            min(points, self._points_at_once(torch.empty(d, dtype=decoder.scale.dtype), 0)),
+            min(points, self._points_at_once(latent, 0)),
             f"D = {D}, h = {h}, {config.covariance} Σ, fold {self.fold} from D ≥ "
             f"{self.fold_ratio:g} rows" + (", weights under autograd" if recorded else ""),
         )
 
     def _width(self) -> int:
-        if has_linear_heads(self.decoder):
-            return max(self.decoder.mean_head.out_features, *self.decoder.config.hidden)
-        return self._outputs
+        return self._widest
 
     def _points_at_once(self, z: Tensor, order: int) -> int:
-        if self._outputs == 0 and not has_linear_heads(self.decoder):
+        if self._widest == 0:
             self._checked_structure(z)
         fitting = super()._points_at_once(z, order)
-        return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1])) if order == 0 else fitting
+        if order or z.is_cuda:
+            return fitting
+        return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1]))
 
     def _by_chunks(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
@@ -248,21 +255,26 @@ class FisherMetric(HermitianMetric):
         rows = z.reshape(-1, d)
         if directions is not None:
             directions = directions.reshape(-1, *directions.shape[-2:])
-        plan = self.plan(self._heads.points or len(rows), complementary=complementary)
-        hidden = hidden_jets(decoder, rows, [(1, 0), (0, 1)], directions)
-        g, k = self._from_mean(decoder, hidden, plan)
-        if decoder.log_variance_head is not None:
-            more = self._from_covariance(
-                decoder, decoder.log_variance_head, hidden, plan, complementary
-            )
-            g = g + more[0]
-            k = more[1] if k is None else k + more[1]
+        if self._unchecked:
+            self._checked_structure(z)
+        hidden = hidden_jets(decoder, rows, [(1, 0), (0, 1)], directions, self._heads.keep)
+        holomorphic = (0, 1) not in hidden.parts
+        plan = self._plan(decoder, self._heads.points or len(rows), complementary, holomorphic)
+        g, k = self._from_mean(decoder, hidden, plan, complementary)
+        head = decoder.log_variance_head
+        if head is not None:
+            dg, dk = self._from_covariance(decoder, head, hidden, plan, complementary)
+            g, k = g + dg, dk if k is None else k if dk is None else k + dk
         factor = 0.5 if decoder.config.likelihood == "real" else 1.0
-        shape = (*batch, *g.shape[1:])
-        return factor * g.reshape(shape), None if k is None else factor * k.reshape(shape)
+
+        def shaped(part: Tensor) -> Tensor:
+            part = part.expand(len(rows), *part.shape[1:])  # layers that are all affine give one
+            return factor * part.reshape(*batch, *part.shape[1:])
+
+        return shaped(g), None if k is None else shaped(k)
 
     def _from_mean(
-        self, decoder: Decoder, hidden: Jets, plan: Plan
+        self, decoder: Decoder, hidden: Jets, plan: Plan, complementary: bool
     ) -> tuple[Tensor, Tensor | None]:
         real = decoder.config.likelihood == "real"
         head = decoder.mean_head
@@ -283,16 +295,12 @@ class FisherMetric(HermitianMetric):
             return reduced_real(weight) if real else reduced(weight)
 
         weight = self._heads.get(f"mean {plan.mean}", sources, make)
-        jets = real_affine(hidden, weight, None) if real else affine(hidden, weight, None)
-        tensors = {"Sigma_factor": deviation, "mu_d": jets.dense((1, 0))}
-        if not real and is_holomorphic(decoder.layers):
-            g: Tensor = self._fisher.call("fisher_metric_diagonal_holomorphic", tensors)
-            return g, None
-        tensors["mu_b"] = jets.dense((0, 1))
-        both: tuple[Tensor, Tensor] = self._fisher.call(
-            "fisher_metric_diagonal_constant_covariance", tensors
-        )
-        return both
+        parts = real_linear_parts(hidden, weight) if real else linear_parts(hidden, weight)
+        tensors = {"Sigma_factor": deviation, "mu_d": parts[1, 0].squeeze(2)}
+        if (0, 1) not in parts:
+            return self._fisher.call("fisher_metric_diagonal_holomorphic", tensors), None
+        tensors["mu_b"] = parts[0, 1].squeeze(1)
+        return self._summand("constant_covariance", tensors, complementary)
 
     def _from_covariance(
         self,
@@ -301,13 +309,13 @@ class FisherMetric(HermitianMetric):
         hidden: Jets,
         plan: Plan,
         complementary: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """That of outputs scaled to Σ = I here, so that ∂Σ is ∂ log Σ.
 
         A variance that all D outputs share counts D times.
         """
         copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
-        complex_triangle = not complementary and is_holomorphic(decoder.layers)
+        complex_triangle = not complementary and (0, 1) not in hidden.parts
 
         def make() -> Tensor:
             weight = head.weight * math.sqrt(copies)
@@ -316,12 +324,18 @@ class FisherMetric(HermitianMetric):
             return reduced(weight) if complex_triangle else reduced_real(weight)
 
         name = f"log variance {plan.covariance} {complex_triangle}"
-        jets = real_affine(hidden, self._heads.get(name, [head.weight], make), None)
+        parts = real_linear_parts(hidden, self._heads.get(name, [head.weight], make))
         one = torch.ones_like(decoder.scale)[None]
-        tensors = {"Sigma_factor": one, "Sigma_d": jets.dense((1, 0))}
-        both: tuple[Tensor, Tensor] = self._fisher.call(
-            "fisher_metric_diagonal_constant_mean", tensors
-        )
+        tensors = {"Sigma_factor": one, "Sigma_d": parts[1, 0].squeeze(2)}
+        return self._summand("constant_mean", tensors, complementary)
+
+    def _summand(
+        self, which: str, tensors: dict[str, Tensor], complementary: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """g and k of the mean's or of the covariance's part of the metric; or g alone."""
+        if not complementary:
+            return self._fisher.call(f"hermitian_part_diagonal_{which}", tensors), None
+        both: tuple[Tensor, Tensor] = self._fisher.call(f"fisher_metric_diagonal_{which}", tensors)
         return both
 
     # ------------------------------------------------------------- whole jets
@@ -335,11 +349,11 @@ class FisherMetric(HermitianMetric):
         return out, flat, 0.5 if structure.likelihood == "real" else 1.0
 
     def _checked_structure(self, z: Tensor) -> LikelihoodStructure:
-        if self._unchecked and z.numel() and not is_transformed([z]):  # else at a later call
+        if self._unchecked and z.numel() and not is_transformed(z):  # else at a later call
             check_decoder(self.decoder, z.reshape(-1, z.shape[-1])[:1].detach())
             self._unchecked = False
         structure = likelihood_structure(self.decoder, z)
-        self._outputs = structure.data_dim
+        self._widest = self._widest or structure.data_dim
         return structure
 
     def _jets(self, z: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
@@ -351,7 +365,6 @@ class FisherMetric(HermitianMetric):
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         if has_linear_heads(self.decoder):
-            self._checked_structure(z)
             return self._split(self.decoder, z, complementary=True)
         out, flat, factor = self._evaluate("fisher_metric", z)
         if flat:
@@ -361,7 +374,6 @@ class FisherMetric(HermitianMetric):
 
     def _hermitian(self, z: Tensor) -> Tensor:
         if has_linear_heads(self.decoder):
-            self._checked_structure(z)
             return self._split(self.decoder, z, complementary=False)[0]
         return self._parts(z)[0]
 
@@ -370,10 +382,21 @@ class FisherMetric(HermitianMetric):
         decoder, shape = self.decoder, z.shape
         if not has_linear_heads(decoder) or shape[-1] <= 2 or not shape == u.shape == v.shape:
             return super()._inner(u, v, z)
-        self._checked_structure(z)
         g, k = self._split(decoder, z, torch.stack([u, v], -2), complementary=True)
         out = 2 * g[..., 0, 1].real
         return out if k is None else out + 2 * k[..., 0, 1].real
+
+    def _covector(self, u: Tensor, z: Tensor) -> Tensor:
+        """The gradient of the inner product in v, which is linear in it: two tangents, not d."""
+        known = has_linear_heads(self.decoder) and z.shape == u.shape
+        if not known or z.shape[-1] < COVECTOR_FROM or is_transformed(z, u):
+            return super()._covector(u, z)
+        v = torch.zeros_like(z).requires_grad_()
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inner = self._inner(u, v, z)
+        (out,) = torch.autograd.grad(inner.sum(), v, create_graph=recorded)
+        return out
 
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """All from one set of jets."""

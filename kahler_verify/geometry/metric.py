@@ -71,6 +71,14 @@ class HermitianMetric(ABC):
             out = out + 2 * torch.einsum("...ab,...a,...b->...", k, u, v).real
         return out
 
+    def _covector(self, u: Tensor, z: Tensor) -> Tensor:
+        """w_b = 2 Σ_a (g_{ab̄} u_a + conj(k_{ab} u_a))."""
+        g, k = self._parts(z)
+        out = torch.einsum("...ab,...a->...b", g, u)
+        if k is not None:
+            out = out + torch.einsum("...ab,...a->...b", k, u).conj()
+        return 2 * out
+
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """g, and with order 1 g_d, and with order 2 g_db as well."""
         tensors = {"g": self._hermitian(z), "g_d": self._metric_d(z)}
@@ -149,6 +157,21 @@ class HermitianMetric(ABC):
             return self._inner(u, v, z)
 
         return self._checked(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
+
+    def metric_vector_product(self, u: Tensor, z: Tensor) -> Tensor:
+        """The covector w [..., d] of u [..., d]: Re Σ_b w̄_b v_b = ``inner_product(u, v, z)``.
+
+        w_b = 2 Σ_a (g_{ab̄} u_a + conj(k_{ab} u_a)), of which a solver or a Riemannian gradient needs
+        no more than one a step.
+        """
+        z = self._point(z)
+        _check_tangent("u", u, z)
+        _check_broadcast({"u": u, "z": z})
+
+        def compute(z: Tensor, u: Tensor) -> Tensor:
+            return self._covector(u, z)
+
+        return self._checked(z, self._by_chunks(compute, 0, z, u))
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:

@@ -97,8 +97,7 @@ def chern_ricci(g_d: torch.Tensor, g_db: torch.Tensor, g_factor: torch.Tensor) -
     f1 = g_factor.unsqueeze(-3)
     y2 = torch.linalg.solve_triangular(f1, g_d, upper=False)
     y3 = torch.linalg.solve_triangular(f1, y2.mH, upper=False).mH
-    x0 = y3.flatten(-2)
-    t0 = x0 @ x0.mH
+    t0 = y3.flatten(-2) @ y3.flatten(-2).mH
     t1 = torch.einsum("...abcc->...ab", y1)
     ricci_0 = t0 - t1
     return ricci_0

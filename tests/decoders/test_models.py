@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Independent
 
-from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, VAEConfig
+from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, Residual, VAEConfig
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
 
@@ -137,6 +138,9 @@ def test_pole_distance_is_least_over_all_units():
     distance = model.decoder.pole_distance(z)
     nearest = (first - 0.5j * torch.pi).abs().amin(-1)
     assert bool((distance <= nearest + 1e-12).all())
+    nested = nn.Sequential(model.decoder.layers, Residual(nn.Identity()))
+    model.decoder.layers = nested
+    torch.testing.assert_close(model.decoder.pole_distance(z), distance)
     entire = ComplexVAE(VAEConfig(**SMALL, activation="sin")).double()
     assert bool(torch.isinf(entire.decoder.pole_distance(z)).all())
 

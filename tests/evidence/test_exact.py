@@ -72,9 +72,9 @@ def test_degree_bound_is_a_bound() -> None:
 @pytest.mark.parametrize(
     ("kernel", "old", "new"),
     [
-        ("fisher_metric_full", "x0 @ x0.mH", "x0 @ x0.mT"),
-        ("fisher_metric_full", "v0.conj()", "v0"),
-        ("fisher_metric_diagonal", "r0 * r0", "r0"),
+        ("fisher_metric_full", "v1 @ v1.mH", "v1 @ v1.mT"),
+        ("fisher_metric_full", "t0.conj()", "t0"),
+        ("fisher_metric_diagonal", "r1 * r1", "r1"),
         ("fisher_metric_d_full", "+ p", "- p"),
     ],
 )

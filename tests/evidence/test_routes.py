@@ -93,7 +93,7 @@ def test_the_routes_of_every_user_find_faults_of_every_derivation(
 @pytest.mark.parametrize(
     ("derivation", "kernel", "fault"),
     [
-        ("gaussian_kl", "fisher_metric_diagonal", ("return t0, t1", "return t1, t0")),
+        ("gaussian_kl", "fisher_metric_diagonal", ("return g_0, k_0", "return k_0, g_0")),
         ("gaussian_kl", "fisher_metric_diagonal_holomorphic", ("return t0", "return t0 / 2")),
         ("hermitian_geometry", "chern_ricci", ("t0 - t1", "t1 - t0")),
         ("hermitian_geometry", "holomorphic_sectional", ("/ (t7 * t7)", "/ t7")),

@@ -9,7 +9,7 @@ import torch
 from kahler_verify.decoders.heads import reduced, reduced_real
 from kahler_verify.decoders.models import Decoder, VAEConfig
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import FisherMetric, MixtureMetric, PotentialMetric
+from kahler_verify.geometry import FisherMetric, MixtureMetric, PotentialMetric, fisher
 
 KINDS = [
     ("cubic", "complex"),
@@ -90,6 +90,34 @@ def test_inner_products_need_two_directions_only(activation, likelihood, covaria
 
 def _inner(decoder, u, v, z):
     return _by_autograd(decoder).inner_product(u, v, z)
+
+
+@pytest.mark.parametrize(
+    ("activation", "likelihood", "covariance"),
+    [
+        ("cubic", "complex", "diagonal"),
+        ("split_gelu", "complex", "scalar"),
+        ("split_gelu", "real", "constant"),
+    ],
+)
+@pytest.mark.parametrize("threshold", [1, 99])
+def test_metric_vector_products(monkeypatch, activation, likelihood, covariance, threshold):
+    monkeypatch.setattr(fisher, "COVECTOR_FROM", threshold)
+    decoder, z = _decoder(activation, likelihood, covariance), _points()
+    metric = FisherMetric(decoder)
+    u, v = torch.randn_like(z), torch.randn_like(z)
+    w = metric.metric_vector_product(u, z)
+    _assert_same((w.conj() * v).sum(-1).real, metric.inner_product(u, v, z))
+    weights = list(decoder.parameters())
+    loss = (w.conj() * v).sum().real
+    ours = torch.autograd.grad(loss, weights, allow_unused=True)
+    theirs = torch.autograd.grad(metric.inner_product(u, v, z).sum(), weights, allow_unused=True)
+    for g, h in zip(ours, theirs, strict=True):
+        assert (g is None) == (h is None)
+        if g is not None:
+            torch.testing.assert_close(g, h, rtol=1e-9, atol=1e-10)
+    with pytest.raises(InputError, match="u: expected"):
+        metric.metric_vector_product(u.real, z)
 
 
 def test_the_curvature_of_one_set_of_jets():
@@ -178,6 +206,19 @@ def test_reduced_heads_follow_the_weights():
         decoder.mean_head.weight_pairs.data.mul_(2)  # the one way that is not seen
         metric.forget_heads()
         _assert_same(metric.metric_matrix(z), 4 * before)
+
+
+@pytest.mark.parametrize("covariance", ["constant", "diagonal"])
+def test_matrices_kept_for_products_follow_the_weights(covariance):
+    decoder = _decoder("split_tanh", covariance=covariance, D=90, h=64).float()
+    z = _points(count=64).to(torch.complex64)
+    metric = FisherMetric(decoder)
+    with torch.no_grad():
+        for weight in (p for n, p in decoder.named_parameters() if n.endswith("weight_pairs")):
+            metric.metric_matrix(z)
+            weight.mul_(1.1)
+            fresh = FisherMetric(decoder).metric_matrix(z)
+            torch.testing.assert_close(metric.metric_matrix(z), fresh, rtol=1e-5, atol=1e-5)
 
 
 def test_reduced_heads_are_computed_once(monkeypatch):
