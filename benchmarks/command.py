@@ -19,13 +19,14 @@ from benchmarks.plots import draw
 from benchmarks.problem import Bench, Cell, Floor, Result, as_json
 from kahler_verify.errors import InputError
 
-FULL_MINUTES = 35.0  # after this no further cell is begun
+FULL_MINUTES = 35.0
 
 
 def bench(
     *,
     quick: bool = False,
     device: str = "cpu",
+    minutes: float = FULL_MINUTES,
     json: Path | None = None,
     plots: Path | None = None,
     page: Path | None = None,
@@ -36,14 +37,17 @@ def bench(
     Args:
         quick: one typical cell for each quantity, under 3 minutes on 2 cores.
         device: "cpu" (one thread on one core) or "cuda".
+        minutes: after so many no further cell of the grid is begun; the important ones come first.
         json: where the results go.
         plots: the folder where ratios.png, roofline.png and growth.png go.
         page: a Markdown page, to rewrite what lies between its markers.
         console: where tables go.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not there, or minutes is not positive.
     """
+    if not minutes > 0:
+        raise InputError(f"minutes: expected a positive number, got {minutes!r}")
     console = console or Console()
     target = _device(device)
     _one_thread(target)
@@ -61,7 +65,7 @@ def bench(
         "machine": machine.describe(target) | {"device": str(target), "quick": quick},
     }
     for cell in cells:
-        if time.monotonic() - started > 60 * FULL_MINUTES:
+        if time.monotonic() - started > 60 * minutes:
             report["not_run"].append(_label(cell))
             continue
         rows, floor = runner.run(cell)
@@ -134,7 +138,9 @@ def _print_growth(console: Console, report: dict[str, Any]) -> None:
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(jsonlib.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part = path.with_name(f"{path.name}.part")  # what was there stays until all of it is written
+    part.write_text(jsonlib.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def _device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ from benchmarks.decoder_rivals import fisher_problem, training_problem
 from benchmarks.mixture_rivals import mixture_problem, ricci_problem
 from benchmarks.problem import Cell
 from benchmarks.small_rivals import kernel_problem, log_det_problem
+from benchmarks.unrolled_rivals import unrolled_problem
 
 SINGLE, DOUBLE = torch.float32, torch.float64
 SMALL_DECODER = {"d": 3, "h": 10, "D": 14, "B": 4}
@@ -48,6 +49,12 @@ def mixture(d: int, K: int, B: int, dtype: torch.dtype = SINGLE, *, compiled: bo
     return Cell("mixture metric", mixture_problem, sizes, dtype, small, compiled)
 
 
+def unrolled(d: int, K: int, B: int) -> Cell:
+    """The same by ``compile=True``, for small d."""
+    sizes, small = {"d": d, "K": K, "B": B}, {"d": d, "K": 5, "B": 4}
+    return Cell("mixture metric, compiled", unrolled_problem, sizes, SINGLE, small, False)
+
+
 def ricci(d: int, K: int, B: int) -> Cell:
     """The Ricci tensor of a mixture potential: in float64, as it is a fourth derivative."""
     sizes, small = {"d": d, "K": K, "B": B}, {"d": 2, "K": 5, "B": 3}
@@ -76,6 +83,7 @@ def quick_grid() -> list[Cell]:
         training(8, 256, 784, 32, compiled=False),
         mixture(2, 128, 1024, compiled=False),
         mixture(8, 128, 256, compiled=False),
+        unrolled(2, 128, 4096),
         ricci(3, 32, 32),
         log_det(2, 4096),
         log_det(8, 4096),
@@ -84,34 +92,44 @@ def quick_grid() -> list[Cell]:
 
 
 def full_grid() -> list[Cell]:
-    """The table of the targets first, then the rest of the grid for as long as time allows."""
-    wide = [(256, 64), (256, 784), (512, 3072)]
+    """The table of the targets first, then the rest of the grid for as long as time allows.
+
+    Compiling a rival takes half a minute and more, so that one cell of each kind does it.
+    """
+    wide = [(256, 784), (256, 64), (512, 3072)]
     families = ("holomorphic", "split")
-    cells = [
-        fisher(d, h, D, _decoder_points(d), f)
-        for d, (h, D), f in product((2, 8, 32), wide, families)
+    mixtures = list(product((2, 8, 32), (16, 128, 1024)))
+    cells = [fisher(8, 256, 784, 64), training(8, 256, 784, 128)]
+    cells += [
+        fisher(d, h, D, _decoder_points(d), f, compiled=(d, D, f) == (8, 784, "split"))
+        for (h, D), d, f in product(wide, (8, 2, 32), families)
+        if (d, D, f) != (8, 784, "holomorphic")
+    ]
+    cells += [fisher(d, 256, 784, 1, f, compiled=False) for d, f in product((8, 2, 32), families)]
+    cells += [
+        fisher(8, h, D, 256, f, s, compiled=False)
+        for (h, D), s, f in product(wide[::2], ("constant", "scalar"), families)
     ]
     cells += [
-        training(d, h, D, B)
+        training(d, h, D, B, compiled=False)
         for d, h, D, B in (
             (2, 256, 784, 256),
-            (8, 256, 784, 128),
             (32, 256, 784, 32),
             (8, 512, 3072, 32),
             (32, 256, 64, 32),
         )
     ]
-    mixtures = list(product((2, 8, 32), (16, 128, 1024)))
-    cells += [mixture(d, K, _mixture_points(d, K)) for d, K in mixtures]
-    cells += [ricci(d, K, 16) for d, K in ((2, 16), (2, 256), (4, 64), (8, 16), (16, 256))]
-    cells += [log_det(d, B) for d, B in product((2, 4, 8, 32), (256, 4096))]
-    cells += [kernel(d, D, 64) for d, D in ((2, 784), (8, 784), (32, 3072))]
     cells += [
-        fisher(8, h, D, 256, f, s, compiled=False)
-        for (h, D), f, s in product(wide[1:], families, ("scalar", "constant"))
+        mixture(d, K, _mixture_points(d, K), compiled=(d, K) in ((2, 1024), (8, 128)))
+        for d, K in mixtures
     ]
-    cells += [fisher(d, 256, 784, 1, f) for d, f in product((2, 8, 32), families)]
-    cells += [fisher(8, 256, 784, 256, f, dtype=DOUBLE) for f in families]
+    cells += [unrolled(d, K, 4096) for d, K in product((2, 3), (16, 128, 1024))]
+    cells += [unrolled(2, 16, 1024)]
+    cells += [ricci(d, K, 16) for d, K in ((2, 16), (2, 256), (4, 64), (8, 16), (16, 256))]
+    cells += [log_det(d, B) for d, B in product((2, 3, 4, 8), (256, 4096))]
+    cells += [log_det(d, B) for d, B in ((8, 1), (2, 65536), (8, 65536), (16, 4096), (32, 4096))]
+    cells += [kernel(d, D, 64) for d, D in ((2, 784), (8, 784), (32, 3072))]
+    cells += [fisher(8, 256, 784, 256, f, dtype=DOUBLE, compiled=False) for f in families]
     cells += [training(8, 256, 784, 128, DOUBLE, compiled=False)]
     cells += [fisher(d, 256, 784, 4096, f, compiled=False) for d, f in product((2, 8), families)]
     rest = [

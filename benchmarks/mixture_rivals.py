@@ -17,10 +17,18 @@ from torch.func import hessian, jacfwd, jacrev, vmap
 from benchmarks.floors import mixture_operations
 from benchmarks.networks import as_real, hermitian_part, latent_points
 from benchmarks.problem import Problem, Rival
-from benchmarks.timing import Run
+from benchmarks.timing import Run, warm_up
 from kahler_verify.geometry import MixtureMetric
 
 CHUNK_BYTES = 32e6  # of a rival's largest intermediate result; about where each is fastest
+CHUNKS = (
+    16,
+    64,
+    256,
+    1024,
+    4096,
+)  # points, of which those that keep up with ours are given the best
+LARGEST_BYTES = 6e8  # of an intermediate result among these
 
 
 class Mixture(NamedTuple):
@@ -105,6 +113,18 @@ def _size(x: Tensor, numbers: int) -> int:
     return max(1, min(len(x), int(room / (numbers * x.element_size()))))
 
 
+def _tuned(build: Callable[[int], Run], x: Tensor, numbers: int) -> Rival:
+    """The rival with that number of points per chunk which is fastest here."""
+    fits = [c for c in CHUNKS if c * numbers * x.element_size() < LARGEST_BYTES] or [CHUNKS[0]]
+    sizes = sorted({min(c, len(x)) for c in fits} | {_size(x, numbers)})
+
+    def best() -> Run:
+        runs = [build(size) for size in sizes]
+        return min(runs, key=lambda run: warm_up(run, x.device)[1])
+
+    return Rival(best)
+
+
 def mixture_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:
     """∂∂̄ log Σ π_k exp q_k at B points; sizes: d, K, B."""
     mixture = build_mixture(sizes, dtype, device)
@@ -130,6 +150,8 @@ def mixture_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.
         for name, second in seconds.items()
     }
     rivals = {name: Rival(partial(_in_chunks, f, x, wide)) for name, f in maps.items()}
+    by_hand = "jacfwd of the hand-written gradient"
+    rivals[by_hand] = _tuned(partial(_in_chunks, maps[by_hand], x), x, count * 4 * d * d)
     rivals["closed form, einsum"] = Rival(
         partial(_in_chunks, partial(closed_form, mixture), z, narrow)
     )
@@ -141,7 +163,16 @@ def mixture_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.
     if device.type == "cpu":
         from benchmarks import jax_rivals
 
-        rivals |= jax_rivals.mixture(parameters, x, (wide, wide))
+        jax = jax_rivals.mixture(parameters, x, (wide, wide))
+        if jax:
+            jax[f"{by_hand}, JAX jit"] = _tuned(
+                lambda size: jax_rivals.mixture(parameters, x, (wide, size))[
+                    f"{by_hand}, JAX jit"
+                ].build(),
+                x,
+                count * 4 * d * d,
+            )
+        rivals |= jax
     return Problem(sizes["B"], ours, rivals, sizes["B"] * mixture_operations(sizes))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import label
+from benchmarks.targets import target_table
 from kahler_verify.errors import InputError
 
 
@@ -43,6 +44,7 @@ def cpu_blocks(report: dict[str, Any]) -> dict[str, str]:
     """Markdown for each block about the CPU."""
     return {
         "machine": machine_line(report),
+        "targets": target_table(report),
         "ratios": ratio_table(report),
         "losses": loss_list(report),
         "floors": floor_table(report),

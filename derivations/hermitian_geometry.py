@@ -20,6 +20,7 @@ from kahler_verify.calculus import (
     dimension,
     field,
     index,
+    pullback,
 )
 
 d = dimension("d")
@@ -32,6 +33,7 @@ J = field("J", d, d, holomorphic=True)
 Gamma = Partial(G, c) * G**-1
 R = -Partial(Gamma, Bar(e)) * G
 ricci = -Partial(LogDet(G), c, Bar(e))
+P = pullback(LogDet(G), G)
 
 # g^{cē} is (G⁻¹)[e, c]
 scalar = Contract(Entry(G**-1, e, c) * ricci, c, e)
@@ -51,6 +53,8 @@ hermitian_geometry = Derivation(
     latent=d,
     kernels=(
         Kernel("log_det_gradient", {"gradient": Output(Partial(LogDet(G), c), (c,))}),
+        Kernel("log_det_pullback", {"pullback": Output(Entry(P, a, b), (a, b))}),
+        Kernel("log_det_pullback_d", {"pullback_d": Output(Entry(Partial(P, c), a, b), (c, a, b))}),
         Kernel("chern_connection", {"gamma": Output(Entry(Gamma, a, e), (c, a, e))}),
         Kernel("chern_curvature", {"R": Output(Entry(R, a, b), (a, b, c, e))}),
         Kernel("chern_ricci", {"ricci": Output(ricci, (c, e))}),
@@ -75,6 +79,20 @@ hermitian_geometry = Derivation(
                 ),
             ),
             kernels=("chern_ricci", "chern_scalar", "chern_curvature"),
+            expected="holds",
+        ),
+        Claim(
+            "G8-gradient",
+            "∂ log det g = Tr(P ∂g) with P = g⁻¹, and ∂P = -P ∂g P: the gradients of log-det "
+            "regularisation",
+            "KVAE",
+            parts=(
+                Vanishing(Partial(LogDet(G), c) - Tr(P * Partial(G, c)), (c,), "first order"),
+                Vanishing(
+                    Entry(Partial(P, c) + P * Partial(G, c) * P, a, b), (c, a, b), "second order"
+                ),
+            ),
+            kernels=("log_det_pullback", "log_det_pullback_d"),
             expected="holds",
         ),
     ),

@@ -8,13 +8,16 @@ from kahler_verify.calculus import (
     Bar,
     Case,
     Claim,
+    Contract,
     Derivation,
+    Entry,
     Kernel,
     LogSumExp,
     Mean,
     Output,
     Partial,
     Region,
+    Tr,
     Vanishing,
     covariance,
     dimension,
@@ -31,6 +34,22 @@ quadratic = ((q, "quadratic"),)
 Psi = -LogSumExp(-q)
 g = Partial(Psi, a, Bar(b))
 
+within = Mean(-q, Partial(q, a, Bar(b)))
+between = -covariance(-q, Partial(q, a), Partial(q, Bar(b)))
+
+# Curvature without the d⁴ tensor, as for the log-sum-exp potential.
+G = field("g", d, d, hermitian=True, positive=True)
+v = field("v", d, constant=True)
+g_db = Partial(g, c, Bar(e))
+vvvv = Entry(v, a) * Entry(v.H, b) * Entry(v, c) * Entry(v.H, e)
+
+slopes = Tr(G**-1 * Partial(G, c) * G**-1 * Partial(G, Bar(e)))
+ricci = slopes - Contract(Entry(G**-1, b, a) * g_db, a, b)
+scalar = Contract(Entry(G**-1, e, c) * ricci, c, e)
+slopes_along = Entry(Partial(G, c) * G**-1 * Partial(G, Bar(e)), a, b) * vvvv
+length = Contract(Entry(G, a, b) * Entry(v, a) * Entry(v.H, b), a, b)
+along_v = Contract(slopes_along, a, b, c, e) - Contract(g_db * vvvv, a, b, c, e)
+
 mixture_density = Derivation(
     name="mixture_density",
     title="∂∂̄ of minus the log density of a complex Gaussian mixture",
@@ -39,9 +58,14 @@ mixture_density = Derivation(
     latent=d,
     definition=Psi,
     kernels=(
+        Kernel("metric_within", {"within": Output(within, (a, b))}),
+        Kernel("metric_between", {"between": Output(between, (a, b))}),
         Kernel("metric", {"g": Output(g, (a, b))}, {}, quadratic),
         Kernel("metric_d", {"g_d": Output(Partial(g, c), (c, a, b))}, {}, quadratic),
-        Kernel("metric_db", {"g_db": Output(Partial(g, c, Bar(e)), (c, e, a, b))}, {}, quadratic),
+        Kernel("metric_db", {"g_db": Output(g_db, (c, e, a, b))}, {}, quadratic),
+        Kernel("ricci", {"ricci": Output(ricci, (c, e))}, {}, quadratic),
+        Kernel("scalar", {"scalar": Output(scalar)}, {}, quadratic),
+        Kernel("holomorphic_sectional", {"curvature": Output(along_v / length**2)}, {}, quadratic),
     ),
     claims=(
         Claim(
@@ -50,14 +74,12 @@ mixture_density = Derivation(
             "KVAE",
             parts=(
                 Vanishing(
-                    g
-                    - Mean(-q, Partial(q, a, Bar(b)))
-                    + covariance(-q, Partial(q, a), Partial(q, Bar(b))),
+                    g - within - between,
                     (a, b),
                     "the covariance is subtracted",
                 ),
             ),
-            kernels=("metric",),
+            kernels=("metric", "metric_within", "metric_between"),
             expected="holds",
         ),
         Claim(

@@ -8,13 +8,16 @@ every digit.
 from kahler_verify.calculus import (
     Bar,
     Claim,
+    Contract,
     Derivation,
+    Entry,
     Gram,
     Kernel,
     LogSumExp,
     Mean,
     Output,
     Partial,
+    Tr,
     Vanishing,
     adjoint,
     coordinates,
@@ -39,6 +42,20 @@ g = Partial(Phi, a, Bar(b))
 within = Mean(q, Partial(q, a, Bar(b)))
 between = covariance(q, Partial(q, a), Partial(q, Bar(b)))
 
+# Curvature without the d⁴ tensor: G stands for g itself, whose derivatives metric_d gives; of the
+# second ones only what a trace with G⁻¹ or a direction v leaves of them is ever computed.
+G = field("g", d, d, hermitian=True, positive=True)
+v = field("v", d, constant=True)
+g_db = Partial(g, c, Bar(e))
+vvvv = Entry(v, a) * Entry(v.H, b) * Entry(v, c) * Entry(v.H, e)
+
+slopes = Tr(G**-1 * Partial(G, c) * G**-1 * Partial(G, Bar(e)))
+ricci = slopes - Contract(Entry(G**-1, b, a) * g_db, a, b)
+scalar = Contract(Entry(G**-1, e, c) * ricci, c, e)
+slopes_along = Entry(Partial(G, c) * G**-1 * Partial(G, Bar(e)), a, b) * vvvv
+length = Contract(Entry(G, a, b) * Entry(v, a) * Entry(v.H, b), a, b)
+along_v = Contract(slopes_along, a, b, c, e) - Contract(g_db * vvvv, a, b, c, e)
+
 kernels = [
     Kernel("metric_within", {"within": Output(within, (a, b))}),
     Kernel("metric_between", {"between": Output(between, (a, b))}),
@@ -55,6 +72,11 @@ for name, assumptions in (("", quadratic), ("_general", ())):
         ),
     ]
 kernels = [k for k in kernels if k.name != "metric_general"]  # the same formula as metric
+kernels += [
+    Kernel("ricci", {"ricci": Output(ricci, (c, e))}, {}, quadratic),
+    Kernel("scalar", {"scalar": Output(scalar)}, {}, quadratic),
+    Kernel("holomorphic_sectional", {"curvature": Output(along_v / length**2)}, {}, quadratic),
+]
 
 mixture_potential = Derivation(
     name="mixture_potential",

@@ -109,6 +109,23 @@ def train(
     regularizer_batch: Annotated[
         int, typer.Option(help="Latents of each step at which the regularizer is taken.")
     ] = 16,
+    metric: Annotated[
+        str, typer.Option(help="Whose density: fisher, or mixture, its closed-form proxy.")
+    ] = "fisher",
+    components: Annotated[
+        int, typer.Option(help="Centres of the mixture, drawn from each step's latents.")
+    ] = 8,
+    warmup: Annotated[
+        int, typer.Option(help="Epochs over which beta and the weight rise from 0.")
+    ] = 20,
+    clip: Annotated[float, typer.Option(help="Greatest norm of the gradient.")] = 10.0,
+    early_stopping: Annotated[
+        int,
+        typer.Option(
+            metavar="PATIENCE",
+            help="Stop after so many epochs without a lower held-out loss; 0: never.",
+        ),
+    ] = 0,
 ) -> None:
     """Train a complex VAE and write it as a checkpoint."""
     from kahler_verify.decoders.data import load_data
@@ -140,6 +157,11 @@ def train(
         regularizer=regularizer,  # type: ignore[arg-type]  # TrainingOptions checks the string
         weight=weight,
         regularizer_batch=regularizer_batch,
+        metric=metric,  # type: ignore[arg-type]
+        components=components,
+        warmup_epochs=warmup,
+        clip=clip,
+        early_stopping=early_stopping,
     )
     with training_bar(console) as on_progress:
         checkpoint = run(
@@ -151,6 +173,12 @@ def train(
             on_progress=on_progress,
         )
     report = checkpoint.report
+    if "best_epoch" in report:
+        console.print(
+            f"weights of epoch {report['best_epoch']} of {report['epochs']}, with the least "
+            f"held-out loss, {report['held_out_loss']:.2f}",
+            highlight=False,
+        )
     console.print(
         f"{out}: held-out ELBO {report['test_elbo']:.2f} nats per sample, "
         f"{report['seconds']:.0f} s",
@@ -197,6 +225,9 @@ def verify(
 @commands.command()
 def diagnose(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
+    ] = None,
     points: Annotated[int, typer.Option(help="How many encoded test samples to look at.")] = 32,
     curvature: Annotated[bool, typer.Option(help="Evaluate curvatures, which cost most.")] = True,
     json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
@@ -204,32 +235,30 @@ def diagnose(
     """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
     from json import dumps
 
-    import torch
-    from rich.table import Table
-
     from kahler_verify.codegen.module import write_atomically
-    from kahler_verify.decoders import load_checkpoint, load_data
+    from kahler_verify.decoders import load_checkpoint
+    from kahler_verify.decoders.data import held_out_samples
+    from kahler_verify.evidence.description import diagnosis_table
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry import diagnose as measure
 
+    if points < 1:
+        raise InputError(f"points: expected at least 1, got {points}")
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.double()
-    data = load_data(loaded.config.data, loaded.config.seed).test.x[:points]
-    precise = data.to(torch.complex128 if data.is_complex() else torch.float64)
-    z = model.encoder(precise)[0].detach()
+    samples = held_out_samples(loaded.config.data, loaded.config.seed, data)
+    if samples is None:
+        raise InputError(
+            f"data: expected --data with the file that {checkpoint} was trained on, as its data "
+            f"have no name but {loaded.config.data!r}, which is not followed"
+        )
+    z = model.encoder(samples[:points])[0].detach()
     result = measure(FisherMetric(model.decoder), z, curvature=curvature)
-    table = Table(
-        title=f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
-    )
-    for heading in ("quantity", "minimum", "median", "maximum", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for quantity in result.quantities:
-        numbers = quantity.summary()
-        shown = [f"{numbers[name]:.3g}" for name in ("minimum", "median", "maximum")]
-        table.add_row(quantity.name, *shown, quantity.meaning)
-    console.print(table, markup=False)
+    title = f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
+    console.print(diagnosis_table(title, result))
     if json is not None:
-        write_atomically(json, dumps({"checkpoint": checkpoint.name, **result.to_json()}, indent=1))
+        text = dumps({"checkpoint": checkpoint.name, **result.to_json()}, indent=1, allow_nan=False)
+        write_atomically(json, text)
 
 
 @commands.command()
@@ -319,6 +348,9 @@ def bench(
         bool, typer.Option("--quick", help="One cell for each quantity, under 3 minutes.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu (one thread) or cuda.")] = "cpu",
+    minutes: Annotated[
+        float, typer.Option(help="After so many, begin no further cell of the grid.")
+    ] = 35.0,
     json: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
     page: Annotated[
@@ -335,7 +367,15 @@ def bench(
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     run = import_module("benchmarks.command").bench
-    run(quick=quick, device=device, json=json, plots=plots, page=page, console=console)
+    run(
+        quick=quick,
+        device=device,
+        minutes=minutes,
+        json=json,
+        plots=plots,
+        page=page,
+        console=console,
+    )
 
 
 @commands.command()

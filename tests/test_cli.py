@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from kahler_verify.codegen.registry import KERNELS, shipped_folder
+from kahler_verify.decoders import ComplexVAE, VAEConfig, load_checkpoint, save_checkpoint
 
 POTENTIAL = """
 from sympy import log
@@ -158,6 +162,8 @@ def test_train_refuses_bad_choices(tmp_path: Path) -> None:
         (("--data", "missing.npz"), "missing.npz"),
         (("--activation", "log"), "log"),
         (("--regularizer", "log-volume"), "weight: expected a number other than 0"),
+        (("--early-stopping", "3", "--epochs", "5"), "early_stopping: expected a warm-up"),
+        (("--metric", "mixture"), "metric: expected a regularizer"),
     ):
         done = run("train", "--out", out, *arguments)
         assert done.returncode == 2, done.stdout
@@ -173,6 +179,57 @@ def test_train_writes_a_checkpoint(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "ELBO" in done.stdout
     assert out.is_file()
+
+
+def test_train_stops_early(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    small = ("--epochs", "40", "--hidden", "8", "--latent-dim", "2", "--warmup", "1")
+    geometry = ("--regularizer", "log-volume", "--weight", "0.1", "--metric", "mixture")
+    stopping = ("--components", "4", "--early-stopping", "1", "--clip", "1e-9")
+    done = run("train", "--out", str(out), *small, *geometry, *stopping)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"weights of epoch \d+ of \d+, with the least held-out loss", done.stdout)
+    options = load_checkpoint(out).report["options"]
+    assert (options["clip"], options["components"], options["warmup_epochs"]) == (1e-9, 4, 1)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """An untrained decoder of a user's file."""
+    x = torch.randn(40, 3, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "signals.npy", x.numpy())
+    source = str(tmp_path / "signals.npy")
+    model = ComplexVAE(VAEConfig(data=source, data_dim=3, latent_dim=2, hidden=(4,), seed=3))
+    model.standardise(x)
+    save_checkpoint(tmp_path / "model.safetensors", model)
+    return tmp_path / "model.safetensors"
+
+
+def test_diagnose_prints_and_writes(checkpoint: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "diagnosis.json", checkpoint.with_name("signals.npy")
+    done = run("diagnose", str(checkpoint), "--data", str(data), "--json", str(out), COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert "4 encoded points, d = 2" in done.stdout
+    assert "curvature" in done.stdout
+    assert json.loads(out.read_text())["quantities"]["identifiability"]["median"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--points", "-1"), "points: expected at least 1, got -1"),
+        (("--points", "0"), "points: expected at least 1, got 0"),
+        ((), "data: expected --data with the file that"),
+        (("--data", "nothing.npy"), "nothing.npy"),
+    ],
+)
+def test_diagnose_refuses_bad_choices(
+    checkpoint: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run("diagnose", str(checkpoint), *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_shipped_folder_is_the_checkouts() -> None:

@@ -21,6 +21,7 @@ PAGES = [
     "how-fast-and-why",
     "training-with-geometry",
     "mixture-proxy",
+    "does-geometry-help",
 ]
 
 

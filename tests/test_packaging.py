@@ -56,7 +56,7 @@ def _modules(folder: Path) -> set[str]:
 
 
 @pytest.mark.xdist_group("packaging")
-def test_wheel_carries_derivations_and_kernels(wheel: Path) -> None:
+def test_wheel_carries_derivations_kernels_and_measurements(wheel: Path) -> None:
     files = set(zipfile.ZipFile(wheel).namelist())
     derivations = _modules(ROOT / "derivations")
     kernels = _modules(ROOT / "kahler_verify" / "kernels")
@@ -64,6 +64,9 @@ def test_wheel_carries_derivations_and_kernels(wheel: Path) -> None:
     assert kernels, "the repository has no kernels"
     assert {f"kahler_verify/_derivations/{name}" for name in derivations} <= files
     assert {f"kahler_verify/kernels/{name}" for name in kernels} <= files
+    results = {path.name for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    assert results, "the repository has no measurements"
+    assert {f"kahler_verify/_results/{name}" for name in results} <= files
     assert "kahler_verify/py.typed" in files
 
 

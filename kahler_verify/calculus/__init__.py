@@ -37,6 +37,7 @@ from kahler_verify.calculus.letters import (
     parameter,
 )
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, covariance
+from kahler_verify.calculus.pullback import pullback
 from kahler_verify.calculus.wick import gaussian_mean
 from kahler_verify.calculus.wirtinger import wirtinger
 from kahler_verify.calculus.words import LogDet, Tr, adjoint, scalars
@@ -79,6 +80,7 @@ __all__ = [
     "map_letters",
     "parameter",
     "potential",
+    "pullback",
     "scalars",
     "wirtinger",
 ]

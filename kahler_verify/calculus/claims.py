@@ -107,11 +107,46 @@ class Region:
     dimension: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An empirical statement, about which a benchmark or an experiment has something to say.
+
+    ``command`` writes the file ``results``, in a checkout of this repository.  What it says is not
+    written here: :mod:`kahler_verify.evidence.measurements` reads it.
+    """
+
+    results: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed(Measured):
+    """Times of rivals over ours; ``defining`` begin the names of autograd of the definition."""
+
+    defining: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Measured):
+    """Arms of an experiment, each with its meaning, against a baseline in one of its cells.
+
+    ``measures`` are pairs: a measure, and what the statement calls a lower value of it.
+    ``references`` are arms that the statement is not about, but that it has to stand beside.
+    """
+
+    cell: str
+    baseline: str
+    arms: tuple[tuple[str, str], ...]
+    measures: tuple[tuple[str, str], ...]
+    references: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True)
 class Claim:
     """A statement to judge, with its source and what would decide it.
 
-    Without ``parts`` and without ``waits_for`` a claim is malformed; with ``waits_for`` it is open.
+    Without ``parts``, ``waits_for`` and ``measured`` a claim is malformed.  With ``waits_for`` it
+    is open; with ``measured`` results decide, and where there are none it is open.
     """
 
     id: str
@@ -125,3 +160,4 @@ class Claim:
     assumptions: str = ""
     expected: str = ""
     waits_for: str = ""
+    measured: Measured | None = None

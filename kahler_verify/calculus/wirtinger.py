@@ -35,6 +35,7 @@ from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_
 from kahler_verify.calculus.words import LogDet, Tr, distribute, shape_of, trace
 from kahler_verify.errors import DerivationError
 
+MOST_TERMS = 2000  # printing takes about 40 s for 1000
 NOT_ANALYTIC = (
     Abs,
     Piecewise,
@@ -54,7 +55,7 @@ def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
     if expr.is_number or isinstance(expr, Symbol):
         return S.Zero
     if expr.is_Add:
-        return Add(*[wirtinger(t, i, bar) for t in expr.args])
+        return _sum(expr, i, bar)
     if expr.is_Mul:
         return _leibniz(expr.args, i, bar)
     if expr.is_Pow:
@@ -79,6 +80,20 @@ def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
     if isinstance(expr, Function):
         return _chain(expr, i, bar)
     raise DerivationError(f"no derivation rule for {type(expr).__name__}: {expr}")
+
+
+def _sum(expr: Expr, i: Symbol, bar: bool) -> Expr:
+    count, terms = 0, []
+    for term in expr.args:
+        terms.append(wirtinger(term, i, bar))
+        count += len(Add.make_args(terms[-1]))
+        if count > MOST_TERMS:
+            raise DerivationError(
+                f"a derivative has more than {MOST_TERMS} terms, and a kernel of that size would "
+                "take minutes to generate: nest fewer functions, or write the potential in "
+                "explicit coordinates"
+            )
+    return Add(*terms)
 
 
 def _with_score(q: Expr, y: Expr, i: Symbol, bar: bool) -> Expr:

@@ -13,6 +13,7 @@ from typing import Any
 from sympy import (
     Abs,
     Add,
+    Dummy,
     Expr,
     Function,
     I,
@@ -41,9 +42,26 @@ def distribute(expr: Expr) -> Expr:
             lambda e: e.is_Pow and not e.is_commutative and e.base.is_Add and e.exp.is_positive,
             lambda e: e.expand(multinomial=True),
         )
+    below = [p for p in expr.atoms(Pow) if p.is_commutative and p.base.is_Add and _is_below(p)]
+    names = {p.base: Dummy() for p in below}
+    if len(names) < 2:
+        return _multiplied_out(expr)
+    # SymPy multiplies a product of different denominators out, which explodes where functions are
+    # nested: they go by a name meanwhile
+    named = _multiplied_out(expr.xreplace({p: names[p.base] ** p.exp for p in below}))
+    found = named.xreplace({name: base for base, name in names.items()})
+    return found if found == expr else distribute(found)  # sums may have met their denominators
+
+
+def _multiplied_out(expr: Expr) -> Expr:
     return expr.expand(
         mul=True, multinomial=False, power_base=False, power_exp=False, log=False, basic=False
     )
+
+
+def _is_below(power: Pow) -> bool:
+    """Whether it stands in a denominator."""
+    return bool(power.exp.could_extract_minus_sign())
 
 
 def factor_word(term: Expr) -> tuple[Expr, list[Letter]]:
@@ -232,6 +250,12 @@ def scalars(expr: Expr) -> Expr:
         out = expr.func(*[scalars(a) for a in expr.args])
         shape_of(out)  # raises where terms do not fit
         return out
+    matrices = [f for f in expr.args if not f.is_commutative]
+    if matrices and all(isinstance(f, conjugate) for f in matrices):
+        inner = Mul(*[f.args[0] for f in matrices])  # SymPy took the conjugate of a number apart
+        if shape_of(inner) == (1, 1):
+            others = [scalars(f) for f in expr.args if f.is_commutative]
+            return Mul(*others, adjoint(scalars(inner)))
     factors = [scalars(f) for f in expr.args]
     numbers = [f for f in factors if shape_of(f) == (1, 1)]
     matrices = Mul(*[f for f in factors if shape_of(f) != (1, 1)])

@@ -32,6 +32,7 @@ class Compiled(SimpleNamespace):
             **public,
             VANISHING=scope.get("VANISHING", []),
             DIMENSION=scope.get("DIMENSION"),
+            PARAMETERS=scope.get("PARAMETERS", {}),
             HEADS=scope.get("HEADS", []),
             __all__=scope["__all__"],
             __name__=scope["__name__"],

@@ -25,15 +25,16 @@ from sympy import (
     Symbol,
     ilcm,
 )
+from sympy.utilities.iterables import subsets
 
 from kahler_verify.calculus.definition import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, factors_of
 from kahler_verify.calculus.words import LogDet, Tr, distribute, factor_word, shape_of
-from kahler_verify.codegen.program import Axis, Input, Operand, Program
+from kahler_verify.codegen.program import COMPONENTS, Axis, Input, Operand, Program
 from kahler_verify.errors import GenerationError
 
-K = Symbol("K", integer=True, positive=True)
+K = COMPONENTS
 SOLVE = "torch.linalg.solve_triangular"
 # Functions that a `heads` function may compute; bodies take their values as inputs.
 HEADS = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
@@ -84,12 +85,37 @@ class Lowering:
 
         ``summed`` indices that a term lacks give a factor d.
         """
-        out = []
+        out: list[Monomial] = []
         for term in Add.make_args(expr):
-            if term != 0:
-                lacking = set(summed) - self._latent_indices(term)
-                out.append(self._monomial(term * self.latent ** len(lacking), free))
+            if term == 0:
+                continue
+            opened = self._opened(term)
+            if opened is not None:
+                inner, indices = opened
+                out += self.monomials(inner, free, (*summed, *indices))
+                continue
+            lacking = set(summed) - self._latent_indices(term)
+            out.append(self._monomial(term * self.latent ** len(lacking), free))
         return out
+
+    def _opened(self, term: Expr) -> tuple[Expr, tuple[Symbol, ...]] | None:
+        """A term that holds a sum as (the sum of products that it is, what they are summed over).
+
+        Such are sums over indices, but for numbers, and moments of what does not depend on the
+        point; None for all other terms.
+        """
+        for factor in Mul.make_args(term):
+            if isinstance(factor, Contract) and self._latent_indices(factor):
+                rest = term / factor
+                if set(factor.indices) & self._latent_indices(rest):
+                    raise GenerationError(f"an index of {factor} has another meaning outside of it")
+                return distribute(rest * factor.args[0]), factor.indices
+            if isinstance(factor, Moment) and any(
+                _is_constant(f.args[1]) for f in factors_of(factor.args[1])
+            ):
+                terms = _with_constants_outside(factor)
+                return distribute(term / factor * terms), ()
+        return None
 
     def axis(self, i: Symbol) -> Axis:
         """The axis of a latent index."""
@@ -136,12 +162,12 @@ class Lowering:
             left = next(axes) if rows != 1 else None
             right = next(axes) if cols != 1 else None
             return self._chain(word, left, right)
-        if isinstance(factor, Mean):
+        if isinstance(factor, Mean) and isinstance(factor.args[1], Jet):
             return [self._mean(factor.args[1])]
-        if isinstance(factor, Moment):
+        if isinstance(factor, Mean | Moment):
             k = self._dummy(K)
-            centred = [self._centred(f, k) for f in factors_of(factor.args[1])]
-            return [self._weights(k), *centred]
+            of_components = [self._of_component(f, k) for f in factors_of(factor.args[1])]
+            return [self._weights(k), *of_components]
         if isinstance(factor, Jet) and factor.field.is_scalar:
             return [self._scalar_jet(factor)]
         raise GenerationError(f"the printer has no rule for {type(factor).__name__}: {factor}")
@@ -262,6 +288,11 @@ class Lowering:
         mean = self.program.contract([self._weights(k), plain], out)
         return replace(mean, conj=mean.conj != stored.conj)
 
+    def _of_component(self, factor: Expr, k: Axis) -> Operand:
+        if isinstance(factor, Centred):
+            return self._centred(factor, k)
+        return self._component_jet(factor, k)
+
     def _centred(self, centred: Centred, k: Axis) -> Operand:
         stored = self._component_jet(centred.args[1], k)
         mean = self._mean(centred.args[1])
@@ -277,6 +308,8 @@ class Lowering:
         lead = (k,) if k is not None else ()
         axes = (*lead, *[self.axis(i) for i in (*hol, *anti)])
         name = self._jet_input(jet.field, len(hol), len(anti), axes)
+        if _is_constant(jet):
+            self.program.constants.add(name)
         return Operand(name, axes, conj)
 
     # ------------------------------------------------------------------ words
@@ -494,6 +527,34 @@ class Lowering:
             )
         check_name(name)
         return name
+
+
+def _with_constants_outside(moment: Moment) -> Expr:
+    """E[X° Y°] as E[X Y°], E[X° Y° Z°] as E[X Y° Z°] - E[X] E[Y° Z°], for constants X.
+
+    All points share one tensor of what does not depend on them, such as ∂∂̄ of quadratic q_k, and
+    to centre it would make a copy for each.
+    """
+    q, product = moment.args
+    factors = factors_of(product)
+    constants = [f.args[1] for f in factors if _is_constant(f.args[1])]
+    centred = [f for f in factors if not _is_constant(f.args[1])]
+    out = S.Zero
+    for taken in subsets(range(len(constants))):
+        inside = [x for n, x in enumerate(constants) if n not in taken]
+        if not inside and len(centred) == 1:
+            continue  # E[Y°] = 0
+        means = [-Mean(q, constants[n]) for n in taken]
+        whole = Mean(q, Mul(*inside, *centred)) if inside else Moment(q, Mul(*centred))
+        out += Mul(*means, whole)
+    return out
+
+
+def _is_constant(expr: Expr) -> bool:
+    """The second derivative of a component that has no further ones."""
+    if not isinstance(expr, Jet) or "quadratic" not in expr.field.traits:
+        return False
+    return "component" in expr.field.traits and len(expr.hol) == len(expr.anti) == 1
 
 
 def is_exact(expr: Expr) -> bool:

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from kahler_verify.codegen.lowering import Lowering, head_name
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
+Meaning = tuple[str, str, str]  # of an input: its name, its shape, what it is
 LONGEST_FORMULA = 700  # characters; longer ones are given as their definition
 
 
@@ -55,6 +56,7 @@ def generate_module(derivation: Derivation) -> Module:
         GenerationError: an expression has no rule in the printer.
     """
     heads: dict[Expr, str] = {}
+    meanings: list[Meaning] = []
     derived = {
         k.name: k.derived() if not derivation.coordinates else {} for k in derivation.kernels
     }
@@ -72,9 +74,11 @@ def generate_module(derivation: Derivation) -> Module:
             }
             printed = print_kernel(outputs, derivation.latent, kernel.layout, heads)
             formula = _formulas(kernel, derived[kernel.name])
+        meanings += printed.meanings
         functions.append(_function(kernel.name, printed, tuple(kernel.outputs), formula))
-    heads_text = _heads_function(derivation, heads)
+    heads_text, of_heads = _heads_function(derivation, heads)
     if heads_text:
+        meanings += of_heads
         functions.append(heads_text)
     fingerprint = _fingerprint(derivation, derived)
     names = [k.name for k in derivation.kernels if k.name not in vanishing]
@@ -100,10 +104,44 @@ def generate_module(derivation: Derivation) -> Module:
     if derivation.coordinates:
         fixed = len(derivation.coordinates)
         text += f"\nDIMENSION = {fixed}  # of the latent space: coordinates are explicit\n"
+    parameters = _parameters(derivation, meanings, heads)
+    if parameters:
+        text += "\n# Trailing axes of inputs, and what values have to be\n"
+        text += f"PARAMETERS = {parameters!r}\n"
     if heads:
         text += f"\nHEADS = {sorted(heads.values())!r}  # transcendental values that kernels take\n"
     text += "\n\n" + "\n\n\n".join(functions) + "\n"
     return Module(derivation.name, formatted(text), fingerprint, heads)
+
+
+def _parameters(
+    derivation: Derivation, meanings: Sequence[Meaning], heads: Mapping[Expr, str]
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Axes and traits of z and of all other inputs of a potential; {} if there are no others."""
+    definition = derivation.definition
+    if definition is None:
+        return {}
+    fields = {j.field.name: j.field for j in definition.atoms(Jet)}
+    symbols = {s.name: s for s in definition.free_symbols}
+    if not derivation.coordinates and not any("coordinate" in f.traits for f in fields.values()):
+        return {}
+    axes = {
+        name: tuple(filter(None, shape.strip("[].").replace("..., ", "").split(", ")))
+        for name, shape, _ in meanings
+        if name not in heads.values()
+    }
+
+    def traits(name: str) -> tuple[str, ...]:
+        if name in fields and "constant" in fields[name].traits:
+            known = fields[name].traits & {"hermitian", "positive"}
+            own = {"real" if t == "hermitian" and fields[name].is_scalar else t for t in known}
+            return tuple(sorted(own))
+        symbol = symbols.get(name) if derivation.coordinates else None
+        return ("real",) if symbol is not None and symbol.is_real else ()
+
+    if set(axes) <= {"z"}:
+        return {}
+    return {name: (axes[name], traits(name)) for name in sorted(axes)}
 
 
 def _explicit_kernel(
@@ -161,13 +199,15 @@ def _wrapped(text: str, width: int = 92) -> list[str]:
     return lines
 
 
-def _heads_function(derivation: Derivation, heads: dict[Expr, str]) -> str:
+def _heads_function(
+    derivation: Derivation, heads: dict[Expr, str]
+) -> tuple[str, tuple[Meaning, ...]]:
     """The function that computes all heads from z and parameters, where torch has them."""
     heads = _closed(derivation, heads)
     # log det and log-sum-exp are computed where their factor or weights are: by the geometry.
     own = [e for e in heads if head_name(e) not in ("log_det", "log_sum_exp")]
     if not own:
-        return ""
+        return "", ()
     program, computed = _heads_program(derivation, own, heads)
     printed = finish_program(program, list(computed.values()))
     lines = [f"def heads({', '.join(f'{a}: torch.Tensor' for a in printed.arguments)}) -> dict:"]
@@ -180,7 +220,7 @@ def _heads_function(derivation: Derivation, heads: dict[Expr, str]) -> str:
     lines += ['    """'] + [f"    {left} = {right}" for left, right in printed.lines]
     pairs = ", ".join(f'"{name}": {code}' for name, code in computed.items())
     lines.append(f"    return {{{pairs}}}")
-    return "\n".join(lines)
+    return "\n".join(lines), printed.meanings
 
 
 def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:

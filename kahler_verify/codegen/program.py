@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
+from math import prod
 
 import opt_einsum
 from sympy import Basic, Expr, Integer, Mul, S, Symbol
@@ -18,9 +20,14 @@ from kahler_verify.errors import GenerationError
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 # The regime that contraction orders are planned for: sizes of the dimensions by name.
-NOMINAL_SIZE = {"d": 8, "n": 784, "K": 128}
+NOMINAL_SIZE = {"d": 8, "n": 784, "K": 128, "batch": 64}
+COMPONENTS = Symbol("K", integer=True, positive=True)  # how many a mixture has
+WRITTEN = 10
 COMPLEX_MULTIPLY_ADD = 8  # real operations
 EXHAUSTIVE = 7  # contraction orders of more operands than this are planned by dynamic programming
+
+
+Tree = int | tuple["Tree", "Tree"]  # an operand by its number, or what two trees contract to
 
 
 @dataclass(frozen=True)
@@ -125,12 +132,38 @@ class Program:
 
     def _contract(self, operands: list[Operand], out: set[Axis]) -> Operand:
         operands = sorted(operands, key=lambda o: (o.tensor, o.conj, [a.name for a in o.axes]))
+        if any(a.size == COMPONENTS for o in operands for a in o.axes):
+            return self._contract_components(operands, out)
         for step in _steps(operands, out):
             taken = [operands.pop(i) for i in sorted(step, reverse=True)][::-1]
             kept = {a for o in operands for a in o.axes} | out
             operands.append(self._einsum(taken, kept))
         (only,) = operands
         return only
+
+    def _contract_components(self, operands: list[Operand], out: set[Axis]) -> Operand:
+        """In the cheapest order of all, where an axis over components joins many operands.
+
+        opt_einsum's search may miss it there: it remembers what a pair of operands contracts to,
+        whatever else is left that needs their axes.
+        """
+        every = sorted({a for o in operands for a in o.axes}, key=lambda a: a.name)
+        bit = {a: 1 << n for n, a in enumerate(every)}
+        tree = _cheapest(
+            tuple(sum(bit[a] for a in set(o.axes)) for o in operands),
+            tuple(self.is_batched(o.tensor) for o in operands),
+            sum(bit[a] for a in every if a in out),
+            tuple(nominal(a.size) for a in every),
+        )
+
+        def walk(node: Tree) -> Operand:
+            if isinstance(node, int):
+                return operands[node]
+            inside = _leaves(node)
+            outside = {a for n, o in enumerate(operands) if n not in inside for a in o.axes}
+            return self._einsum([walk(node[0]), walk(node[1])], outside | out)
+
+        return walk(tree)
 
     def arranged(self, operand: Operand, out: tuple[Axis, ...]) -> str:
         """Code for the operand with its axes in the order of ``out``."""
@@ -179,6 +212,55 @@ def _steps(operands: list[Operand], out: set[Axis]) -> list[tuple[int, ...]]:
     if any(len(step) > 2 for step in path):
         raise GenerationError(f"expected a path of pairs, got {path}")
     return [tuple(step) for step in path]
+
+
+def _leaves(tree: Tree) -> set[int]:
+    return {tree} if isinstance(tree, int) else _leaves(tree[0]) | _leaves(tree[1])
+
+
+@cache
+def _cheapest(
+    axes: tuple[int, ...], batched: tuple[bool, ...], out: int, sizes: tuple[int, ...]
+) -> Tree:
+    """The order of pairwise contractions with the least cost, by dynamic programming over subsets.
+
+    Costs are in multiply-adds of a matrix product.  Many small products, one for each point or
+    component, run at half of its rate, and a number that goes to memory costs as much as
+    ``WRITTEN`` multiply-adds.  Sets of axes are written as the bits of a number.
+    """
+    many, count = NOMINAL_SIZE["batch"], len(axes)
+    subsets = range(1 << count)
+    inside, points = [0] * len(subsets), [1] * len(subsets)
+    for subset in subsets[1:]:
+        lowest = (subset & -subset).bit_length() - 1
+        rest = subset & (subset - 1)
+        inside[subset] = inside[rest] | axes[lowest]
+        points[subset] = many if batched[lowest] else points[rest]
+    kept = [inside[s] & (out | inside[subsets[-1] ^ s]) for s in subsets]
+
+    @cache
+    def size(some: int) -> int:
+        return prod(n for bit, n in enumerate(sizes) if some >> bit & 1)
+
+    costs: list[float] = [0.0] * len(subsets)
+    trees: list[Tree] = [subset.bit_length() - 1 for subset in subsets]
+    for subset in subsets[1:]:
+        if subset & (subset - 1) == 0:
+            continue
+        least, part = float("inf"), (subset - 1) & subset
+        while part > subset ^ part:
+            other = subset ^ part
+            before = costs[part] + costs[other]
+            if before < least:
+                several = kept[part] & kept[other] & kept[subset] or points[part] == points[other]
+                rate = 2 if several and points[subset] > 1 else 1
+                cost = before + rate * points[subset] * size(kept[part] | kept[other])
+                found = (trees[other], trees[part])
+                if cost < least or (cost == least and str(found) < str(trees[subset])):
+                    least, trees[subset] = cost, found
+            part = (part - 1) & subset
+        costs[subset] = least + WRITTEN * many * size(kept[subset])  # room counts, shared or not
+    return trees[-1]
 
 
 def _spell(

@@ -19,11 +19,20 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 
-__all__ = ["Dataset", "Split", "load_data", "pack_kspace", "to_images", "unpack_kspace"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "held_out_samples",
+    "load_data",
+    "pack_kspace",
+    "to_images",
+    "unpack_kspace",
+]
 
 DataKind = Literal["complex", "real"]
 
 _DIGITS_SIDE = 8
+_NAMED = ("digits", "digits-images")
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def load_data(source: str | Path, seed: int = 0, *, key: str | None = None) -> D
     """
     if seed < 0:
         raise InputError(f"expected seed to be ≥ 0, but got {seed}")
-    named = str(source) in ("digits", "digits-images")
+    named = str(source) in _NAMED
     samples, labels = _digits(str(source)) if named else _from_file(Path(source), key)
     order = np.random.default_rng(seed).permutation(len(samples))
     held_out = max(1, round(len(order) / 10))
@@ -80,6 +89,24 @@ def load_data(source: str | Path, seed: int = 0, *, key: str | None = None) -> D
         validation=parts[1],
         test=parts[2],
     )
+
+
+def held_out_samples(source: str, seed: int, data: str | Path | None = None) -> Tensor | None:
+    """The test part [n, D] of what a checkpoint was trained on, in double precision.
+
+    Args:
+        source: the checkpoint's data. A path there is not followed, as a checkpoint is not trusted.
+        seed: the checkpoint's, by which its data were split.
+        data: the file, where the source is a path; None is returned without it.
+
+    Raises:
+        InputError: as for ``load_data``.
+    """
+    chosen = data if data is not None else source if source in _NAMED else None
+    if chosen is None:
+        return None
+    x = load_data(chosen, seed).test.x
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
 
 
 def _split(samples: np.ndarray, labels: np.ndarray | None, rows: np.ndarray) -> Split:

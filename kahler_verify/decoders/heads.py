@@ -114,7 +114,12 @@ class ReducedHeads:
 
 
 def is_recorded(tensors: Sequence[Tensor]) -> bool:
-    """Is there no telling when they change, or does autograd follow them?"""
+    """Is there no telling when they change, or does autograd follow them?
+
+    While torch.func is at work it wraps whatever is made, so that nothing can be kept.
+    """
+    if torch._C._functorch.maybe_current_level() is not None:
+        return True
     return is_transformed(*tensors) or any(
         (torch.is_grad_enabled() and t.requires_grad) or t.is_inference() for t in tensors
     )

@@ -210,8 +210,7 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
         constant = known and _structure_of(decoder).constant_covariance
         output: Any = decoder.parameters_at(z)
     else:
-        with _without_validation():
-            output = decoder(z)
+        output = _called(decoder, z)
     batch = z.shape[:-1]
     likelihood: Literal["complex", "real"] = "complex"
     covariance: Structure = "diagonal"
@@ -259,6 +258,13 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
             "MultivariateNormal or a pair (mean, log variance), but got "
             f"{type(output).__name__}"
         )
+    named = isinstance(output, Distribution) and likelihood == "real"
+    if named and (mean.is_complex() or factor.is_complex()):
+        kind = "MultivariateNormal" if covariance == "full" else "Normal"
+        raise InputError(
+            f"expected a decoder's {kind} to have a real mean and scale, but got {mean.dtype} and "
+            f"{factor.dtype}: the law of complex data is a ComplexNormal"
+        )
     _check_mean(mean, z)
     real, expected = mean.real if mean.is_complex() else mean, z.real
     if real.dtype != expected.dtype or real.device != expected.device:
@@ -269,6 +275,26 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
     structure = LikelihoodStructure(likelihood, covariance, mean.shape[-1], holomorphic, constant)
     sigma = factor @ factor.mH if covariance == "full" else factor * factor
     return _Fields(structure, mean, sigma, factor)
+
+
+def _called(decoder: DecoderFunction, z: Tensor) -> Any:
+    """The decoder's output; an error of torch's for want of one dtype or device is said to be."""
+    try:
+        with _without_validation():
+            return decoder(z)
+    except RuntimeError as error:
+        module = decoder if isinstance(decoder, nn.Module) else nn.Module()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            inexact = tensor.is_floating_point() or tensor.is_complex()
+            if tensor.device != z.device or (
+                inexact and tensor.dtype.to_real() != z.dtype.to_real()
+            ):
+                raise InputError(
+                    f"z: expected the precision and device of the decoder's {name} "
+                    f"({tensor.dtype}, {tensor.device}), got {z.dtype} on {z.device}: torch says "
+                    f"{error}; cast either"
+                ) from error
+        raise
 
 
 def _check_mean(mean: Tensor, z: Tensor) -> None:
@@ -409,6 +435,7 @@ def check_decoder(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
     with torch.enable_grad():
         _check_smooth(decoder, points)
     structure = _check_batching(decoder, points)
+    _check_factor(decoder, points)
     with torch.no_grad():  # functional derivatives are taken all the same; only weights' are not
         forward, _ = torch.vmap(_nested(decoder, 2, jacfwd))(_to_real(points))
         reverse = [_nested(decoder, 2, jacrev)(u)[0] for u in _to_real(points)]
@@ -493,6 +520,28 @@ def _check_batching(decoder: DecoderFunction, points: Tensor) -> LikelihoodStruc
                     f"the decoder's {name} in a batch differs by {gap:.1e} (relative) from {what}"
                 )
     return batched.structure
+
+
+def _check_factor(decoder: DecoderFunction, points: Tensor) -> None:
+    """The likelihood's scale is one: torch's own checks are off, as they read values."""
+    with torch.no_grad():
+        structure, _, _, factor = _evaluate(decoder, points)
+    name = {"full": "scale_tril", "diagonal": "scale", "scalar": "scale"}[structure.covariance]
+    diagonal = factor
+    if structure.covariance == "full":
+        diagonal = factor.diagonal(dim1=-2, dim2=-1)
+        above = float(factor.triu(1).abs().max())
+        if above > 0:
+            raise InputError(
+                f"expected the decoder's {name} at z to be lower triangular, but an entry above "
+                f"its diagonal is {above:.3g}"
+            )
+    if not bool((diagonal.real > 0).all()):
+        raise InputError(
+            f"expected the decoder's {name} at z to be positive"
+            f"{' on its diagonal' if structure.covariance == 'full' else ''}, but got a minimum of "
+            f"{float(diagonal.real.min()):.3g}"
+        )
 
 
 def _differences(decoder: DecoderFunction, points: Tensor) -> _Derivatives:

@@ -30,6 +30,8 @@ def training_bar(console: Console) -> Iterator[Callable[[Epoch], None]]:
             )
             if epoch.log_density is not None:
                 terms += f"  log density {epoch.log_density:.2f}"
+            if epoch.held_out_loss is not None:
+                terms += f"  held out {epoch.held_out_loss:.2f} (best: epoch {epoch.best_epoch})"
             bar.update(task, completed=epoch.epoch, total=epoch.epochs, terms=terms)
 
         yield move

@@ -1,15 +1,16 @@
 """Training of complex VAEs: seeded, bit-reproducible, resumable.
 
 Randomness is counted, not carried: batches and noise of epoch n follow from (seed, n) alone.
-The state between two epochs is therefore weights, Adam's moments and n, and an interrupted run that
-is resumed gives the very bits of the uninterrupted one, on one machine with one thread count.
+The state between two epochs is therefore weights, Adam's moments and n (with early stopping also
+the best weights, their epoch and loss), and an interrupted run that is resumed gives the very bits
+of the uninterrupted one, on one machine with one thread count.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,12 +30,16 @@ from kahler_verify.decoders.data import Dataset
 from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import CheckpointError, InputError
 
-__all__ = ["Progress", "Regularizer", "TrainingOptions", "state_path", "train"]
+__all__ = ["Progress", "Regularizer", "RegularizerMetric", "TrainingOptions", "state_path", "train"]
 
 Regularizer = Literal["none", "logdet-hermitian", "log-volume"]
+RegularizerMetric = Literal["fisher", "mixture"]
+# At points [n, d], where the step's latents are [m, d]: a log density [n].
+LogDensity = Callable[[Tensor, Tensor], Tensor]
 
 _STATE_FORMAT = "kahler_verify.training_state"
 _STATE_VERSION = 1
+_HELD_OUT_DRAWS = 4  # latents for each held-out sample, the same in every epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,15 @@ class TrainingOptions:
         weight: λ, of either sign: λ > 0 makes the density small where data are encoded, λ < 0
             large. It rises over the warm-up as the KL term's weight does.
         regularizer_batch: at how many latents of each step's batch the log density is taken.
+        metric: whose density it is: "fisher", the decoder's metric itself, or "mixture", the
+            log-sum-exp mixture potential with P_k = g(c_k)ᵀ and equal weights, made anew in every
+            step at latents c_k of its batch.  It is differentiated in the decoder's weights through
+            the P_k, and in the encoder's through all latents.
+        components: how many centres c_k the mixture has: the last latents of the batch.
+        early_stopping: stop where the held-out loss has not fallen for so many epochs; 0 for never.
+            It is that of the validation part with the weights that hold after the warm-up, β and λ,
+            and is looked at from the last epoch of the warm-up on.  The weights with the least are
+            kept, also where training goes on to the end.
     """
 
     epochs: int = 300
@@ -69,6 +83,9 @@ class TrainingOptions:
     regularizer: Regularizer = "none"
     weight: float = 0.0
     regularizer_batch: int = 16
+    metric: RegularizerMetric = "fisher"
+    components: int = 8
+    early_stopping: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -78,6 +95,8 @@ class TrainingOptions:
             ("save_every", 1),
             ("threads", 1),
             ("regularizer_batch", 1),
+            ("components", 1),
+            ("early_stopping", 0),
         ):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -90,6 +109,21 @@ class TrainingOptions:
             raise InputError(
                 f"regularizer: expected one of {', '.join(get_args(Regularizer))}, "
                 f"got {self.regularizer!r}"
+            )
+        if self.metric not in get_args(RegularizerMetric):
+            raise InputError(
+                f"metric: expected one of {', '.join(get_args(RegularizerMetric))}, "
+                f"got {self.metric!r}"
+            )
+        if self.metric != "fisher" and self.regularizer == "none":
+            raise InputError(
+                f"metric: expected a regularizer whose metric it is, got {self.metric!r} with "
+                "regularizer 'none'"
+            )
+        if self.early_stopping and self.warmup_epochs > self.epochs:
+            raise InputError(
+                "early_stopping: expected a warm-up that ends before training does, got "
+                f"warmup_epochs {self.warmup_epochs} of epochs {self.epochs}"
             )
         if not isinstance(self.weight, int | float) or not math.isfinite(self.weight):
             raise InputError(f"weight: expected a finite number, got {self.weight!r}")
@@ -105,6 +139,7 @@ class Progress:
     """What the callback is told after every epoch, averages over the epoch in nats per sample.
 
     ``log_density`` is the regularizer's log det g or log volume, without λ; None without one.
+    ``held_out_loss`` and ``best_epoch`` are None without early stopping, and during the warm-up.
     """
 
     epoch: int
@@ -113,6 +148,17 @@ class Progress:
     log_likelihood: float
     divergence: float
     log_density: float | None = None
+    held_out_loss: float | None = None
+    best_epoch: int | None = None
+
+
+@dataclass
+class _Best:
+    """The weights with the least held-out loss so far; epoch 0 where there are none yet."""
+
+    epoch: int = 0
+    loss: float = math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 def state_path(out: str | Path) -> Path:
@@ -171,18 +217,29 @@ def _train(
     model.standardise(data.train.x)
     trainable = dict(model.named_parameters())
     optimizer = torch.optim.Adam(trainable.values(), lr=options.learning_rate)
-    log_density = _log_density(model, options.regularizer)
-    first_epoch, seconds_before = 0, 0.0
+    log_density = _log_density(model, options)
+    best = _Best()
+    done, seconds_before = 0, 0.0
     if resume and state_path(out).exists():
-        first_epoch, seconds_before = _load_state(state_path(out), model, optimizer, options)
-    for epoch in range(first_epoch, options.epochs):
-        progress = _train_epoch(model, optimizer, data.train.x, epoch, options, log_density)
+        done, seconds_before = _load_state(state_path(out), model, optimizer, options, best)
+    while done < options.epochs:
+        progress = _train_epoch(model, optimizer, data.train.x, done, options, log_density)
+        done += 1
+        if options.early_stopping and done >= options.warmup_epochs:
+            loss = _held_out_loss(model, data.validation.x, done, options, log_density)
+            if loss < best.loss:
+                weights = {name: value.clone() for name, value in model.state_dict().items()}
+                best = _Best(done, loss, weights)
+            progress = replace(progress, held_out_loss=loss, best_epoch=best.epoch)
         if on_progress is not None:
             on_progress(progress)
-        done = epoch + 1
+        if best.epoch and done - best.epoch >= options.early_stopping:
+            break
         if done % options.save_every == 0 and done < options.epochs:
             seconds = seconds_before + time.perf_counter() - started
-            _save_state(state_path(out), model, optimizer, options, done, seconds)
+            _save_state(state_path(out), model, optimizer, options, best, done, seconds)
+    if best.epoch:
+        model.load_state_dict(best.weights)
     model.eval()
     test_elbo = model.elbo(data.test.x, seed=config.seed)
     _require_finite(test_elbo, options.epochs)
@@ -192,9 +249,12 @@ def _train(
         "train_samples": len(data.train),
         "test_samples": len(data.test),
         "options": asdict(options),
+        "epochs": done,
         "seconds": seconds_before + time.perf_counter() - started,
         "torch": str(torch.__version__),
     }
+    if best.epoch:
+        report |= {"best_epoch": best.epoch, "held_out_loss": best.loss}
     save_checkpoint(out, model, report=report)
     state_path(out).unlink(missing_ok=True)
     return load_checkpoint(out)
@@ -210,14 +270,28 @@ def _require_match(config: VAEConfig, data: Dataset) -> None:
         )
 
 
-def _log_density(model: ComplexVAE, regularizer: Regularizer) -> Callable[[Tensor], Tensor] | None:
-    """From latents [n, d] to the log density [n] that ``regularizer`` names, or None."""
-    if regularizer == "none":
+def _log_density(model: ComplexVAE, options: TrainingOptions) -> LogDensity | None:
+    """The log density that the options name, or None without a regularizer."""
+    if options.regularizer == "none":
         return None
     from kahler_verify.geometry.fisher import FisherMetric  # which itself imports decoders
+    from kahler_verify.geometry.proxy import closed_form_mixture
 
-    metric = FisherMetric(model.decoder, check=False, validate_args=False)
-    return metric.log_volume if regularizer == "log-volume" else metric.log_det_hermitian
+    name = {"log-volume": "log_volume", "logdet-hermitian": "log_det_hermitian"}
+    quantity = name[options.regularizer]
+    fisher = FisherMetric(model.decoder, check=False, validate_args=False)
+
+    def of_fisher(points: Tensor, _: Tensor) -> Tensor:
+        out: Tensor = getattr(fisher, quantity)(points)
+        return out
+
+    def of_mixture(points: Tensor, latents: Tensor) -> Tensor:
+        centres = latents[-options.components :]
+        mixture = closed_form_mixture(fisher, centres, detach=False)
+        out: Tensor = getattr(mixture, quantity)(points)
+        return out
+
+    return of_fisher if options.metric == "fisher" else of_mixture
 
 
 def _train_epoch(
@@ -226,7 +300,7 @@ def _train_epoch(
     x: Tensor,
     epoch: int,
     options: TrainingOptions,
-    log_density: Callable[[Tensor], Tensor] | None,
+    log_density: LogDensity | None,
 ) -> Progress:
     config = model.config
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
@@ -249,7 +323,7 @@ def _train_epoch(
         _require_finite(float(loss.detach()), epoch)
         density = torch.zeros(())
         if log_density is not None:  # the order is random, and so are the first latents
-            density = log_density(z[: options.regularizer_batch]).mean()
+            density = log_density(z[: options.regularizer_batch], z).mean()
             _require_finite_density(float(density.detach()), epoch, options.regularizer)
             loss = loss + warmth * options.weight * density
         optimizer.zero_grad(set_to_none=True)
@@ -272,6 +346,29 @@ def _train_epoch(
         divergence=mean_divergence,
         log_density=None if log_density is None else mean_density,
     )
+
+
+@torch.no_grad()
+def _held_out_loss(
+    model: ComplexVAE,
+    x: Tensor,
+    epoch: int,
+    options: TrainingOptions,
+    log_density: LogDensity | None,
+) -> float:
+    """The training loss at x [n, D], with full weights and the same draws each time, no noise."""
+    model.eval()
+    generator = torch.Generator().manual_seed(model.config.seed)
+    copies = x.repeat(_HELD_OUT_DRAWS, 1)
+    z, divergence = model.draw_latents(copies, generator=generator)
+    likelihood = model.decoder(z).log_prob(copies)
+    loss = float((model.config.beta * divergence - likelihood).double().mean())
+    if log_density is None:
+        return loss
+    z = z[: len(x)]
+    density = float(log_density(z, z).double().mean())
+    _require_finite_density(density, epoch - 1, options.regularizer)
+    return loss + options.weight * density
 
 
 def _rate(step: int, steps: int) -> float:
@@ -309,10 +406,12 @@ def _save_state(
     model: ComplexVAE,
     optimizer: torch.optim.Adam,
     options: TrainingOptions,
+    best: _Best,
     epoch: int,
     seconds: float,
 ) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.weights.items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value
@@ -324,18 +423,31 @@ def _save_state(
             "version": str(_STATE_VERSION),
             "config": json.dumps(model.config.to_dict(), sort_keys=True),
             "options": json.dumps(asdict(options), sort_keys=True),
-            "progress": json.dumps({"epoch": epoch, "seconds": seconds}),
+            "progress": json.dumps(
+                {
+                    "epoch": epoch,
+                    "seconds": seconds,
+                    "best_epoch": best.epoch,
+                    "held_out_loss": best.loss if best.epoch else None,
+                }
+            ),
         },
     )
 
 
 def _load_state(
-    path: Path, model: ComplexVAE, optimizer: torch.optim.Adam, options: TrainingOptions
+    path: Path,
+    model: ComplexVAE,
+    optimizer: torch.optim.Adam,
+    options: TrainingOptions,
+    best: _Best,
 ) -> tuple[int, float]:
-    """Put the saved state into model and optimizer; returns the epochs done and their seconds."""
+    """Put the saved state into model, optimizer and best; the epochs done and their seconds."""
     metadata, tensors = read_tensors(path, _STATE_FORMAT, _STATE_VERSION)
     config = config_from_json(path, metadata)
     found = _json_or_none(metadata.get("options"))
+    if isinstance(found, dict):  # a state may be older than an option, whose default it has then
+        found = asdict(TrainingOptions()) | found
     for expected, got, what in (
         (model.config.to_dict(), config.to_dict(), "configuration"),
         (asdict(options), found, "options"),
@@ -350,12 +462,6 @@ def _load_state(
                 f"{path} is the state of another run: its {what} differs, (found, expected) = "
                 f"{difference}; delete it, or train without resuming"
             )
-    expected_tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        expected_tensors[f"step.{name}"] = torch.zeros(())
-        expected_tensors[f"exp_avg.{name}"] = parameter
-        expected_tensors[f"exp_avg_sq.{name}"] = parameter
-    require_tensors(path, tensors, expected_tensors)
     progress = _json_or_none(metadata.get("progress"))
     match progress:
         case {"epoch": int(epoch), "seconds": int() | float() as seconds} if (
@@ -367,14 +473,43 @@ def _load_state(
                 f"{path}: expected its progress to name an epoch below {options.epochs} and "
                 f"seconds, but got {progress!r}"
             )
+    best.epoch, best.loss = _best_of(path, progress, epoch, options)
+    expected_tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if best.epoch:
+        expected_tensors |= {f"best.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        expected_tensors[f"step.{name}"] = torch.zeros(())
+        expected_tensors[f"exp_avg.{name}"] = parameter
+        expected_tensors[f"exp_avg_sq.{name}"] = parameter
+    require_tensors(path, tensors, expected_tensors)
     model.load_state_dict(
         {name: tensors[f"model.{name}"] for name in model.state_dict()}, strict=True
     )
+    if best.epoch:
+        best.weights = {name: tensors[f"best.{name}"] for name in model.state_dict()}
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
             key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
         }
     return epoch, float(seconds)
+
+
+def _best_of(
+    path: Path, progress: dict[str, Any], epoch: int, options: TrainingOptions
+) -> tuple[int, float]:
+    """The best epoch and its loss; (0, inf) where there is none yet."""
+    match progress.get("best_epoch", 0), progress.get("held_out_loss"):
+        case 0, None:
+            return 0, math.inf
+        case int(best), float(loss) if (
+            0 < best <= epoch < best + options.early_stopping and math.isfinite(loss)
+        ):
+            return best, loss
+        case _:
+            raise CheckpointError(
+                f"{path}: expected its progress to name a best epoch, less than "
+                f"{options.early_stopping} before epoch {epoch}, and its loss, but got {progress!r}"
+            )
 
 
 def _json_or_none(text: str | None) -> Any:

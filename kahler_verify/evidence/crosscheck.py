@@ -17,7 +17,7 @@ from torch import Tensor
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.decoders.checkpoint import Checkpoint, load_checkpoint
-from kahler_verify.decoders.data import load_data
+from kahler_verify.decoders.data import held_out_samples
 from kahler_verify.decoders.models import ComplexVAE, Decoder
 from kahler_verify.errors import InputError, KahlerVerifyError
 from kahler_verify.evidence import decoder_routes
@@ -32,12 +32,12 @@ from kahler_verify.evidence.routes import (
     prepare,
     sampling_outcome,
 )
-from kahler_verify.geometry import FisherMetric
+from kahler_verify.geometry import Diagnosis, FisherMetric, diagnose
 
 SCHEMA = 1
 LEAST_ROUTES = 3
 METRIC_FLOAT64, METRIC_FLOAT32 = 1e-12, 1e-4
-NAMED_DATA = ("digits", "digits-images")
+DIAGNOSED = 32  # latents at which a decoder's geometry is described
 # A faulty text may fail in any of these ways; each makes a failed row, not a crash.
 FAILURES = (
     KahlerVerifyError,
@@ -101,6 +101,8 @@ class CrossCheck:
     model: ComplexVAE | None = field(default=None, repr=False, compare=False)
     held_out: Tensor | None = field(default=None, repr=False, compare=False)
     report: Mapping[str, Any] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
+    diagnosed: str = "held-out latents"
 
     @property
     def failed(self) -> tuple[CheckRow, ...]:
@@ -130,6 +132,9 @@ class CrossCheck:
             "missing": list(self.missing),
             "notes": list(self.notes),
             "autograd_faults": [_plain(asdict(fault)) for fault in self.faults],
+            "diagnosis": (
+                {"where": self.diagnosed, **self.diagnosis.to_json()} if self.diagnosis else None
+            ),
         }
 
 
@@ -198,12 +203,13 @@ def _crosscheck(
             rows += _check_kernel(subjects, derivation, kernel, sources or {}, points, seed)
         missing = _missing(jobs, rows)
         notes: list[str] = []
-        model, held_out, report = None, None, {}
+        model, held_out, report, diagnosis, diagnosed = None, None, {}, None, ""
         if isinstance(loaded, Checkpoint):
             trial = DecoderTrial.of(loaded, data, seed, notes)
             for done, (label, check) in enumerate(DECODER_CHECKS.items(), start=len(jobs)):
                 tell(done, total, f"decoder: {label}")
                 rows += check(trial)
+            diagnosed, diagnosis = _diagnosis(trial, notes)
             model, held_out, report = trial.model, trial.held_out, loaded.report
             if trial.held_out is None:
                 notes.append("no held-out data: the checkpoint's data has no name; pass data=")
@@ -228,6 +234,8 @@ def _crosscheck(
         model=model,
         held_out=held_out,
         report=report,
+        diagnosis=diagnosis,
+        diagnosed=diagnosed,
     )
 
 
@@ -358,11 +366,9 @@ class DecoderTrial:
             copies.append(copy.to(dtype).requires_grad_(False).eval())
         model, single = copies
         latents, held_out = {}, None
-        source = data if data is not None else config.data if config.data in NAMED_DATA else None
-        if source is not None:
-            samples = load_data(source).test.x
-            wide = samples.to(torch.complex128 if samples.is_complex() else torch.float64)
-            held_out, _ = model.encoder(wide)
+        samples = held_out_samples(config.data, config.seed, data)
+        if samples is not None:
+            held_out, _ = model.encoder(samples)
             latents["held-out latents"] = _single_precision(held_out[:8])
         generator = torch.Generator().manual_seed(seed)
         pairs = torch.randn(8, config.latent_dim, 2, generator=generator, dtype=torch.float64)
@@ -383,6 +389,17 @@ class DecoderTrial:
         values = torch.linalg.eigvalsh(g / (scale[:, None] * scale))
         smallest, largest = values.min().item(), values.max().item()
         return scale, largest / smallest if smallest > 0 else math.inf
+
+
+def _diagnosis(trial: DecoderTrial, notes: list[str]) -> tuple[str, Diagnosis | None]:
+    """Where the decoder's geometry is described, and how; a note where it cannot be."""
+    where, latents = next(iter(trial.latents.items()))
+    z = latents if trial.held_out is None else trial.held_out[:DIAGNOSED]
+    try:
+        return where, diagnose(trial.metric, z)
+    except InputError as error:  # of a degenerate metric there is nothing to describe
+        notes.append(f"no diagnosis at {where}: {error}")
+        return where, None
 
 
 def _single_precision(z: Tensor) -> Tensor:

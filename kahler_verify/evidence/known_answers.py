@@ -102,6 +102,10 @@ def _geometry(kernel: str) -> Answer:
                 slope = -s * z.conj() / t[:, None]
                 expected = {
                     "log_det_gradient": (d + 1) * slope,
+                    "log_det_pullback": form["inverse"],
+                    "log_det_pullback_d": -torch.einsum(
+                        "iax,icxy,iyb->icab", form["inverse"], form["metric_d"], form["inverse"]
+                    ),
                     "chern_connection": torch.einsum("ic,ae->icae", slope, eye)
                     + torch.einsum("ia,ce->icae", slope, eye),
                     "chern_curvature": form["R"],
@@ -167,7 +171,7 @@ def _quadratic_form(kernel: str) -> Answer:
 
 
 def _single_component(kernel: str) -> Answer:
-    """A mixture of one component, or of two equal ones, has the metric Pᵀ of the component."""
+    """A mixture of one component, or of two equal ones, has its metric Pᵀ, which is flat."""
 
     def answer(kernels: KernelSet) -> Iterator[Pair]:
         for count in (1, 2):
@@ -181,6 +185,10 @@ def _single_component(kernel: str) -> Answer:
                     "q_dd": z.new_zeros(len(z), count, d, d),
                     "q_ddb": z.new_zeros(len(z), count, d, d, d),
                     "q_ddbb": z.new_zeros(len(z), count, d, d, d, d),
+                    "g": precision.mT,
+                    "g_factor": torch.linalg.cholesky(precision.mT),
+                    "g_d": z.new_zeros(d, d, d),
+                    "v": z[0] + 1,
                 }
                 value = kernels.call(kernel, tensors)
                 metric = kernel in ("metric", "metric_within")
@@ -317,6 +325,8 @@ def _table() -> dict[tuple[str, str], Answer]:
         table["quadratic_form", kernel] = _quadratic_form(kernel)
     for kernel in (
         "log_det_gradient",
+        "log_det_pullback",
+        "log_det_pullback_d",
         "chern_connection",
         "chern_curvature",
         "chern_ricci",
@@ -325,12 +335,21 @@ def _table() -> dict[tuple[str, str], Answer]:
         "kahler_defect",
     ):
         table["hermitian_geometry", kernel] = _geometry(kernel)
-    for kernel in ("metric", "metric_d", "metric_db"):
-        table["mixture_density", kernel] = _single_component(kernel)
-        table["mixture_potential", kernel] = _single_component(kernel)
+    for mixture in ("mixture_density", "mixture_potential"):
+        for kernel in (
+            "metric",
+            "metric_within",
+            "metric_between",
+            "metric_d",
+            "metric_db",
+            "ricci",
+            "scalar",
+            "holomorphic_sectional",
+        ):
+            table[mixture, kernel] = _single_component(kernel)
     table["mixture_density", "metric"] = _two_components(-1)
     table["mixture_potential", "metric"] = _two_components(1)
-    for kernel in ("metric_within", "metric_between", "metric_d_general", "metric_db_general"):
+    for kernel in ("metric_d_general", "metric_db_general"):
         table["mixture_potential", kernel] = _single_component(kernel)
     for layout in ("full", "diagonal", "scalar"):
         for kernel in ("fisher_metric", "fisher_metric_d", "fisher_metric_db"):

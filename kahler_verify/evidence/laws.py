@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sympy import Symbol
 from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
@@ -55,6 +56,10 @@ class Trial:
     def d(self) -> int:
         """The dimension of the latent space."""
         return self.sizes["d"]
+
+    def size(self, dimension: Symbol) -> int:
+        """The size of a dimension, of whatever name, as ``draw`` takes it."""
+        return self.sizes.get(dimension.name, self.sizes["n"])
 
     def numbers(self, *shape: int) -> Tensor:
         """Complex normal numbers, E|x|² = 2."""

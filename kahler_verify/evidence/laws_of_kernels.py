@@ -23,9 +23,17 @@ from kahler_verify.calculus.definition import map_letters
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Field, Jet, parameter
 from kahler_verify.calculus.words import LogDet, Tr
-from kahler_verify.errors import PropertyViolation
+from kahler_verify.codegen.unrolled import argument_shapes, unroll
+from kahler_verify.errors import GenerationError, PropertyViolation
 from kahler_verify.evidence.arithmetic import array, decimal
-from kahler_verify.evidence.laws import Property, Trial, agree, register, tensor_of
+from kahler_verify.evidence.laws import (
+    DoesNotApply,
+    Property,
+    Trial,
+    agree,
+    register,
+    tensor_of,
+)
 from kahler_verify.evidence.readings import (
     assumed_fields,
     axes_of,
@@ -40,6 +48,8 @@ from kahler_verify.evidence.readings import (
 )
 from kahler_verify.evidence.samples import Sample, draw, fields_of
 from kahler_verify.evidence.series import Point, Scope, evaluate
+from kahler_verify.evidence.unrolled_variants import evaluate_in_double
+from kahler_verify.geometry.unrolled_kernels import text_of
 
 LAWS: dict[str, Property] = {}
 law = partial(register, LAWS)
@@ -172,7 +182,7 @@ def output_basis_free(trial: Trial) -> None:
     axes = axes_of(kernel, assumed_fields(kernel))
     moved = dict(tensors)
     for symbol in sorted(output_dimensions(trial.derivation, kernel), key=str):
-        n = trial.sizes[symbol.name]
+        n = trial.size(symbol)
         turn = trial.unitary(n)
         if "diagonal" in kernel.layout.values():
             turn = turn.new_zeros(n, n)
@@ -265,19 +275,21 @@ def _shift(letter: Jet) -> Expr:
 
 
 def _is_translation_free(der: Derivation, k: Kernel) -> bool:
-    """Decided by the calculus: the shift cancels in the definition."""
+    """Decided by the calculus: the shift cancels in the definition, and in no other vector."""
     if der.definition is None or der.coordinates or not _shifted_inputs(k):
         return False
+    if not {f.name for f in _vectors(k)} <= {j.field.name for j in der.definition.atoms(Jet)}:
+        return False  # a tangent vector is not moved
     return bool(map_letters(der.definition, _shift) == der.definition)
 
 
 def _shifted_inputs(k: Kernel) -> dict[str, Symbol]:
     """Names of the vector fields that a shift moves, with their dimension."""
-    return {
-        f.name + ("0" if "frozen" in f.traits else ""): f.shape[0]
-        for f in fields_of(k)
-        if f.shape[1] == 1 and f.shape[0] != 1
-    }
+    return {f.name + ("0" if "frozen" in f.traits else ""): f.shape[0] for f in _vectors(k)}
+
+
+def _vectors(k: Kernel) -> list[Field]:
+    return [f for f in fields_of(k) if f.shape[1] == 1 and f.shape[0] != 1]
 
 
 @law(
@@ -288,7 +300,7 @@ def translation_free(trial: Trial) -> None:
     """Where the definition sees differences of vectors only."""
     tensors = trial.draw()
     spaces = _shifted_inputs(trial.kernel)
-    steps = {s: trial.numbers(trial.sizes[s.name]) for s in sorted(set(spaces.values()), key=str)}
+    steps = {s: trial.numbers(trial.size(s)) for s in sorted(set(spaces.values()), key=str)}
     moved = {n: x + steps[spaces[n]] if n in spaces else x for n, x in tensors.items()}
     before, after = trial.call(tensors), trial.call(moved)
     for name in trial.kernel.outputs:
@@ -347,6 +359,32 @@ def precise_in_single(trial: Trial) -> None:
         agree(got, exact[name], f"{name} in two precisions", tolerance=tolerance, floor=1.0)
 
 
+def _has_variants(der: Derivation, k: Kernel) -> bool:
+    """Those that metrics with ``compile=True`` unroll."""
+    of_potential = bool(der.coordinates) or coordinate_of(der) is not None
+    return of_potential or not output_dimensions(der, k)
+
+
+@law("unrolled at its dimensions, a kernel gives what it gives in general", _has_variants)
+def unrolled(trial: Trial) -> None:
+    """The text's real straight-line variant, with the heads that it takes, in float64."""
+    text = text_of(trial.kernels.module)
+    if text is None:
+        raise DoesNotApply
+    shapes = argument_shapes(text)
+    names = {s for function in shapes.values() for shape in function.values() for s in shape}
+    sizes = {n: trial.sizes.get(n, trial.sizes["n"]) for n in names if n.isidentifier()}
+    try:
+        variant = unroll(text, trial.kernel.name, sizes)
+    except GenerationError:  # a constant, or without a rule: the general kernel runs
+        return
+    tensors = trial.draw()
+    expected = trial.call(tensors)
+    got = evaluate_in_double(variant, tensors)
+    for (name, truth), value in zip(expected.items(), got, strict=True):
+        agree(value, truth, f"{name} unrolled and in general")
+
+
 # ------------------------------------------------------------------ laws of divergences
 
 
@@ -389,7 +427,7 @@ def _divergence(trial: Trial, base: Sample, running: Mapping[Field, Any]) -> Any
     jets = {f: {(0, 0): array(np.asarray(value))} for f, value in running.items()}
     jets |= {f.with_traits("frozen"): {(0, 0): t[0, 0]} for f, t in base.point.jets.items()}
     jets = {j.field: jets[j.field] for j in definition.atoms(Jet)}
-    sizes = {s: trial.sizes[s.name] for s in definition.free_symbols | set(base.point.sizes)
+    sizes = {s: trial.size(s) for s in definition.free_symbols | set(base.point.sizes)
              if s.name in trial.sizes}  # fmt: skip
     point = Point(decimal, sizes, jets)
     with mpmath.workdps(60):

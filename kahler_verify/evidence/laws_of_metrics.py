@@ -219,6 +219,21 @@ def curvature_consistent(trial: Trial) -> None:
         agree(r.transpose(0, 2), r, "R_abce and R_cbae", floor=size)
 
 
+@law(
+    "curvature of a mixture that was contracted before it was formed is that of the full tensor",
+    lambda der, k: _kind(der, k) == "mixture",
+)
+def curvature_contracted(trial: Trial) -> None:
+    """The mixture's own kernels, against the geometry's from the metric and all its derivatives."""
+    metric, z, held = _curved(trial)
+    v, size = trial.numbers(trial.d), held.size
+    agree(metric.ricci_tensor(z), held.ricci_tensor(z), "Ricci, contracted early", floor=size)
+    early, late = metric.scalar_curvature(z), held.scalar_curvature(z)
+    agree(early, late, "the scalar curvature, contracted early", floor=size)
+    early, late = (m.holomorphic_sectional_curvature(z, v) for m in (metric, held))
+    agree(early, late, "the sectional curvature, contracted early", floor=size)
+
+
 @dataclass(frozen=True)
 class Chart:
     """The holomorphic chart z = f(w) = z₀ + A(w - w₀) + ½B(w - w₀, w - w₀)."""

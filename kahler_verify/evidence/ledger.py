@@ -27,6 +27,7 @@ from kahler_verify.calculus.claims import (
     Derived,
     Formula,
     Gram,
+    Measured,
     Part,
     Vanishing,
     Witness,
@@ -92,6 +93,7 @@ class Judgement:
     evidence: list[Item]
     seconds: float
     waits_for: str = ""
+    command: str = ""  # that measures again
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,8 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
             0.0,
             claim.waits_for,
         )
+    if claim.measured is not None:
+        return _measured(claim, claim.measured)
     evidence = [i for part in claim.parts for i in judge_part(part, EVERYWHERE, profile)]
     if claim.kernels:
         evidence += kernel_items(
@@ -274,6 +278,26 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
         claim.expected,
         evidence,
         time.perf_counter() - started,
+    )
+
+
+def _measured(claim: Claim, part: Measured) -> Judgement:
+    """What results say of a claim; it is open where there are none."""
+    from kahler_verify.evidence.measurements import measured
+
+    started = time.perf_counter()
+    items = measured(part)
+    return Judgement(
+        claim.id,
+        claim.statement,
+        claim.source,
+        "open" if items is None else "measured",
+        [],
+        claim.expected,
+        items or [],
+        time.perf_counter() - started,
+        "" if items is not None else f"{part.results}, which is not in this installation",
+        part.command,
     )
 
 
@@ -442,9 +466,12 @@ class Cache:
     """Verdicts on disk, valid while nothing that they depend on has changed."""
 
     def __init__(self, profile: str, files: Sequence[str]):
+        from kahler_verify.evidence.measurements import results_folders
+
         digest = hashlib.sha256(profile.encode())
         sources = sorted(shipped_folder().glob("*.py")) + [Path(f) for f in files]
         sources += sorted(PACKAGE.rglob("*.py"))
+        sources += [p for folder in results_folders() for p in sorted(folder.glob("*.json"))]
         sources += [p for f in files for p in sorted(Path(f).parent.glob("*_kernels.py"))]
         for source in sources:
             digest.update(source.name.encode() + source.read_bytes())

@@ -27,7 +27,9 @@ STYLES = {
 
 def print_ledger(console: Console, ledger: Ledger) -> None:
     """Print verdicts with their evidence, then the kernels."""
-    table = Table("claim", "verdict", "statement and evidence", title="Claims", show_lines=True)
+    table = Table(title="Claims", show_lines=True)
+    for heading in ("claim", "verdict", "statement and evidence"):
+        table.add_column(heading, overflow="fold")
     for judgement in ledger.claims:
         style = STYLES[judgement.verdict]
         table.add_row(judgement.id, f"[{style}]{judgement.verdict}[/{style}]", _story(judgement))
@@ -60,6 +62,11 @@ def _story(judgement: Judgement) -> str:
         lines.append(f"waits for: {judgement.waits_for}")
     if judgement.under:
         lines.append("under: " + "; ".join(judgement.under))
+    if judgement.command:
+        found = [i for i in judgement.evidence if i.route == "measurement"]
+        lines += [f"{i.what}: {i.outcome}".replace("[", r"\[") for i in found]
+        again = f"to measure {'again' if found else 'it'}, in a checkout: "
+        return "\n".join([*lines, again + judgement.command.replace("[", r"\[")])
     witnesses = [i for i in judgement.evidence if i.route == "exact witness"]
     lines += [f"witness {i.what}: {i.outcome}".replace("[", r"\[") for i in witnesses]
     routes: dict[str, int] = {}

@@ -84,7 +84,7 @@ RULES = (
     ),
     Rule(WEIGHT, Lowering._mean, "[self._weights(k), plain]", "[plain]"),
     Rule(FACTOR, Lowering._monomial, "coefficient * factor, tuple", "factor, tuple"),
-    Rule(LOST, Lowering.monomials, "if term != 0:", "if term != 0 and (out == [] or free == ()):"),
+    Rule(LOST, Lowering.monomials, "if term == 0:", "if term == 0 or (out and free):"),
     Rule(FACTOR, Lowering.monomials, "term * self.latent ** len(lacking)", "term"),
     Rule(FACTOR, Lowering.times, "if above != 1:", "if False:"),
     Rule(BATCH, Lowering._spread, '".unsqueeze(-3)"', '".unsqueeze(0)"'),

@@ -16,9 +16,11 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from kahler_verify.codegen.module import write_atomically
@@ -31,6 +33,8 @@ from kahler_verify.evidence.crosscheck import (
     CheckRow,
     CrossCheck,
 )
+from kahler_verify.evidence.description import HEADINGS, diagnosis_table
+from kahler_verify.evidence.description import rows as described
 from kahler_verify.evidence.routes import EPSILON, MODEST, ROUTES, STANDARD_ERRORS
 from kahler_verify.geometry import FisherMetric
 
@@ -46,6 +50,7 @@ ROUTE_NAMES = {
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6b7280"  # told apart by colour-blind readers too
 HISTOGRAMS = ("autograd", "mpmath", "torch_kl", "known", "monte_carlo")
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+WIDE = 112  # columns of a terminal, from which tables have lines
 GRID = 41
 BATCH = 256
 
@@ -116,6 +121,13 @@ def _routes_of(lines: Sequence[Line]) -> list[str]:
     return [route for route in ROUTE_NAMES if route in used] + sorted(used - set(ROUTE_NAMES))
 
 
+def diagnosis_title(result: CrossCheck) -> str:
+    """What the diagnosis is of."""
+    if result.diagnosis is None:
+        return ""
+    return f"The decoder's geometry at {result.diagnosis.points} {result.diagnosed}"
+
+
 def _bounds_in_words(result: CrossCheck) -> list[str]:
     frame = (
         "Largest error over all points, in the g-frame: each lower latent index divided by √g_aa, "
@@ -138,14 +150,17 @@ def _bounds_in_words(result: CrossCheck) -> list[str]:
 def print_table(console: Console, result: CrossCheck, *, every: bool = False) -> None:
     """Print the summary, what failed, and the verdict; ``every`` prints each row too."""
     kernels, decoder = _split(result)
-    console.print(_table("Kernels against independent routes", "derivation", kernels))
+    width = console.width
+    console.print(_table("Kernels against independent routes", "derivation", kernels, width))
     if decoder:
         name = f"The decoder of {result.checkpoint}, on held-out and on random latents"
-        console.print(_table(name, "quantity", decoder))
+        console.print(_table(name, "quantity", decoder, width))
+    if result.diagnosis is not None:
+        console.print(diagnosis_table(diagnosis_title(result), result.diagnosis))
     if every:
-        console.print(_rows_table("Every comparison", result.rows))
+        console.print(_rows_table("Every comparison", result.rows, width))
     if result.failed:
-        console.print(_rows_table("What fell short", result.failed))
+        console.print(_rows_table("What fell short", result.failed, width))
     for words in (*result.missing, *result.notes):
         console.print(escape(words))
     for words in _bounds_in_words(result):
@@ -163,18 +178,39 @@ def print_table(console: Console, result: CrossCheck, *, every: bool = False) ->
     )
 
 
-def _table(title: str, subject: str, lines: Sequence[Line]) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column(subject)
-    table.add_column("points", justify="right")
+def _table(title: str, subject: str, lines: Sequence[Line], width: int) -> Table:
     routes = _routes_of(lines)
+    table = _narrow_table(title, width)
+    table.add_column(subject, overflow="fold", min_width=10)
+    columns = {"points": [str(line.points) for line in lines]}
     for route in routes:
-        table.add_column(ROUTE_NAMES.get(route, escape(route)), justify="right")
-    for line in lines:
-        name = escape(line.subject) + (f" ({line.size})" if line.size > 1 else "")
-        cells = [_coloured(line.cells.get(route)) for route in routes]
-        table.add_row(name, str(line.points), *cells)
+        shown = [_coloured(line.cells.get(route)) for line in lines]
+        columns[ROUTE_NAMES.get(route, escape(route))] = shown
+    for heading, cells in columns.items():
+        _add_numbers(table, heading, cells)
+    names = [escape(x.subject) + (f" ({x.size})" if x.size > 1 else "") for x in lines]
+    for row in zip(names, *columns.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _narrow_table(title: str, width: int) -> Table:
+    """Without vertical lines where there is little room for them."""
+    narrow = width < WIDE
+    return Table(
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD if narrow else HEAVY_HEAD,
+        padding=(0, 0) if narrow else (0, 1),
+        pad_edge=not narrow,
+    )
+
+
+def _add_numbers(table: Table, heading: str, cells: Sequence[str]) -> None:
+    """A column whose entries are never cut; its heading may take several lines."""
+    words = [*heading.split(), *[Text.from_markup(cell).plain for cell in cells]]
+    table.add_column(heading, justify="right", min_width=max(map(len, words)), overflow="fold")
 
 
 def _coloured(cell: Cell | None) -> str:
@@ -184,22 +220,29 @@ def _coloured(cell: Cell | None) -> str:
     return f"[green]{text}[/]" if cell.passed else f"[bold red]✗ {text}[/]"
 
 
-def _rows_table(title: str, rows: Sequence[CheckRow]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("kernel", "route", "where"):
-        table.add_column(name)
-    for name in ("points", "error", "bound", "cond(g)"):
-        table.add_column(name, justify="right")
-    table.add_column("note")
-    for row in rows:
-        table.add_row(
-            *[escape(x) for x in (row.kernel, row.route, row.where)],
-            str(row.points),
-            shown_error(row) if row.passed else f"[bold red]✗ {shown_error(row)}[/]",
-            f"{row.bound:.1e}",
-            "" if math.isnan(row.condition) else f"{row.condition:.1f}",
-            escape(row.note),
-        )
+def _rows_table(title: str, rows: Sequence[CheckRow], width: int) -> Table:
+    table = _narrow_table(title, width)
+    columns = {
+        "kernel": [escape(row.kernel) for row in rows],
+        "route": [escape(row.route) for row in rows],
+        "where": [escape(row.where) for row in rows],
+    }
+    numbers = {
+        "points": [str(row.points) for row in rows],
+        "error": [
+            shown_error(row) if row.passed else f"[bold red]✗ {shown_error(row)}[/]" for row in rows
+        ],
+        "bound": [f"{row.bound:.1e}" for row in rows],
+        "cond(g)": ["" if math.isnan(row.condition) else f"{row.condition:.1f}" for row in rows],
+    }
+    for heading in columns:
+        table.add_column(heading, overflow="fold")
+    for heading, cells in numbers.items():
+        _add_numbers(table, heading, cells)
+    table.add_column("note", overflow="fold")
+    notes = [escape(row.note) for row in rows]
+    for row in zip(*columns.values(), *numbers.values(), notes, strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -472,6 +515,9 @@ def write_html(result: CrossCheck, path: str | Path) -> None:
         route_names=ROUTE_NAMES,
         route_titles={name: route.title for name, route in ROUTES.items()},
         bounds=_bounds_in_words(result),
+        diagnosis_title=diagnosis_title(result),
+        diagnosis_headings=HEADINGS,
+        diagnosis_rows=[] if result.diagnosis is None else described(result.diagnosis),
         pictures=_pictures(result),
         points=sum(row.points for row in result.rows),
         kernel_count=len({r.kernel for r in result.rows if not r.kernel.startswith("decoder.")}),

@@ -46,7 +46,11 @@ LADDER = (1_000, 4_000, 16_000)
 SIZES = {"d": 2, "n": 3, "K": 4}
 LARGEST_CONDITION = 1e4  # of g in its frame
 LARGEST_INPUT_CONDITION = 20.0  # of positive matrices among the inputs
-RAISED = {("hermitian_geometry", "chern_connection"): (2,)}  # axes that are upper indices
+RAISED = {  # axes that are upper indices
+    ("hermitian_geometry", "log_det_pullback"): (0, 1),
+    ("hermitian_geometry", "log_det_pullback_d"): (1, 2),
+    ("hermitian_geometry", "chern_connection"): (2,),
+}
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,21 @@ class Diagnosis:
     quantities: tuple[Quantity, ...]
 
     def to_json(self) -> dict:
-        """Plain values."""
+        """Plain values for JSON; numbers that are not finite become None."""
         return {
             "points": self.points,
             "dimension": self.dimension,
-            "quantities": {q.name: {"meaning": q.meaning, **q.summary()} for q in self.quantities},
+            "quantities": {
+                q.name: {
+                    "meaning": q.meaning,
+                    **{k: v if math.isfinite(v) else None for k, v in q.summary().items()},
+                }
+                for q in self.quantities
+            },
         }
 
 
+@torch.no_grad()  # what autograd would record of all points does not fit any memory budget
 def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> Diagnosis:
     """Measure a metric's geometry at points z [n, d].
 
@@ -75,6 +82,7 @@ def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> D
         defect = _framed(defect, factor, axis)
     defect = _framed(defect, factor.conj(), 3)
     eigenvalues = torch.linalg.eigvalsh(g)
+    real_eigenvalues = torch.linalg.eigvalsh(metric.real_metric_matrix(z)).clamp_min(0)
     eye = torch.eye(d, dtype=g.dtype, device=g.device).expand_as(g)
     augmented = torch.cat([torch.cat([eye, framed], -1), torch.cat([framed.conj(), eye], -1)], -2)
     log_det = metric.log_det_hermitian(z)
@@ -97,6 +105,11 @@ def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> D
             torch.linalg.eigvalsh(augmented)[:, 0],
         ),
         Quantity("condition number", "of g", eigenvalues[:, -1] / eigenvalues[:, 0]),
+        Quantity(
+            "real condition number",
+            "of the real metric, which k is part of; that of g if k = 0",
+            real_eigenvalues[:, -1] / real_eigenvalues[:, 0],
+        ),
         Quantity("log det g", "of the Hermitian part", log_det),
         Quantity(
             "log volume gap",

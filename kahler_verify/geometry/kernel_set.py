@@ -54,6 +54,11 @@ class KernelSet:
         """The latent dimension that explicit coordinates fix; None where any will do."""
         return getattr(self.module, "DIMENSION", None)
 
+    @property
+    def inputs(self) -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Trailing axes and traits of a potential's inputs, z among them; {} where not known."""
+        return getattr(self.module, "PARAMETERS", {})
+
     def function(self, name: str) -> Callable[..., Any]:
         """The kernel itself."""
         if not hasattr(self.module, name):

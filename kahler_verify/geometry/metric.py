@@ -9,17 +9,33 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.cholesky import factored, log_det
 from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.products import is_transformed
 
 MEMORY_BUDGET = 512 * 2**20
 # Numbers held at one time for each entry of the largest jet, as measured: without derivatives of
 # the metric, and with them.
 WORKSPACE = (12, 20, 20)
+LARGEST_THRESHOLD = 31 * 2**20  # glibc adapts to blocks below 32 MiB
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks of megabytes, instead of giving them back at once.
+
+    It does so from the first time on that so large a block is freed: mallopt(3), M_MMAP_THRESHOLD.
+    Otherwise every step of a chunk would have its result's pages fetched anew, which was measured
+    to double the time of a mixture's metric.  The block is never written to, and takes no memory.
+    The setting is the process's own, and speeds up all of torch.
+    """
+    torch.empty(LARGEST_THRESHOLD, dtype=torch.uint8)
 
 
 class HermitianMetric(ABC):
@@ -45,6 +61,7 @@ class HermitianMetric(ABC):
             raise InputError(f"memory_budget: expected bytes > 0, got {memory_budget!r}")
         self.validate_args = validate_args
         self.memory_budget = memory_budget
+        keep_freed_memory()
 
     # ------------------------------------------------------------- what a metric has to provide
     @abstractmethod
@@ -107,8 +124,16 @@ class HermitianMetric(ABC):
         if math.prod(batch) <= size or torch.broadcast_shapes(batch, *shapes) != batch:
             return compute(z, *vectors)
         rows = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (z, *vectors)]
-        pieces = [compute(*some) for some in zip(*[x.split(size) for x in rows], strict=True)]
-        return torch.cat(pieces).reshape(*batch, *pieces[0].shape[1:])
+        chunks = zip(*[x.split(size) for x in rows], strict=True)
+        first = compute(*next(chunks))
+        if first.requires_grad or is_transformed(first):
+            out = torch.cat([first, *[compute(*some) for some in chunks]])
+        else:  # pieces kept until the end would take the answer's memory twice, and scatter it
+            out = first.new_empty(math.prod(batch), *first.shape[1:])
+            out[:size] = first
+            for n, some in enumerate(chunks, 1):
+                out[n * size : (n + 1) * size] = compute(*some)
+        return out.reshape(*batch, *out.shape[1:])
 
     # ------------------------------------------------------------- the metric itself
     def metric_matrix(self, z: Tensor) -> Tensor:
@@ -161,8 +186,7 @@ class HermitianMetric(ABC):
     def metric_vector_product(self, u: Tensor, z: Tensor) -> Tensor:
         """The covector w [..., d] of u [..., d]: Re Σ_b w̄_b v_b = ``inner_product(u, v, z)``.
 
-        w_b = 2 Σ_a (g_{ab̄} u_a + conj(k_{ab} u_a)), of which a solver or a Riemannian gradient needs
-        no more than one a step.
+        w_b = 2 Σ_a (g_{ab̄} u_a + conj(k_{ab} u_a)): all that an iterative solver needs of a metric.
         """
         z = self._point(z)
         _check_tangent("u", u, z)
@@ -175,7 +199,12 @@ class HermitianMetric(ABC):
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:
-        """log det g, real [...].  This is not the volume unless k = 0 (see :meth:`log_volume`)."""
+        """log det g, real [...].  This is not the volume unless k = 0 (see :meth:`log_volume`).
+
+        Its gradient is g⁻¹, in closed form, to every order.  Where g is degenerate to working
+        precision :class:`InputError` is raised; with ``validate_args=False`` value and gradient are
+        NaN there (the gradient is 0 where a mask has made the cotangent 0).
+        """
         z = self._point(z)
 
         def compute(z: Tensor) -> Tensor:
@@ -187,7 +216,9 @@ class HermitianMetric(ABC):
         """log of the volume density √det g_ℝ = 2^d √det [[g, k], [k̄, ḡ]], real [...].
 
         It is -inf where the metric is degenerate to working precision, as for μ = Re z, whose det g
-        is ½ although its volume is zero.
+        is ½ although its volume is zero.  There is no gradient there: to ask for one raises
+        :class:`InputError` in the backward pass, and with ``validate_args=False`` it is NaN (but 0
+        where a mask has made the cotangent 0).
         """
         z = self._point(z)
         return self._by_chunks(self._log_volume, 0, z)
@@ -197,20 +228,17 @@ class HermitianMetric(ABC):
         d = g.shape[-1]
         if k is None:
             return d * math.log(2) + self._log_det(g, "log_volume")
-        factor, info = _factored(self._real(g, k))
-        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         # a metric is never indefinite, so that a failed factorisation means a zero volume
-        degenerate = (info > 0) & torch.isfinite(g).all((-2, -1))
-        return self._checked(
-            z, torch.where(degenerate, -torch.inf, log_det / 2), allow_infinite=True
-        )
+        value, degenerate = log_det(self._real(g, k), if_degenerate=-torch.inf)
+        if self.validate_args and value.requires_grad and not is_transformed(value):
+            value.register_hook(partial(_require_volume, degenerate))
+        return self._checked(z, value / 2, allow_infinite=True)
 
     def _log_det(self, g: Tensor, quantity: str) -> Tensor:
-        factor, info = _factored(g)
-        out = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
+        value, degenerate = log_det(g)
         if self.validate_args:
-            self._require_positive(g, info, quantity)
-        return torch.where(info > 0, torch.nan, out)
+            self._require_positive(g, degenerate, quantity)
+        return value
 
     # ------------------------------------------------------------- connection and curvature
     def christoffels(self, z: Tensor) -> Tensor:
@@ -266,11 +294,14 @@ class HermitianMetric(ABC):
     def _curved_at(self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor]) -> Tensor:
         tensors = {**self._derivatives(z, order), **more}
         g = tensors["g"]
-        factor, info = _factored(g)
+        factor, degenerate = factored(g)
         if self.validate_args:
-            self._require_positive(g, info, kernel)
-        factor = torch.where((info > 0)[..., None, None], torch.nan, factor)
-        out: Tensor = self._geometry.call(kernel, {**tensors, "g_factor": factor})
+            self._require_positive(g, degenerate, kernel)
+        factor = torch.where(degenerate[..., None, None], torch.nan, factor)
+        return self._curvature(kernel, {**tensors, "g_factor": factor})
+
+    def _curvature(self, kernel: str, tensors: dict[str, Tensor]) -> Tensor:
+        out: Tensor = self._geometry.call(kernel, tensors)
         return out
 
     # ------------------------------------------------------------- checks
@@ -286,7 +317,7 @@ class HermitianMetric(ABC):
         self, z: Tensor, out: Tensor, *, allow_infinite: bool = False, **vectors: Tensor
     ) -> Tensor:
         """One look at the result, which is not finite if anything before it was not."""
-        if self.validate_args and not _is_traced(out):
+        if self.validate_args and not is_transformed(out):
             bad = out.isnan() if allow_infinite else ~torch.isfinite(out)
             if bool(bad.any()):
                 for name, v in vectors.items():
@@ -298,8 +329,8 @@ class HermitianMetric(ABC):
                 raise InputError(f"z: expected finite values, but {culprit} has NaN or infinities")
         return out
 
-    def _require_positive(self, g: Tensor, info: Tensor, quantity: str) -> None:
-        if _is_traced(g) or not bool((info > 0).any()):
+    def _require_positive(self, g: Tensor, degenerate: Tensor, quantity: str) -> None:
+        if is_transformed(g) or not bool(degenerate.any()):
             return
         if not bool(torch.isfinite(g).all()):
             raise InputError(
@@ -330,19 +361,10 @@ def _check_broadcast(tensors: dict[str, Tensor]) -> None:
         raise InputError(f"expected batch dimensions that broadcast, got {shapes}") from error
 
 
-def _is_traced(x: Tensor) -> bool:
-    """Inside vmap, grad or torch.compile values cannot be looked at."""
-    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
-def _factored(g: Tensor) -> tuple[Tensor, Tensor]:
-    """The Cholesky factor, and where g [..., n, n] is not positive definite to working precision.
-
-    A pivot that is rounding noise beside its diagonal entry, below 100 n ε, counts as zero: a
-    degenerate metric may still have a factor, whose last pivots mean nothing.
-    """
-    factor, info = torch.linalg.cholesky_ex(g)
-    pivots = factor.diagonal(dim1=-2, dim2=-1).real
-    entries = g.diagonal(dim1=-2, dim2=-1).real
-    noise = 100 * g.shape[-1] * torch.finfo(g.dtype).eps
-    return factor, (info > 0) | (pivots * pivots < noise * entries).any(-1)
+def _require_volume(degenerate: Tensor, cotangent: Tensor) -> None:
+    if bool((degenerate & (cotangent != 0)).any()):
+        raise InputError(
+            "z: log_volume has no gradient where the metric is degenerate to working precision and "
+            "the volume is zero (is a real latent direction without effect?); leave such points "
+            "out of the loss"
+        )

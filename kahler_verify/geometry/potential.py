@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
@@ -11,9 +13,38 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.components import (
+    Components,
+    DiagonalComponents,
+    FullComponents,
+)
 from kahler_verify.geometry.kernel_set import RANK, KernelSet
-from kahler_verify.geometry.metric import MEMORY_BUDGET, HermitianMetric
+from kahler_verify.geometry.metric import MEMORY_BUDGET, WORKSPACE, HermitianMetric
+from kahler_verify.geometry.parameters import check_shapes, check_values
+from kahler_verify.geometry.unrolled_kernels import (
+    AT_ONCE,
+    UnrolledKernels,
+    geometry_tracer,
+    mixture_tracer,
+    potential_tracer,
+)
+from kahler_verify.kernels import quadratic_form
+
+# Slopes of a mixture's components made at one time, in real numbers, and how many points should
+# share a block of components; as measured.
+BLOCK = 2**19
+BLOCK_ON_GPU = 2**26  # where caches are small beside what keeps all processors busy; not measured
+ROWS = 64
+BLOCKS_HELD = 6  # arrays of that size at one time
+# Kernels of a mixture that take traces of the second derivatives of g without forming them.
+CONTRACTED = {
+    "chern_ricci": "ricci",
+    "chern_scalar": "scalar",
+    "holomorphic_sectional": "holomorphic_sectional",
+}
+_chern = UnrolledKernels(geometry_tracer())
 
 
 class PotentialMetric(HermitianMetric):
@@ -24,11 +55,16 @@ class PotentialMetric(HermitianMetric):
             ``kahler_verify.compile`` returns.
         validate_args: see :class:`HermitianMetric`.
         memory_budget: see :class:`HermitianMetric`.
+        compile: for d ≤ 4, unroll the kernels and compile them with ``torch.compile``, which takes
+            seconds to a minute for each when it is first used; one function serves all batch
+            sizes.  Where autograd or ``torch.func`` follow the call, and above d = 4, the general
+            kernels run as ever.
         **parameters: the potential's parameters as tensors, by the names its derivation gives them;
-            leading dimensions broadcast against those of z.
+            leading dimensions broadcast against those of z.  Trailing ones have to be those of the
+            derivation, and with ``validate_args`` values what it says: Hermitian, real, positive.
 
     Raises:
-        InputError: a parameter is missing or unknown.
+        InputError: a parameter is missing or unknown, or not as above.
     """
 
     def __init__(
@@ -37,6 +73,7 @@ class PotentialMetric(HermitianMetric):
         *,
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
+        compile: bool = False,  # noqa: A002 - as in torch
         **parameters: Tensor,
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
@@ -56,7 +93,13 @@ class PotentialMetric(HermitianMetric):
         for name, p in parameters.items():
             if not isinstance(p, Tensor):
                 raise InputError(f"parameters: expected {name} as a tensor, got {type(p).__name__}")
+        check_shapes(self.kernels.inputs, parameters)
+        if validate_args:
+            check_values(self.kernels.inputs, parameters)
         self.parameters = parameters
+        self._unrolled: UnrolledKernels | None = None
+        if compile:
+            self._unrolled = UnrolledKernels(potential_tracer(self.kernels, parameters))
 
     @classmethod
     def from_file(
@@ -66,6 +109,7 @@ class PotentialMetric(HermitianMetric):
         *,
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
+        compile: bool = False,  # noqa: A002 - as in torch
         **parameters: Tensor,
     ) -> PotentialMetric:
         """Derive the potential of a derivation file and use it at once.
@@ -82,6 +126,7 @@ class PotentialMetric(HermitianMetric):
             compile_file(path, name),
             validate_args=validate_args,
             memory_budget=memory_budget,
+            compile=compile,
             **parameters,
         )
 
@@ -94,6 +139,7 @@ class PotentialMetric(HermitianMetric):
             self.kernels.module,
             validate_args=self.validate_args,
             memory_budget=self.memory_budget,
+            compile=self._unrolled is not None,
             **moved,
         )
 
@@ -133,6 +179,11 @@ class PotentialMetric(HermitianMetric):
                     f"parameters: expected {n} with z's dtype and device ({z.dtype}, {z.device}), "
                     f"got {p.dtype} on {p.device}"
                 )
+        check_shapes(self.kernels.inputs, {"z": z, **self.parameters})
+        if self._unrolled is not None and kernel != "value":
+            unrolled = self._unrolled(kernel, z, self.parameters)
+            if unrolled is not None:
+                return unrolled
         try:
             return self.kernels.call(kernel, {"z": z, **self.parameters}).expand(shape)
         except RuntimeError as error:
@@ -153,6 +204,10 @@ class PotentialMetric(HermitianMetric):
     def _metric_db(self, z: Tensor) -> Tensor:
         return self._evaluate("metric_db", z)
 
+    def _curvature(self, kernel: str, tensors: dict[str, Tensor]) -> Tensor:
+        unrolled = _chern(kernel, tensors["g"][..., 0], tensors) if self._unrolled else None
+        return super()._curvature(kernel, tensors) if unrolled is None else unrolled
+
 
 class MixtureMetric(HermitianMetric):
     """∂∂̄ of a mixture of quadratic forms q_k = (z - c_k)ᴴP_k(z - c_k).
@@ -162,19 +217,25 @@ class MixtureMetric(HermitianMetric):
     ``kind="density"``: Ψ = -log Σ_k π_k det P_k e^{-q_k}, minus the log density of a mixture of
     circular complex Gaussians up to d log π; not plurisubharmonic in general.
 
+    The metric itself is made of blocks of components, joined by the law of total covariance, so
+    that any number of them fits a budget; its time grows like K.  Derivatives and curvature take
+    memory in proportion to K d², as the precisions do, for one point at least.
+
     Args:
         weights: π_k > 0, real [K], summing to one.
         centres: c_k, complex [K, d].
-        precisions: P_k, Hermitian positive definite, complex [K, d, d].
+        precisions: P_k, Hermitian positive definite, complex [K, d, d], or their diagonals if they
+            have nothing else, real and positive [K, d].
         kind: which of the two potentials.
         validate_args: see :class:`HermitianMetric`.
-        memory_budget: see :class:`HermitianMetric`.
+        memory_budget: see :class:`HermitianMetric`.  What is made of the parameters takes three
+            times their room; up to a quarter of the budget it is kept besides, until they change.
+        compile: see :class:`PotentialMetric`; a mixture's logits, weights and moments become one
+            function.  It takes precisions to be Hermitian, and reads their upper triangles.
 
     Raises:
         InputError: shapes, dtypes or values are not as above.
     """
-
-    _component = KernelSet("quadratic_form")
 
     def __init__(
         self,
@@ -185,6 +246,7 @@ class MixtureMetric(HermitianMetric):
         kind: Literal["potential", "density"] = "potential",
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
+        compile: bool = False,  # noqa: A002 - as in torch
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         if kind not in ("potential", "density"):
@@ -193,15 +255,13 @@ class MixtureMetric(HermitianMetric):
         self.weights, self.centres, self.precisions = weights, centres, precisions
         self.kind = kind
         self._mixture = KernelSet(f"mixture_{kind}")
-        factor, info = torch.linalg.cholesky_ex(precisions)
-        if validate_args and bool((info > 0).any()):
-            smallest = torch.linalg.eigvalsh(precisions).min().item()
-            raise InputError(
-                "precisions: expected positive definite matrices, "
-                f"got the eigenvalue {smallest:.3g}"
-            )
-        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
-        self._log_weights = weights.log() + (log_det if kind == "density" else 0)
+        self._kept = ReducedHeads()
+        self._made = self._make_components()
+        self._unrolled: UnrolledKernels | None = None
+        if compile:
+            sign, diagonal = 1 if kind == "potential" else -1, not precisions.is_complex()
+            tracer = mixture_tracer(quadratic_form, self._mixture.module, sign, diagonal)
+            self._unrolled = UnrolledKernels(tracer)
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> MixtureMetric:
         """The same metric on another device, or in another complex dtype."""
@@ -210,54 +270,248 @@ class MixtureMetric(HermitianMetric):
         return MixtureMetric(
             self.weights.to(device=device, dtype=real),
             self.centres.to(device=device, dtype=complex_dtype),
-            self.precisions.to(device=device, dtype=complex_dtype),
+            self.precisions.to(
+                device=device, dtype=complex_dtype if self.precisions.is_complex() else real
+            ),
             kind=self.kind,
             validate_args=self.validate_args,
             memory_budget=self.memory_budget,
+            compile=self._unrolled is not None,
         )
 
-    def _width(self) -> int:
-        return len(self.weights)
+    def _make_components(self) -> Components:
+        structure = FullComponents if self.precisions.is_complex() else DiagonalComponents
+        room, far = self.memory_budget // 4, self.kind == "potential"
+        return structure(self.centres, self.precisions, self._kept, room, far=far)
 
-    def value(self, z: Tensor) -> Tensor:
-        """Φ(z) or Ψ(z), real [...]."""
-        z = self._point(z)
-        logits = self._logits(z)
-        out = torch.logsumexp(logits, -1)
-        return self._checked(z, out if self.kind == "potential" else -out)
+    @property
+    def _components(self) -> Components:
+        """Of the present parameters, which may have been set anew."""
+        made = self._made
+        if made.centres is not self.centres or made.precisions is not self.precisions:
+            self._made = self._make_components()
+        return self._made
 
-    def responsibilities(self, z: Tensor) -> Tensor:
-        """The weights w_k ∝ π_k e^{±q_k} at z, real [..., K]."""
-        z = self._point(z)
-        return self._checked(z, torch.softmax(self._logits(z), -1))
+    # ------------------------------------------------------------- blocks
+    def _block_numbers(self) -> int:
+        """How many real numbers the slopes of a block of components may have."""
+        room = self.memory_budget // (BLOCKS_HELD * self.weights.itemsize)
+        return min(self._block_limit(), max(1, room))
 
-    def _logits(self, z: Tensor) -> Tensor:
+    def _block_limit(self) -> int:
+        return BLOCK_ON_GPU if self.centres.is_cuda else BLOCK
+
+    def _blocks(self) -> list[slice]:
+        """The components in blocks that leave room for as many rows as a matrix product wants."""
+        count, d = self.centres.shape
+        size = max(1, self._block_numbers() // (2 * d * ROWS))
+        return [slice(k, min(k + size, count)) for k in range(0, count, size)]
+
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        count, d = self.centres.shape
+        if order == 0 and self._unrolled is None:
+            block = self._blocks()[0]
+            return max(1, self._block_numbers() // (2 * d * max(block.stop, d)))
+        numbers = count * d**2 + d ** (2 + order)
+        room = self.memory_budget // (WORKSPACE[order] * z.element_size())
+        if self._unrolled is not None:
+            return max(1, min(room // numbers, AT_ONCE // count))
+        return max(1, min(room, self._block_limit()) // numbers)
+
+    def _by_chunks(
+        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
+    ) -> Tensor:
         if z.dtype != self.centres.dtype or z.shape[-1] != self.centres.shape[-1]:
             raise InputError(
                 f"z: expected {self.centres.dtype} [..., {self.centres.shape[-1]}] like the "
                 f"centres, got {z.dtype} {list(z.shape)}"
             )
-        q = self._component.call("value", self._component_inputs(z)).real
-        return self._log_weights + (q if self.kind == "potential" else -q)
+        with self._kept.call(math.prod(z.shape[:-1])):
+            return super()._by_chunks(compute, order, z, *vectors)
 
-    def _component_inputs(self, z: Tensor) -> dict[str, Tensor]:
-        return {"z": z.unsqueeze(-2), "centre": self.centres, "precision": self.precisions}
+    # ------------------------------------------------------------- the function itself
+    def value(self, z: Tensor) -> Tensor:
+        """Φ(z) or Ψ(z), real [...]."""
+        z = self._point(z)
+
+        def compute(z: Tensor) -> Tensor:
+            masses = [torch.logsumexp(logits, -1) for logits in self._logits(z)]
+            return torch.logsumexp(torch.stack(masses), 0).reshape(z.shape[:-1])
+
+        out = self._by_chunks(compute, 0, z)
+        return self._checked(z, out if self.kind == "potential" else -out)
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """The weights w_k ∝ π_k e^{±q_k} at z, real [..., K]."""
+        z = self._point(z)
+
+        def compute(z: Tensor) -> Tensor:
+            weights = torch.softmax(torch.cat(self._logits(z), -1), -1)
+            return weights.reshape(*z.shape[:-1], len(self.centres))
+
+        return self._checked(z, self._by_chunks(compute, 0, z))
+
+    def _coordinates(self, z: Tensor) -> Tensor:
+        return self._components.coordinates(z.reshape(-1, z.shape[-1]))
+
+    def _logits(self, z: Tensor) -> list[Tensor]:
+        """log π_k ± q_k, up to what all have in common, [b, k] for each block of components."""
+        x = self._coordinates(z)
+        return [self._jets(x, some)[0] for some in self._blocks()]
+
+    def _jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
+        """Logits [b, k] and the pairs of conj(∂q) [b, 2d, k] of some components."""
+        q, v = self._components.jets(x, some)
+        log_weights = self.weights[some].log()
+        if self.kind == "potential":
+            return log_weights + q, v
+        return log_weights + self._components.log_det(some) - q, v
+
+    # ------------------------------------------------------------- unrolled kernels
+    def _unrolled_at(self, kernel: str, z: Tensor, more: Mapping[str, Tensor]) -> Tensor | None:
+        """A kernel by its unrolled variant, where there is one for this call."""
+        if self._unrolled is None:
+            return None
+        weights, p = self.weights, self.precisions
+
+        def log_weights() -> Tensor:
+            if self.kind == "potential":
+                return weights.log()
+            return weights.log() + self._components.log_det(slice(0, len(weights)))
+
+        parameters = {
+            "centre": self.centres,
+            "precision": p,
+            "log_weights": self._kept.get("log_weights", [weights, p], log_weights),
+            **more,
+        }
+        if kernel != "metric":  # derivatives of g see differences of the P_k alone
+            parameters["deviation"] = self._kept.get("deviation", [p], lambda: p - p.mean(0))
+        return self._unrolled(kernel, z, parameters)
+
+    # ------------------------------------------------------------- the metric
+    def _parts(self, z: Tensor) -> tuple[Tensor, None]:
+        unrolled = self._unrolled_at("metric", z, {})
+        if unrolled is not None:
+            return unrolled, None
+        x, blocks = self._coordinates(z), self._blocks()
+        if len(blocks) == 1:
+            g = self._metric_of_block(x, *self._jets(x, blocks[0]), blocks[0])
+        else:
+            sign = 1 if self.kind == "potential" else -1
+            whole, *others = (partial(self._block, x, some) for some in blocks)
+            g = reduce(lambda part, block: part.joined(block(), sign), others, whole()).metric
+        return g.reshape(*z.shape, z.shape[-1]), None
+
+    def _block(self, x: Tensor, some: slice) -> _Block:
+        """Some components as if there were no others."""
+        logits, v = self._jets(x, some)
+        mean = torch.einsum("bk,bik->bi", torch.softmax(logits, -1), v)
+        return _Block(
+            self._metric_of_block(x, logits, v, some),
+            torch.logsumexp(logits, -1),
+            torch.view_as_complex(mean.unflatten(-1, (-1, 2))),
+        )
+
+    def _metric_of_block(self, x: Tensor, logits: Tensor, v: Tensor, some: slice) -> Tensor:
+        """E[∂∂̄q] ± Cov(∂q, ∂̄q) [b, d, d] under the weights of some components alone.
+
+        With conj(∂q) = x + iy that covariance is Cov(x_a, x_b) + Cov(y_a, y_b) + i Cov(x_a, y_b) -
+        i Cov(y_a, x_b): the kernel takes pairs (x_1, y_1, x_2, …) for a gradient of 2d numbers.
+        """
+        b, d = len(x), x.shape[-1] // 2
+        w = torch.softmax(logits, -1)
+        within = self._components.mean_metric(w, some)
+        if w.shape[-1] < 2 * d:  # then 4d² covariances are more than there are slopes
+            jets = {"w": w.to(self.centres.dtype), "q_d": _complex_slopes(v)}
+            # the kernel's result is a view of its adjoint, which it equals, and that adds faster
+            return within + self._mixture.call("metric_between", jets).mH
+        between = self._mixture.call("metric_between", {"w": w, "q_d": v.mT})
+        rows = torch.view_as_complex(between.mT.reshape(b, d, 2, d, 2))  # it is symmetric
+        of_x = within + rows[:, :, 0]
+        return torch.add(of_x, rows[:, :, 1], alpha=-1j)
+
+    # ------------------------------------------------------------- derivatives and curvature
+    def _component_jets(self, z: Tensor) -> dict[str, Tensor]:
+        """What kernels take: w [..., K], q_d [..., K, d], q_db [K, d, d] up to a common term."""
+        every = slice(0, len(self.centres))
+        logits, v = self._jets(self._coordinates(z), every)
+        q_d, w = _complex_slopes(v), torch.softmax(logits, -1).to(z.dtype)
+        q_db = self._components.metrics(every)
+        return {
+            "w": w.reshape(*z.shape[:-1], len(self.centres)),
+            "q_d": q_d.reshape(*z.shape[:-1], *q_d.shape[1:]),
+            # derivatives of g see differences of these alone: less to cancel
+            "q_db": q_db - q_db.mean(0),
+        }
 
     def _evaluate(self, kernel: str, z: Tensor) -> Tensor:
-        w = torch.softmax(self._logits(z), -1).to(z.dtype)
-        inputs = self._component_inputs(z)
-        q_d = self._component.call("gradient", inputs)
-        q_db = self._component.call("metric", inputs)
-        return self._mixture.call(kernel, {"w": w, "q_d": q_d, "q_db": q_db})
-
-    def _parts(self, z: Tensor) -> tuple[Tensor, None]:
-        return self._evaluate("metric", z), None
+        unrolled = self._unrolled_at(kernel, z, {})
+        if unrolled is not None:
+            return unrolled
+        out: Tensor = self._mixture.call(kernel, self._component_jets(z))
+        return out
 
     def _metric_d(self, z: Tensor) -> Tensor:
         return self._evaluate("metric_d", z)
 
     def _metric_db(self, z: Tensor) -> Tensor:
         return self._evaluate("metric_db", z)
+
+    def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
+        if self._unrolled is not None:
+            return {**super()._derivatives(z, order), "z": z}
+        jets = self._component_jets(z)
+        tensors = {"g": self._parts(z)[0], "g_d": self._mixture.call("metric_d", jets), **jets}
+        if order > 1:
+            tensors["g_db"] = self._mixture.call("metric_db", jets)
+        return tensors
+
+    def _curved(self, z: Tensor, kernel: str, order: int, **more: Tensor) -> Tensor:
+        return super()._curved(z, kernel, 1 if kernel in CONTRACTED else order, **more)
+
+    def _curvature(self, kernel: str, tensors: dict[str, Tensor]) -> Tensor:
+        if kernel not in CONTRACTED:
+            unrolled = _chern(kernel, tensors["g"][..., 0], tensors) if self._unrolled else None
+            return super()._curvature(kernel, tensors) if unrolled is None else unrolled
+        if "z" in tensors:
+            z, more = tensors["z"], {n: x for n, x in tensors.items() if n != "z"}
+            unrolled = self._unrolled_at(CONTRACTED[kernel], z, more)
+            if unrolled is not None:
+                return unrolled
+            tensors = {**more, **self._component_jets(z)}
+        out: Tensor = self._mixture.call(CONTRACTED[kernel], tensors)
+        return out
+
+
+def _complex_slopes(v: Tensor) -> Tensor:
+    """∂q [b, k, d] from the pairs of its conjugate [b, 2d, k]."""
+    x, y = v.unflatten(-2, (-1, 2)).unbind(-2)
+    return torch.complex(x, -y).mT
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A part of a mixture: its metric [b, d, d], log Σ e^{logits} [b], and mean conj(∂q) [b, d]."""
+
+    metric: Tensor
+    mass: Tensor
+    mean: Tensor
+
+    def joined(self, other: _Block, sign: int) -> _Block:
+        """Both parts as one: means of the metrics, and ± the covariance of the means.
+
+        The pairwise update of Chan, Golub and LeVeque (1983), which cancels nothing.
+        """
+        share = torch.sigmoid(other.mass - self.mass)
+        apart = other.mean - self.mean
+        spread = sign * (share * (1 - share))[:, None] * apart
+        metric = self.metric + share[:, None, None] * (other.metric - self.metric)
+        return _Block(
+            metric + spread.conj().unsqueeze(-1) * apart.unsqueeze(-2),
+            torch.logaddexp(self.mass, other.mass),
+            self.mean + share[:, None] * apart,
+        )
 
 
 def _check_mixture(weights: Tensor, centres: Tensor, precisions: Tensor, values: bool) -> None:
@@ -275,7 +529,11 @@ def _check_mixture(weights: Tensor, centres: Tensor, precisions: Tensor, values:
         )
     count, d = centres.shape
     _expect("weights", weights, (count,), centres.real.dtype)
-    _expect("precisions", precisions, (count, d, d), centres.dtype)
+    diagonal = precisions.ndim == 2 and not precisions.is_complex()
+    if diagonal:
+        _expect("precisions", precisions, (count, d), centres.real.dtype)
+    else:
+        _expect("precisions", precisions, (count, d, d), centres.dtype)
     if not values or centres.device.type == "meta":
         return
     for name, x in (("weights", weights), ("centres", centres), ("precisions", precisions)):
@@ -287,9 +545,19 @@ def _check_mixture(weights: Tensor, centres: Tensor, precisions: Tensor, values:
             f"weights: expected positive values that sum to one, got minimum "
             f"{weights.min().item():.3g} and sum {weights.sum().item():.6g}"
         )
+    if diagonal:
+        smallest = precisions.min().item()
+        if smallest <= 0:
+            raise InputError(f"precisions: expected positive diagonals, got {smallest:.3g}")
+        return
     gap = (precisions - precisions.mH).abs().max().item()
     if gap > tolerance * precisions.abs().max().item():
         raise InputError(f"precisions: expected Hermitian matrices, got |P - Pᴴ| up to {gap:.3g}")
+    if bool((torch.linalg.cholesky_ex(precisions)[1] > 0).any()):
+        smallest = torch.linalg.eigvalsh(precisions).min().item()
+        raise InputError(
+            f"precisions: expected positive definite matrices, got the eigenvalue {smallest:.3g}"
+        )
 
 
 def _expect(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:

@@ -61,16 +61,23 @@ class ProxyFit:
     errors: tuple[float, ...]
 
 
-def closed_form_mixture(target: HermitianMetric, centres: Tensor) -> MixtureMetric:
+def closed_form_mixture(
+    target: HermitianMetric, centres: Tensor, *, detach: bool = True
+) -> MixtureMetric:
     """The mixture with equal weights and P_k = g(c_k)ᵀ at centres c [K, d].
 
     Transposed, since ∂_a ∂_b̄ of (z-c)ᴴP(z-c) is P_{ba}.  It does not equal g at its centres: there
     the component is the smallest of all, and the others, farther away, weigh more.
+
+    With ``detach=False`` its values can be differentiated in the centres and in whatever the target
+    depends on; nothing is checked then.
     """
-    precisions = target.metric_matrix(centres).detach().mT.resolve_conj().contiguous()
+    precisions = target.metric_matrix(centres).mT.resolve_conj().contiguous()
     precisions = (precisions + precisions.mH) / 2
     weights = torch.full_like(centres[:, 0].real, 1 / len(centres))
-    return MixtureMetric(weights, centres.detach(), precisions)
+    if detach:
+        return MixtureMetric(weights, centres.detach(), precisions.detach())
+    return MixtureMetric(weights, centres, precisions, validate_args=False)
 
 
 def constant_metric(matrix: Tensor) -> MixtureMetric:

@@ -16,6 +16,9 @@ __all__ = ["gradient", "metric", "value"]
 
 VANISHING = ["metric_d", "metric_db"]  # kernels that are zero in every dimension
 
+# Trailing axes of inputs, and what values have to be
+PARAMETERS = {"centre": (("d",), ()), "precision": (("d", "d"), ("hermitian",)), "z": (("d",), ())}
+
 
 def value(centre: torch.Tensor, precision: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Return phi.

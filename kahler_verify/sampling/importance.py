@@ -25,7 +25,8 @@ def importance_resample(
         seed: of proposals and resampling.
 
     Raises:
-        InputError: count is not positive, or there is neither a prior nor a radius to propose from.
+        InputError: count is not positive, there is neither a prior nor a radius to propose from, or
+            a power of the volume is infinite.
     """
     if count < 1:
         raise InputError(f"count: expected a positive number, got {count}")
@@ -39,6 +40,11 @@ def importance_resample(
     z = propose(target, total, generator)
     with torch.no_grad():
         log_weights = torch.cat([target.log_volume_power(part) for part in z.split(CHUNK)])
+    if not bool((log_weights < torch.inf).all()) or not bool(torch.isfinite(log_weights).any()):
+        raise InputError(
+            "target: expected finite powers of the volume, got an infinite one or NaN (is the "
+            "metric degenerate somewhere, with γ < 0?)"
+        )
     weights = torch.softmax(log_weights, 0)
     effective = 1 / (weights * weights).sum().item()
     if effective < count / 10:

@@ -18,6 +18,7 @@ from benchmarks.page import cpu_blocks, gpu_block, rewrite
 from benchmarks.plots import draw
 from benchmarks.problem import Bench, Cell, Floor, Problem, Rival, as_json, deviation, flatten
 from benchmarks.small_rivals import kernel_problem, log_det_problem
+from benchmarks.targets import TARGETS, target_table
 from kahler_verify.errors import InputError
 
 CPU = torch.device("cpu")
@@ -176,7 +177,8 @@ def test_rivals_of_mixtures_agree(make: Any) -> None:
 
 
 def test_rivals_of_small_problems_agree() -> None:
-    _all_agree(log_det_problem({"d": 3, "B": 5}, torch.float64, CPU))
+    for points in (5, 600):
+        _all_agree(log_det_problem({"d": 3, "B": points}, torch.float64, CPU))
     sizes = DECODER | {"family": "split", "sigma": "diagonal"}
     _all_agree(kernel_problem(sizes, torch.float64, CPU))
 
@@ -297,5 +299,32 @@ def test_a_missing_device_is_an_error(device: str) -> None:
 def test_the_documentation_has_every_marker() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "how-fast-and-why.md"
     text = page.read_text("utf-8")
-    for name in ("machine", "ratios", "losses", "floors", "growth", "faults", "gpu"):
+    for name in ("machine", "targets", "ratios", "losses", "floors", "growth", "faults", "gpu"):
         assert text.count(f"<!-- bench {name} -->\n") == 1
+
+
+def test_a_target_is_met_where_the_strongest_rival_of_its_kind_is_slow_enough() -> None:
+    sizes = {"d": 8, "h": 256, "D": 784, "B": 64, "family": "holomorphic", "sigma": "diagonal"}
+    rivals = {"KL Hessian, vmap(hessian)": 9.0, "KL Hessian, reverse over reverse": 6.5}
+    both = [sizes, sizes | {"B": 128}]
+    rows = [
+        {"quantity": "Fisher metric", "rival": r, "sizes": s, "dtype": "float32", "ratio": t + n}
+        for n, s in enumerate(both)
+        for r, t in rivals.items()
+    ]
+    rows.append(rows[0] | {"sizes": sizes | {"B": 1}, "ratio": 0.5})  # another target's
+    rows.append(rows[0] | {"ratio": None})  # not timed
+    table = target_table({"results": rows, "floors": []})
+    assert "| holomorphic, D ≥ 784: eager KL Hessian | 7 | 6.5 – 7.5 | 1 of 2 |" in table
+    assert table.count("\n") == 2  # nothing is said of what was not run
+
+
+def test_every_target_has_cells_in_the_full_grid() -> None:
+    cells = full_grid()
+    for target in TARGETS:
+        assert any(
+            cell.quantity == target.quantity
+            and str(cell.dtype) == f"torch.{target.dtype}"
+            and target.cells(cell.sizes)
+            for cell in cells
+        ), target.what

@@ -16,6 +16,7 @@ from kahler_verify.calculus import (
     scalars,
 )
 from kahler_verify.calculus.definition import Entry, Partial, derive
+from kahler_verify.calculus.words import distribute
 from kahler_verify.errors import DerivationError
 
 n, d = dimension("n"), dimension("d")
@@ -25,6 +26,16 @@ S = field("S", n, n, hermitian=True, positive=True)
 u, v = field("u", n), field("v", n)
 s = field("s")
 z = coordinates("z", d)
+
+
+def test_denominators_stay_apart() -> None:
+    """SymPy's own expansion multiplies them out: that of logarithms in logarithms took hours."""
+    x, y = Tr(z.H * z), log(1 + Tr(z.H * z))
+    both = (1 + x) * (1 + y) ** 2
+    assert distribute((x + y) / both) == x / both + y / both
+    # where a sum meets its own denominator, what is left is multiplied out as well
+    met = distribute(((1 + x) ** 2 + y) / ((1 + x) * (1 + y)))
+    assert met == 1 / (1 + y) + x / (1 + y) + y / ((1 + x) * (1 + y))
 
 
 def test_traces_are_cyclic_and_linear() -> None:
@@ -97,6 +108,9 @@ def test_scalars_writes_conjugates_out() -> None:
     t, x = Tr(v.H * A * u), v.H * A * u
     bar = Tr(u.H * A.H * v)
     assert scalars(conjugate(scalars(x))) == bar
+    # SymPy takes the conjugate of a product apart, and that of a function inside
+    assert scalars(conjugate(exp(u.H * A * v))) == exp(Tr(v.H * adjoint(A) * u))
+    assert scalars(conjugate(s * u.H * v)) == adjoint(s) * Tr(v.H * u)
     assert scalars(re(t)) == t / 2 + bar / 2
     assert (
         scalars(im(t) + re(s))

@@ -7,6 +7,7 @@ are computed, and so is the ``heads`` function of the generated text.
 import inspect
 import random
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import mpmath
@@ -46,7 +47,7 @@ from kahler_verify.calculus import (
 from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import load_file
-from kahler_verify.errors import GenerationError
+from kahler_verify.errors import DerivationError, GenerationError
 from kahler_verify.evidence.arithmetic import Arithmetic, decimal, prime_field, rational, run_text
 from kahler_verify.evidence.samples import draw
 from kahler_verify.evidence.schwartz_zippel import call
@@ -68,6 +69,8 @@ t, z0 = symbols("t z0", real=True)
 SIZES = {"d": 2, "m": 3, "K": 1, "n": 1}
 
 DIMENSION_FREE: dict[str, Expr] = {
+    "logarithms_in_logarithms": log(1 + log(1 + log(1 + r))),
+    "conjugate_of_a_function": log(3 + r) + Abs(exp(adjoint(c) * A * z)) ** 2,
     "matrices": log(1 + z.H * B.H * B * z),
     "several_terms": log(1 + r) + (z.H * A**2 * z) ** 2 - exp(-r),
     "words": log(1 + z.H * C * C.H * z) + z.H * C * z + z.H * adjoint(C) * z,
@@ -218,6 +221,14 @@ def test_long_products_are_planned_in_time() -> None:
     text = generate_module(potential("p", log(1 + word))).text
     assert "def metric_db" in text
     assert mpmath.mp.dps >= 15
+
+
+def test_derivatives_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calculus = import_module("kahler_verify.calculus.wirtinger")  # its name is a function's, too
+    monkeypatch.setattr(calculus, "MOST_TERMS", 40)
+    potential_of_many_terms = potential("p", log(2 + log(2 + adjoint(z - c) * B.H * B * (z - c))))
+    with pytest.raises(DerivationError, match=r"more than 40 terms.*explicit coordinates"):
+        generate_module(potential_of_many_terms)
 
 
 @pytest.mark.parametrize("wrap", ["Abs(sqrt(Abs(z1)**2 - 1))**2", "Abs(log(Abs(z1)**2 - 1))**2"])

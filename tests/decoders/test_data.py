@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from kahler_verify.decoders.data import load_data, pack_kspace, to_images, unpack_kspace
+from kahler_verify.decoders.data import (
+    held_out_samples,
+    load_data,
+    pack_kspace,
+    to_images,
+    unpack_kspace,
+)
 from kahler_verify.errors import InputError
 
 
@@ -150,3 +156,14 @@ def test_missing_files_and_folders(tmp_path):
         load_data(tmp_path / "nothing.npy")
     with pytest.raises(InputError, match="is a folder"):
         load_data(tmp_path)
+
+
+def test_held_out_samples_are_the_test_part_of_the_same_split(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(60, dtype=np.float32).reshape(30, 2))
+    assert held_out_samples(str(path), 3) is None  # a checkpoint's path is not followed
+    found = held_out_samples(str(path), 3, path)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, load_data(path, 3).test.x.double())
+    digits = held_out_samples("digits", 4)
+    assert torch.equal(digits, load_data("digits", 4).test.x.to(torch.complex128))

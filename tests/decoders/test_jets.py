@@ -463,3 +463,81 @@ def test_complex_linear_decoders_of_users():
     torch.testing.assert_close(jets["mu_d"], layer.weight.mT.expand(3, 2, 3))
     assert float(jets["mu_b"].detach().abs().max()) < 1e-15
     assert float(jets["Sigma_d"].abs().max()) == 0
+
+
+class _Real(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 6)
+
+    def forward(self, z):
+        mean, log_variance = self.layer(torch.cat([z.real, z.imag], -1)).chunk(2, -1)
+        return mean, log_variance
+
+
+def _tril(z, *rows):
+    matrix = torch.tensor(rows, dtype=z.real.dtype)
+    return MultivariateNormal(z.real, scale_tril=(matrix + 0 * z.real[..., None]))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "dtype", "message"),
+    [
+        (
+            lambda z: _tril(z, [1.0, 0.25], [0.5, 1.0]),
+            torch.complex128,
+            "scale_tril at z to be lower triangular, but an entry above its diagonal is 0.25",
+        ),
+        (
+            lambda z: _tril(z, [1.0, 0.0], [0.5, -2.0]),
+            torch.complex128,
+            "scale_tril at z to be positive on its diagonal, but got a minimum of -2",
+        ),
+        (
+            lambda z: Independent(Normal(z * z, torch.ones_like(z.real)), 1),
+            torch.complex128,
+            "Normal to have a real mean and scale, but got torch.complex128 and torch.float64",
+        ),
+        (
+            lambda z: Independent(Normal(z.real, z), 1),
+            torch.complex128,
+            "Normal to have a real mean and scale, but got torch.float64 and torch.complex128",
+        ),
+        (
+            lambda z: MultivariateNormal(z, scale_tril=torch.eye(2, dtype=z.dtype).expand(3, 2, 2)),
+            torch.complex128,
+            "MultivariateNormal to have a real mean and scale",
+        ),
+        (
+            lambda z: Independent(Normal(z.real, z.real - 9), 1),
+            torch.complex128,
+            "scale at z to be positive, but got a minimum of -",
+        ),
+        (
+            _Real(),
+            torch.complex128,
+            "z: expected the precision .* the decoder's layer.weight .*float32, .*complex128",
+        ),
+        (
+            _Real().double(),
+            torch.complex64,
+            r"layer.weight \(torch.float64, cpu\), got torch.complex64",
+        ),
+    ],
+)
+def test_laws_that_are_none_are_refused(decoder, dtype, message):
+    z = torch.randn(3, 2, dtype=torch.complex128, generator=torch.Generator().manual_seed(0)).to(
+        dtype
+    )
+    with pytest.raises(InputError, match=message):
+        check_decoder(decoder, z)
+
+
+def test_errors_of_a_decoder_s_own_are_passed_on():
+    class Broken(_Real):
+        def forward(self, z):
+            return self.layer(z.real)  # two features instead of four
+
+    z = torch.randn(3, 2, dtype=torch.complex64)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
+        check_decoder(Broken(), z)

@@ -14,6 +14,7 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.decoders.activations import ACTIVATIONS
 from kahler_verify.decoders.checkpoint import Checkpoint, save_checkpoint
+from kahler_verify.decoders.data import load_data
 from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import CheckpointError, InputError
 from kahler_verify.evidence import decoder_routes
@@ -23,6 +24,7 @@ from kahler_verify.evidence.crosscheck import (
     CheckRow,
     CrossCheck,
     DecoderTrial,
+    _diagnosis,
     _row,
     crosscheck,
 )
@@ -64,6 +66,22 @@ def test_every_check_of_every_kind_of_decoder_passes(kind: str) -> None:
         for row in check(trial):
             assert row.passed, row
             assert row.points > 0
+
+
+def test_held_out_data_are_those_of_the_checkpoints_own_seed() -> None:
+    """Split by another seed, they would be training data for the most part."""
+    model = model_of(data="digits", data_dim=32, seed=7)
+    trial = DecoderTrial.of(Checkpoint(model, {}), None, 0, [])
+    encoded, _ = trial.model.encoder(load_data("digits", 7).test.x.to(torch.complex128))
+    assert torch.equal(trial.held_out, encoded)
+
+
+def test_a_degenerate_decoder_has_a_note_and_no_diagnosis() -> None:
+    model = model_of(latent_dim=4, covariance="constant")  # three outputs cannot tell four apart
+    notes: list[str] = []
+    trial = DecoderTrial.of(Checkpoint(model, {}), None, 0, notes)
+    assert _diagnosis(trial, notes) == ("random latents", None)
+    assert "no diagnosis at random latents" in notes[-1]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -155,8 +173,10 @@ def test_the_json_form(tmp_path: Path) -> None:
     assert values["checkpoint"] == "model.safetensors"
     assert set(values) == {
         "schema", "passed", "bound", "checkpoint", "seconds", "environment", "rows", "missing",
-        "notes", "autograd_faults",
+        "notes", "autograd_faults", "diagnosis",
     }  # fmt: skip
+    assert values["diagnosis"]["where"] == "random latents"
+    assert values["diagnosis"]["points"] == 8
     assert set(values["rows"][0]) == set(CheckRow.__dataclass_fields__)
     assert any("held-out" in words for words in values["notes"])
 

@@ -95,11 +95,12 @@ def test_property_of_every_kernel(name: str, law: str) -> None:
 def test_what_applies_to_whom() -> None:
     """The registry decides by itself; this table makes a change of its mind visible."""
     found = {n: {p.name for p, _ in applicable(d, kernels(n))} for n, d in DERIVATIONS.items()}
-    everywhere = {"batched", "vmapped", "precise_in_single"}
+    general = {"batched", "vmapped", "precise_in_single"}
+    everywhere = general | {"unrolled"}
     curved = {"kaehler", "curvature_consistent", "curvature_chart_free", "metric_chart_free"}
     potentials = everywhere | curved | {"hermitian", "symmetric", "unitary_equivariant"}
     mixtures = potentials - {"unitary_equivariant"} | {
-        "affine_chart", "component_order_free", "component_split_free"
+        "affine_chart", "component_order_free", "component_split_free", "curvature_contracted"
     }  # fmt: skip
     assert found["hermitian_geometry"] == everywhere
     assert found["fubini_study"] == potentials | {"positive", "curvature_as_known"}
@@ -110,7 +111,7 @@ def test_what_applies_to_whom() -> None:
     assert found["hartogs"] == potentials - {"unitary_equivariant"} | {"positive"}
     assert found["mixture_potential"] == mixtures | {"positive"}
     assert found["mixture_density"] == mixtures
-    assert found["gaussian_kl"] == everywhere | curved - {"kaehler"} | {
+    assert found["gaussian_kl"] == general | curved - {"kaehler"} | {
         "hermitian", "symmetric", "augmented_positive", "affine_chart", "output_basis_free",
         "additive", "translation_free", "expands_divergence", "closed_when_pluriharmonic",
     }  # fmt: skip
@@ -148,6 +149,16 @@ def wrapped(change: Callable[..., Tensor]) -> Callable[..., Iterator[SimpleNames
 
         mutant.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
         yield SimpleNamespace(**{**vars(module), function: mutant})
+
+    return mutants
+
+
+def beside_its_text(change: Callable) -> Callable[..., Iterator[SimpleNamespace]]:
+    """A function that is not the one that the module's text has."""
+
+    def mutants(module: ModuleType, function: str) -> Iterator[SimpleNamespace]:
+        for mutant in wrapped(change)(module, function):
+            yield SimpleNamespace(**vars(mutant), source=inspect.getsource(module))
 
     return mutants
 
@@ -191,13 +202,15 @@ MUTANTS: dict[str, tuple[str, str, Callable[..., Iterator[SimpleNamespace]]]] = 
     "batched": ("fubini_study", "metric", wrapped(first_of_batch)),
     "vmapped": ("fubini_study", "metric", wrapped(looks_at_values)),
     "precise_in_single": ("fubini_study", "metric", wrapped(coarse_in_single)),
+    "unrolled": ("fubini_study", "metric", beside_its_text(squared)),
     "expands_divergence": ("gaussian_kl", "fisher_metric_diagonal", mutants_of),
     "closed_when_pluriharmonic": ("gaussian_kl", "fisher_metric_d_full", mutants_of),
     "positive": ("fubini_study", "metric", mutants_of),
     "kaehler": ("mixture_potential", "metric_d", mutants_of),
     "curvature_consistent": ("hermitian_geometry", "chern_ricci", mutants_of),
     "curvature_chart_free": ("hermitian_geometry", "chern_curvature", mutants_of),
-    "metric_chart_free": ("mixture_potential", "metric", mutants_of),
+    "metric_chart_free": ("mixture_potential", "metric_between", mutants_of),
+    "curvature_contracted": ("mixture_potential", "ricci", mutants_of),
     "curvature_as_known": ("complex_ball", "metric_db", mutants_of),
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from rich.cells import cell_len
 from rich.console import Console
 
 from kahler_verify.codegen.registry import shipped
@@ -43,8 +44,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CrossCheck:
     return crosscheck(path, derivations={"flat": shipped()["flat"]})
 
 
-def printed(result: CrossCheck, **options: bool) -> str:
-    console = Console(width=160, file=io.StringIO(), record=True)
+def printed(result: CrossCheck, width: int = 160, **options: bool) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
     print_table(console, result, **options)
     return console.export_text()
 
@@ -77,11 +78,60 @@ def test_the_table_says_what_was_found(result: CrossCheck) -> None:
     assert "held-out latents" in printed(result, every=True)
 
 
+def test_the_diagnosis_is_in_the_table_the_json_and_the_page(
+    result: CrossCheck, tmp_path: Path
+) -> None:
+    assert result.diagnosis is not None
+    assert result.diagnosis.points == 32
+    text, html = printed(result), page(result, tmp_path)
+    write_json(result, tmp_path / "verify.json")
+    written = json.loads((tmp_path / "verify.json").read_text())["diagnosis"]
+    for shown in (text, html):
+        assert "geometry at 32 held-out latents" in shown.replace("&#39;", "'")
+    for quantity in result.diagnosis.quantities:
+        assert quantity.name in text
+        assert f'<th scope="row">{quantity.name}</th>' in html
+        median = quantity.summary()["median"]
+        assert f"<td>{median:.3g}</td>" in html
+        assert f"{median:.3g}" in text
+        assert written["quantities"][quantity.name]["median"] == pytest.approx(median)
+    assert {"closedness defect", "complementary part", "identifiability", "scalar curvature"} <= {
+        q.name for q in result.diagnosis.quantities
+    }
+    with_meaning = replace(result.diagnosis.quantities[0], name=SCRIPT, meaning=SCRIPT)
+    odd = replace(result, diagnosis=replace(result.diagnosis, quantities=(with_meaning,)))
+    assert "<script" not in page(odd, tmp_path)
+    assert SCRIPT in printed(odd)
+
+
+def test_without_a_diagnosis_there_is_no_such_section(result: CrossCheck, tmp_path: Path) -> None:
+    without = replace(result, diagnosis=None)
+    assert "geometry at" not in printed(without)
+    assert "scalar curvature" not in page(without, tmp_path)
+    assert without.to_dict()["diagnosis"] is None
+
+
 def test_the_table_says_what_fell_short(result: CrossCheck) -> None:
     text = printed(failing(result))
     assert "FAILED" in text
     assert "✗ 5e-01" in text
     assert "[bold]" in text  # not taken for markup
+
+
+def test_nothing_is_cut_off_at_80_columns(result: CrossCheck) -> None:
+    every = [
+        replace(result.rows[0], kernel="mixture_potential.metric_db", route=route, passed=passed)
+        for route in ("autograd", "mpmath", "exact", "componentwise", "torch_kl", "known")
+        for passed in (True, False)
+    ]
+    text = printed(replace(result, rows=(*result.rows, *every)), width=80, every=True)
+    assert "…" not in text
+    assert max(map(cell_len, text.splitlines())) <= 80
+    first = [line[1:12].strip() for line in text.splitlines()]
+    assert "mixture_potential" in "".join(first)
+    assert "mixture_potential.metric_db" in "".join(
+        line[1:13].strip() for line in text.splitlines()
+    )
 
 
 def test_json(result: CrossCheck, tmp_path: Path) -> None:

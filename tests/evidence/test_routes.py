@@ -77,7 +77,7 @@ def test_every_route_fails_on_a_planted_fault(route: str, fault: str) -> None:
             ("f0.mH, y0, upper=True", "f0, y0, upper=False"),
         ),
         ("mixture_density", "metric", ("t1 - p0", "t1 + p0")),
-        ("mixture_potential", "metric_db", ("...abcd->...adcb", "...abcd->...abcd")),
+        ("mixture_potential", "metric_db", ("...abcd->...cbad", "...abcd->...abcd")),
         ("fubini_study", "metric_d", (".conj()", "")),
     ],
 )

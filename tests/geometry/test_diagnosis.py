@@ -1,5 +1,7 @@
 """Diagnoses of metrics whose geometry is known."""
 
+import json
+
 import pytest
 import torch
 
@@ -24,6 +26,9 @@ def test_fubini_study_is_kahler_and_evenly_curved() -> None:
     sectional = _values(diagnosis, "holomorphic sectional curvature")
     torch.testing.assert_close(sectional, torch.full((5,), 2.0).double())
     assert _values(diagnosis, "log volume gap").abs().max() < 1e-12
+    torch.testing.assert_close(
+        _values(diagnosis, "real condition number"), _values(diagnosis, "condition number")
+    )
 
 
 def test_the_real_part_has_one_real_direction_only() -> None:
@@ -32,6 +37,10 @@ def test_the_real_part_has_one_real_direction_only() -> None:
     torch.testing.assert_close(_values(diagnosis, "complementary part"), torch.ones(5).double())
     assert _values(diagnosis, "identifiability").abs().max() < 1e-12
     assert torch.isneginf(_values(diagnosis, "log volume gap")).all()
+    assert _values(diagnosis, "real condition number").min() > 1e12
+    written = diagnosis.to_json()["quantities"]["log volume gap"]
+    assert written["minimum"] is None  # JSON has no infinities
+    json.dumps(written, allow_nan=False)
 
 
 def test_the_defect_does_not_depend_on_units() -> None:
@@ -47,6 +56,18 @@ def test_the_defect_does_not_depend_on_units() -> None:
     two = _values(diagnose(FisherMetric(rescaled), Z / scale, curvature=False), "closedness defect")
     assert one.min() > 1e-3
     torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+
+
+def test_a_decoder_of_ones_own_in_training_leaves_no_graph() -> None:
+    layer = torch.nn.Linear(4, 6, dtype=torch.float64)
+
+    def decoder(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, log_variance = layer(torch.cat([z.real, z.imag.sin()], -1)).tanh().chunk(2, -1)
+        return mean, log_variance
+
+    diagnosis = diagnose(FisherMetric(decoder), Z)
+    assert not any(q.values.requires_grad for q in diagnosis.quantities)
+    assert _values(diagnosis, "scalar curvature").abs().max() > 0
 
 
 def test_json_and_bad_points() -> None:

@@ -221,6 +221,19 @@ def test_matrices_kept_for_products_follow_the_weights(covariance):
             torch.testing.assert_close(metric.metric_matrix(z), fresh, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("covariance", ["constant", "diagonal"])
+def test_nothing_is_kept_of_a_call_under_vmap(covariance):
+    decoder, z = _decoder(covariance=covariance), _points()
+    metric = FisherMetric(decoder, fold="always")
+    with torch.no_grad():
+        mapped = torch.vmap(metric.metric_matrix)(z)
+        _assert_same(metric.metric_matrix(z), mapped)
+        assert all(
+            not torch._C._functorch.is_functorch_wrapped_tensor(kept)
+            for _, _, kept in metric._heads._kept.values()
+        )
+
+
 def test_reduced_heads_are_computed_once(monkeypatch):
     decoder, z = _decoder(), _points(count=40)
     calls = []

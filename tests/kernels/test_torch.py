@@ -30,6 +30,7 @@ ONE_EACH = [
     ("mixture_potential", "metric_d"),
     ("mixture_density", "metric"),
     ("hermitian_geometry", "chern_scalar"),
+    ("hermitian_geometry", "log_det_pullback_d"),
     ("quadratic_form", "value"),
     ("flat", "value"),
     ("fubini_study", "metric_db"),

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import PotentialMetric
+from kahler_verify.geometry import FisherMetric, PotentialMetric
 from kahler_verify.sampling import (
     ImproperTargetWarning,
     VolumeTarget,
@@ -139,3 +139,10 @@ def test_bad_requests() -> None:
         importance_resample(proper, 10, proposals=5)
     with pytest.raises(InputError, match="chains"):
         run_chains(proper, 100, chains=1)
+
+
+def test_a_zero_volume_to_a_negative_power_is_refused() -> None:
+    flat = FisherMetric(lambda z: (z.real.to(z.dtype), torch.zeros_like(z.real)))  # log volume -∞
+    target = VolumeTarget(flat, 2, -1.0)
+    with pytest.raises(InputError, match="target: expected finite powers of the volume"):
+        importance_resample(target, 5)

@@ -1,0 +1,74 @@
+"""Whether a potential's parameters are what its derivation says: their axes, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import InputError
+from kahler_verify.products import is_transformed
+
+# Of an input: its trailing axes, by the derivation's names or as numbers, and its traits.
+Expected = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def check_shapes(expected: Mapping[str, Expected], tensors: Mapping[str, Tensor]) -> None:
+    """Trailing axes that a derivation names alike have one size; none is broadcast.
+
+    The first tensor fixes the size of its axes for those after it.
+
+    Raises:
+        InputError: an axis is missing, or has another size.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, x in tensors.items():
+        axes, _ = expected.get(name, ((), ()))
+        shape = f"[..., {', '.join(axes)}]" if axes else "[...]"
+        found = x.shape[max(0, x.ndim - len(axes)) :]
+        if len(found) < len(axes):
+            raise InputError(f"{name}: expected shape {shape}, got {list(x.shape)}")
+        for axis, size in zip(axes, found, strict=True):
+            if axis.isdigit():
+                wanted, reason = int(axis), ""
+            elif axis.isidentifier():
+                wanted, first = sizes.setdefault(axis, (size, name))
+                reason = f" with {axis} = {wanted} as for {first}"
+            else:  # a formula of dimensions
+                continue
+            if size != wanted:
+                raise InputError(f"{name}: expected shape {shape}{reason}, got {list(x.shape)}")
+
+
+def check_values(expected: Mapping[str, Expected], parameters: Mapping[str, Tensor]) -> None:
+    """Finite, and Hermitian, real or positive where the derivation says so, to working precision.
+
+    Raises:
+        InputError: a parameter is not.
+    """
+    for name, x in parameters.items():
+        axes, traits = expected.get(name, ((), ()))
+        if x.device.type == "meta" or is_transformed(x) or not x.numel():
+            continue
+        x = x.detach()
+        if not bool(torch.isfinite(x).all()):
+            raise InputError(f"{name}: expected finite values, got NaN or infinities")
+        noise = 100 * torch.finfo(x.dtype).eps * x.abs().max().item()
+        matrix = len(axes) == 2
+        if "hermitian" in traits and matrix:
+            gap = (x - x.mH).abs().max().item()
+            if gap > noise:
+                raise InputError(
+                    f"{name}: expected a Hermitian matrix, got |{name} - {name}ᴴ| up to {gap:.3g}"
+                )
+        if "real" in traits and x.is_complex() and x.imag.abs().max().item() > noise:
+            raise InputError(
+                f"{name}: expected a real value, got an imaginary part of "
+                f"{x.imag.abs().max().item():.3g}"
+            )
+        if "positive" in traits and (not matrix or "hermitian" in traits):
+            smallest = (torch.linalg.eigvalsh(x) if matrix else x.real).min().item()
+            if smallest <= 0:
+                what = "a positive definite matrix, got the eigenvalue" if matrix else "> 0, got"
+                raise InputError(f"{name}: expected {what} {smallest:.3g}")
