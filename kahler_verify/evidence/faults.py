@@ -69,6 +69,7 @@ FAILURES = (
     KeyError,
     NameError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
 )
