@@ -42,7 +42,8 @@ EPSILON = float(np.finfo(np.float64).eps)
 MODEST = 64.0  # the C of the bound C·ε·cond(g)
 STANDARD_ERRORS = 5.0
 DECIMAL_BOUND = 1e-40  # of what is compared at 50 digits on both sides
-LADDER = (1_000, 4_000, 16_000)
+# Numbers of samples: with fewer steps the rate of a kernel with few entries strays by chance.
+LADDER = (1_000, 4_000, 16_000, 64_000)
 SIZES = {"d": 2, "n": 3, "K": 4}
 LARGEST_CONDITION = 1e4  # of g in its frame
 LARGEST_INPUT_CONDITION = 20.0  # of positive matrices among the inputs
