@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["complex_product", "interleaved", "is_transformed", "real_product"]
+__all__ = ["complex_product", "in_forward_mode", "interleaved", "is_transformed", "real_product"]
 
 Keep = Callable[[str, Tensor, Callable[[], Tensor]], Tensor]
 
@@ -32,6 +32,11 @@ def is_transformed(*tensors: Tensor) -> bool:
     """Does torch.func or torch.compile follow them?"""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     return torch.compiler.is_compiling() or any(map(wrapped, tensors))
+
+
+def in_forward_mode() -> bool:
+    """Is there a level of forward-mode differentiation, torch.func's or forward_ad's?"""
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def complex_product(rows: Tensor, weight: Tensor, keep: Keep | None = None) -> Tensor:
@@ -92,6 +97,7 @@ def _by_onednn(rows: Tensor, weight: Tensor, real_multiplications: int) -> bool:
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
         and not is_transformed(rows, weight)
+        and not in_forward_mode()  # oneDNN's product would drop tangents in silence
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from kahler_verify import products
 from kahler_verify.products import complex_product, interleaved, real_product
@@ -106,3 +107,15 @@ def test_what_is_kept_is_made_once():
 
     assert torch.equal(complex_product(x, w, keep), complex_product(x, w, keep))
     assert made == ["interleaved"]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
+def test_tangents_of_forward_mode_are_kept(dtype):
+    x, w, _ = _operands(64, 128, 96, dtype)
+    v = torch.randn_like(x)
+    product = complex_product if dtype.is_complex else real_product
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(product(forward_ad.make_dual(x, v), w)).tangent
+    torch.testing.assert_close(tangent, v @ w.mT, **_tolerance(dtype))
+    _, by_func = torch.func.jvp(lambda x: product(x, w), (x,), (v,))
+    torch.testing.assert_close(by_func, v @ w.mT, **_tolerance(dtype))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.products import is_transformed
+from kahler_verify.products import in_forward_mode, is_transformed
 
 __all__ = ["ReducedHeads", "is_recorded", "reduced", "reduced_real"]
 
@@ -95,6 +95,8 @@ class ReducedHeads:
 
     def keep(self, what: str, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
         """What products make of a weight; see :func:`kahler_verify.products.complex_product`."""
+        if is_recorded([weight]):  # and may have no address
+            return make()
         return self.get(f"{what} {weight.data_ptr()} {tuple(weight.shape)}", [weight], make)
 
     def get(self, name: str, sources: Sequence[Tensor], make: Callable[[], Tensor]) -> Tensor:
@@ -116,9 +118,10 @@ class ReducedHeads:
 def is_recorded(tensors: Sequence[Tensor]) -> bool:
     """Is there no telling when they change, or does autograd follow them?
 
-    While torch.func is at work it wraps whatever is made, so that nothing can be kept.
+    While torch.func is at work it wraps whatever is made, so that nothing can be kept; and a dual
+    tensor of forward mode has the address of its primal.
     """
-    if torch._C._functorch.maybe_current_level() is not None:
+    if torch._C._functorch.maybe_current_level() is not None or in_forward_mode():
         return True
     return is_transformed(*tensors) or any(
         (torch.is_grad_enabled() and t.requires_grad) or t.is_inference() for t in tensors

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.kernels.hermitian_geometry import log_det_pullback, log_det_pullback_d
+from kahler_verify.products import in_forward_mode
 
 # LAPACK is called for one matrix after the other, and for small ones a call costs more than its
 # arithmetic: then elimination with the batch as the last axis is faster, up to SMALL bytes a matrix
@@ -158,8 +159,7 @@ def _is_transformed(g: Tensor) -> bool:
     """Inside torch.func's vmap, grad or jvp, or in a level of forward mode."""
     if torch.compiler.is_compiling():
         return False
-    forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return forward_mode or torch._C._functorch.is_functorch_wrapped_tensor(g)
+    return in_forward_mode() or torch._C._functorch.is_functorch_wrapped_tensor(g)
 
 
 def _any(flags: Tensor) -> bool:

@@ -37,7 +37,7 @@ from kahler_verify.decoders.propagation import (
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import MEMORY_BUDGET, HermitianMetric
-from kahler_verify.products import is_transformed
+from kahler_verify.products import in_forward_mode, is_transformed
 
 Fold = Literal["auto", "always", "never"]
 
@@ -389,7 +389,8 @@ class FisherMetric(HermitianMetric):
     def _covector(self, u: Tensor, z: Tensor) -> Tensor:
         """The gradient of the inner product in v, which is linear in it: two tangents, not d."""
         known = has_linear_heads(self.decoder) and z.shape == u.shape
-        if not known or z.shape[-1] < COVECTOR_FROM or is_transformed(z, u):
+        no_graph = torch.is_inference_mode_enabled() or is_transformed(z, u) or in_forward_mode()
+        if not known or z.shape[-1] < COVECTOR_FROM or no_graph or z.is_inference():
             return super()._covector(u, z)
         v = torch.zeros_like(z).requires_grad_()
         recorded = torch.is_grad_enabled()

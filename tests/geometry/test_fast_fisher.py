@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from kahler_verify.decoders.heads import reduced, reduced_real
 from kahler_verify.decoders.models import Decoder, VAEConfig
@@ -232,6 +233,36 @@ def test_nothing_is_kept_of_a_call_under_vmap(covariance):
             not torch._C._functorch.is_functorch_wrapped_tensor(kept)
             for _, _, kept in metric._heads._kept.values()
         )
+
+
+@pytest.mark.parametrize("covariance", ["constant", "diagonal"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_forward_mode_is_seen_by_every_product(covariance, precision):
+    decoder = _decoder("split_tanh", covariance=covariance, D=90, h=64).to(precision)
+    z = _points(count=64).to(precision.to_complex())
+    metric, v = FisherMetric(decoder, validate_args=False), torch.randn_like(z)
+    with torch.no_grad():
+        metric.metric_matrix(z)  # what it keeps must not hide tangents
+    reference = FisherMetric(decoder.double(), validate_args=False)
+    wide, step = z.to(torch.complex128), 1e-5 * v.to(torch.complex128)
+    with torch.no_grad():
+        slope = reference.metric_matrix(wide + step) - reference.metric_matrix(wide - step)
+    decoder.to(precision)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(z, v)
+        tangent = forward_ad.unpack_dual(metric.metric_matrix(dual)).tangent
+    _, by_func = torch.func.jvp(metric.metric_matrix, (z,), (v,))
+    torch.testing.assert_close(tangent, by_func)
+    error = (tangent - slope / 2e-5).abs().max() / slope.abs().max() * 2e-5
+    assert error < (1e-7 if precision is torch.float64 else 1e-3)
+
+
+def test_metric_vector_products_in_inference_mode():
+    decoder, z = _decoder("split_tanh", d=fisher.COVECTOR_FROM), _points(d=fisher.COVECTOR_FROM)
+    metric, u = FisherMetric(decoder), torch.randn_like(z)
+    expected = metric.metric_vector_product(u, z)
+    with torch.inference_mode():
+        _assert_same(metric.metric_vector_product(u, z), expected)
 
 
 def test_reduced_heads_are_computed_once(monkeypatch):
