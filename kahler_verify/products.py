@@ -16,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["complex_product", "in_forward_mode", "interleaved", "is_transformed", "real_product"]
-
-Keep = Callable[[str, Tensor, Callable[[], Tensor]], Tensor]
+__all__ = [
+    "by_onednn",
+    "complex_product",
+    "in_forward_mode",
+    "interleaved",
+    "is_transformed",
+    "real_product",
+]
 
 # oneDNN's call costs some microseconds: it is ahead of BLAS from here on.
 ONEDNN_FROM = {"rows": 16, "multiplications": 2**18}
@@ -39,23 +44,12 @@ def in_forward_mode() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
-def complex_product(rows: Tensor, weight: Tensor, keep: Keep | None = None) -> Tensor:
-    """X Wᵀ of complex X [r, n] and W [m, n]; normwise as accurate in any of its ways.
-
-    Args:
-        rows: X.
-        weight: W.
-        keep: ``keep(what, weight, make)`` returns what ``make()`` returned for that weight before.
-    """
-    if _by_onednn(rows, weight, 4):
+def complex_product(rows: Tensor, weight: Tensor) -> Tensor:
+    """X Wᵀ of complex X [r, n] and W [m, n]; normwise as accurate in any of its ways."""
+    if by_onednn(rows, weight, 4):
         if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
             return _Product.apply(rows, weight)
-
-        def make() -> Tensor:
-            return interleaved(weight)
-
-        matrix = make() if keep is None else keep("interleaved", weight, make)
-        return _interleaved_product(rows, matrix)
+        return _interleaved_product(rows, interleaved(weight))
     if rows.is_cuda or len(rows) < THREE_PRODUCTS_FROM["rows"]:
         return rows @ weight.mT
     if min(weight.shape) < THREE_PRODUCTS_FROM["width"]:
@@ -69,7 +63,7 @@ def complex_product(rows: Tensor, weight: Tensor, keep: Keep | None = None) -> T
 
 def real_product(rows: Tensor, weight: Tensor) -> Tensor:
     """X Wᵀ of real X [r, n] and W [m, n]."""
-    if not _by_onednn(rows, weight, 1):
+    if not by_onednn(rows, weight, 1):
         return rows @ weight.mT
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
         return _Product.apply(rows, weight)
@@ -85,14 +79,15 @@ def interleaved(weight: Tensor) -> Tensor:
     return blocks.reshape(2 * weight.shape[0], 2 * weight.shape[1])
 
 
-def _by_onednn(rows: Tensor, weight: Tensor, real_multiplications: int) -> bool:
-    work = real_multiplications * rows.shape[0] * weight.numel()
+def by_onednn(rows: Tensor, weight: Tensor, real_multiplications: int) -> bool:
+    """Does oneDNN take the product X Wᵀ, of so many real multiplications for each of its own?"""
+    count = rows.shape[0]
     return (
-        rows.dtype in (torch.complex64, torch.float32)
+        count >= ONEDNN_FROM["rows"]
+        and real_multiplications * count * weight.numel() >= ONEDNN_FROM["multiplications"]
+        and rows.dtype in (torch.complex64, torch.float32)
         and weight.dtype == rows.dtype
         and rows.device.type == "cpu"
-        and len(rows) >= ONEDNN_FROM["rows"]
-        and work >= ONEDNN_FROM["multiplications"]
         and _linear is not None
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)

@@ -93,22 +93,6 @@ def test_interleaved_pairs_of_a_matrix_and_of_its_adjoint():
     torch.testing.assert_close(interleaved(w.mH), interleaved(w.mH.resolve_conj()))
 
 
-@needs_onednn
-def test_what_is_kept_is_made_once():
-    x, w, _ = _operands(64, 128, 96, torch.complex64)
-    kept, made = {}, []
-
-    def keep(what, weight, make):
-        key = what, weight.data_ptr()
-        if key not in kept:
-            made.append(what)
-            kept[key] = make()
-        return kept[key]
-
-    assert torch.equal(complex_product(x, w, keep), complex_product(x, w, keep))
-    assert made == ["interleaved"]
-
-
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
 def test_tangents_of_forward_mode_are_kept(dtype):
     x, w, _ = _operands(64, 128, 96, dtype)

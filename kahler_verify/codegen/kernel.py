@@ -90,7 +90,7 @@ def _split_matrix_products(
                 rest.append(m)  # only batches of one shape can be concatenated
             else:
                 products.append(pair)
-    if len(products) < 2 and not any(_is_gram(x, y) for x, y in products):
+    if len(products) < 2 and not any(_is_of_one(x, y) for x, y in products):
         return [], monomials
     return products, rest
 
@@ -108,8 +108,8 @@ def _as_pair(monomial: Monomial, out: tuple[Axis, ...]) -> tuple[Operand, Operan
     return (x, y) if summed else None
 
 
-def _is_gram(x: Operand, y: Operand) -> bool:
-    return x.tensor == y.tensor and x.conj != y.conj and x.axes[1:] == y.axes[1:]
+def _is_of_one(x: Operand, y: Operand) -> bool:
+    return x.tensor == y.tensor and x.axes[1:] == y.axes[1:]
 
 
 def _matrix_product(lowering: Lowering, x: Operand, y: Operand, out: tuple[Axis, ...]) -> Symbol:

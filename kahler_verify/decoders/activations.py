@@ -38,6 +38,7 @@ class Activation:
         pole_distance: complex tensor to the real tensor of distances to the nearest pole, or None
             where there is no pole.
         biased: whether the function takes a learnt real bias per unit.
+        split: whether f(x + iy) = p(x) + i p(y).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Activation:
     poles: str = "none"
     pole_distance: Callable[[Tensor], Tensor] | None = None
     biased: bool = False
+    split: bool = False
 
     def __call__(self, z: Tensor, *bias: Tensor) -> Tensor:
         """Apply the function entry by entry."""
@@ -66,6 +68,21 @@ class Activation:
         ]
         pairs = zip(parts[::2], parts[1::2], strict=True)
         return {each: torch.complex(*pair) for each, pair in zip(types, pairs, strict=True)}
+
+    def slopes(self, planes: Tensor, *bias: Tensor) -> tuple[Tensor, ...]:
+        """Value and first derivatives at x + iy, planes [2, ..., n], as such planes.
+
+        f = p + iq and f′ of a holomorphic function; else f, (p_x, q_y) and, unless the function is
+        split, (p_y, q_x).
+        """
+        if self.holomorphic:
+            p, q, *slope = getattr(kernels, f"{self.name}_1")(*planes, *bias)
+            return torch.stack([p, q]), torch.stack(slope)
+        real: Callable[..., tuple[Tensor, ...]] = getattr(kernels, f"{self.name}_real")
+        if self.split:
+            return real(planes, *bias)
+        p, q, p_x, q_x, p_y, q_y = real(*planes, *bias)
+        return torch.stack([p, q]), torch.stack([p_x, q_y]), torch.stack([p_y, q_x])
 
 
 class ActivationLayer(nn.Module):
@@ -142,14 +159,16 @@ _POLES = {"tanh": _HALF_ODD, "sigmoid": _ODD, "silu": _ODD}
 
 def _generated(name: str) -> Activation:
     """The activation that derivations/activations.py declares."""
-    formula, holomorphic, parameters = kernels.FUNCTIONS[name]
+    formula, holomorphic, parameters, split = kernels.FUNCTIONS[name]
     value = getattr(kernels, name)
 
     def function(z: Tensor, *bias: Tensor) -> Tensor:
         return torch.complex(*value(z.real, z.imag, *bias))
 
     poles, distance = _POLES.get(name, ("none", None))
-    return Activation(name, formula, function, holomorphic, poles, distance, bool(parameters))
+    return Activation(
+        name, formula, function, holomorphic, poles, distance, bool(parameters), split
+    )
 
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(

@@ -5,68 +5,41 @@ hidden tangents. With W = QR these are those of R, which has min(D, h) rows: the
 product of a decoder costs h × h instead of D × h. A head of which only the real part counts,
 Re(W h) = (Re W, -Im W)(Re h; Im h), has a real QR decomposition with min(D, 2h) rows, which keeps
 the products without conjugates, (W J)ᵀ(W J), as well.
+
+While weights are trained no decomposition is worth its time, and the Gram matrix WᴴW itself takes
+its place: see :class:`kahler_verify.pairs.Image`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from kahler_verify.errors import InputError
-from kahler_verify.products import in_forward_mode, is_transformed
+from kahler_verify.products import in_forward_mode
 
 __all__ = ["ReducedHeads", "is_recorded", "reduced", "reduced_real"]
 
-
-class _Triangular(torch.autograd.Function):
-    """R and Q of W = QR, for what depends on RᴴR = WᴴW alone.
-
-    There R may be taken as QᴴW with Q held fixed: since Q Qᴴ W = W, the first derivative of WᴴW is
-    right, and no triangle has to be inverted. The second is not: a graph of it is refused.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor) -> tuple[Tensor, Tensor]:
-        q, r = torch.linalg.qr(weight)
-        return r, q
-
-    @staticmethod
-    def setup_context(ctx: Any, _: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        q = output[1]
-        ctx.mark_non_differentiable(q)
-        ctx.save_for_backward(q)
-
-    @staticmethod
-    def backward(ctx: Any, by_r: Tensor, _: Tensor) -> Tensor:
-        if torch.is_grad_enabled():  # create_graph=True
-            raise InputError(
-                "fold: expected 'never' where gradients are differentiated again; a reduced head "
-                "has first derivatives only"
-            )
-        (q,) = ctx.saved_tensors
-        return q @ by_r
+T = TypeVar("T")
 
 
 def reduced(weight: Tensor) -> Tensor:
-    """R [min(D, h), h] with RᴴR = WᴴW, for complex W [D, h]; differentiable once."""
-    return _Triangular.apply(weight)[0]
+    """R [min(D, h), h] with RᴴR = WᴴW, for complex W [D, h]."""
+    return torch.linalg.qr(weight)[1]
 
 
 def reduced_real(weight: Tensor) -> Tensor:
-    """C [min(D, 2h), h] complex with |Re(C v)| = |Re(W v)| for all v; differentiable once."""
-    triangle = _Triangular.apply(torch.cat([weight.real, -weight.imag], -1))[0]
+    """C [min(D, 2h), h] complex with |Re(C v)| = |Re(W v)| for all v."""
+    triangle = torch.linalg.qr(torch.cat([weight.real, -weight.imag], -1))[1]
     x, y = triangle.chunk(2, dim=-1)
     return torch.complex(x, -y)
 
 
 class ReducedHeads:
-    """Matrices made from weights, kept until a tensor that they were made from changes.
+    """What is made from weights, kept until a tensor that it was made from changes.
 
     Changes are seen by address and version, which optimisers, ``load_state_dict`` and in-place
     operations move; writing through ``.data`` does not, and needs :meth:`forget`. While autograd
@@ -74,9 +47,9 @@ class ReducedHeads:
     """
 
     def __init__(self) -> None:
-        # name to the key, the sources (alive, so that no other tensor takes their address), result
-        self._kept: dict[str, tuple[Any, Sequence[Tensor], Tensor]] = {}
-        self._of_call: dict[str, Tensor] | None = None
+        # name, and whether autograd may take it (inference mode's tensors it may not), to the key, the sources (alive, so that no other tensor takes their address), result
+        self._kept: dict[tuple[str, bool], tuple[Any, Sequence[Tensor], Any]] = {}
+        self._of_call: dict[str, Any] | None = None
         self.points = 0  # of the present call
 
     def forget(self) -> None:
@@ -93,26 +66,23 @@ class ReducedHeads:
         finally:
             self._of_call, self.points = outer
 
-    def keep(self, what: str, weight: Tensor, make: Callable[[], Tensor]) -> Tensor:
-        """What products make of a weight; see :func:`kahler_verify.products.complex_product`."""
-        if is_recorded([weight]):  # and may have no address
-            return make()
-        return self.get(f"{what} {weight.data_ptr()} {tuple(weight.shape)}", [weight], make)
-
-    def get(self, name: str, sources: Sequence[Tensor], make: Callable[[], Tensor]) -> Tensor:
+    def get(self, name: str, sources: Sequence[Tensor], make: Callable[[], T]) -> T:
         """``make()``, or what it returned while ``sources`` were the same."""
         if is_recorded(sources):
             if self._of_call is None:
                 return make()
             if name not in self._of_call:
                 self._of_call[name] = make()
-            return self._of_call[name]
+            new: T = self._of_call[name]
+            return new
         key = [(s.data_ptr(), s._version, s.shape, s.stride(), s.dtype, s.device) for s in sources]
-        known = self._kept.get(name)
+        slot = name, torch.is_inference_mode_enabled()
+        known = self._kept.get(slot)
         if known is None or known[0] != key:
             known = (key, sources, make())
-            self._kept[name] = known
-        return known[2]
+            self._kept[slot] = known
+        kept: T = known[2]
+        return kept
 
 
 def is_recorded(tensors: Sequence[Tensor]) -> bool:
@@ -121,8 +91,9 @@ def is_recorded(tensors: Sequence[Tensor]) -> bool:
     While torch.func is at work it wraps whatever is made, so that nothing can be kept; and a dual
     tensor of forward mode has the address of its primal.
     """
-    if torch._C._functorch.maybe_current_level() is not None or in_forward_mode():
-        return True
-    return is_transformed(*tensors) or any(
-        (torch.is_grad_enabled() and t.requires_grad) or t.is_inference() for t in tensors
-    )
+    recording = torch.is_grad_enabled()
+    for t in tensors:
+        if (recording and t.requires_grad) or t.is_inference():
+            return True
+    at_work = torch._C._functorch.maybe_current_level() is not None
+    return at_work or in_forward_mode() or torch.compiler.is_compiling()

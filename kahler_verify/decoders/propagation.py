@@ -27,7 +27,7 @@ from torch.func import jacfwd
 
 from kahler_verify.decoders.activations import ActivationLayer
 from kahler_verify.decoders.models import ComplexLinear, Decoder, Residual
-from kahler_verify.products import Keep, complex_product, real_product
+from kahler_verify.products import complex_product, real_product
 
 __all__ = ["Jets", "decoder_field_jets", "is_recognised", "propagate", "routes"]
 
@@ -44,14 +44,12 @@ class Jets:
         wanted: the types that are propagated; closed under taking away indices.
         value: [B, n].
         parts: derivatives by type, [B, P, Q, n] each (B = 1 where all points have the same).
-        keep: keeps what products make of weights; see :func:`complex_product`.
     """
 
     latent: int
     wanted: frozenset[Type]
     value: Tensor
     parts: Mapping[Type, Tensor]
-    keep: Keep | None = None
 
     def get(self, each: Type) -> Tensor | None:
         """A derivative, or the value, as [B or 1, P, Q, n]; None where it vanishes."""
@@ -88,16 +86,10 @@ def closure(types: Iterable[Type], *, holomorphic: bool) -> frozenset[Type]:
     return frozenset(t for t in out if not (holomorphic and t[1]))
 
 
-def coordinates(
-    z: Tensor,
-    wanted: frozenset[Type],
-    directions: Tensor | None = None,
-    keep: Keep | None = None,
-) -> Jets:
-    """The jets of z [B, d] by itself, or by ε in z + Σ_r ε_r v_r with directions v [B, r, d]."""
-    if directions is None:
-        directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)[None]
-    return Jets(directions.shape[1], wanted, z, {(1, 0): directions[:, :, None]}, keep)
+def coordinates(z: Tensor, wanted: frozenset[Type]) -> Jets:
+    """The jets of z [B, d] by itself."""
+    directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)[None]
+    return Jets(z.shape[-1], wanted, z, {(1, 0): directions[:, :, None]})
 
 
 # Rows: multisets of indices
@@ -222,7 +214,7 @@ def _splittings(
 
 def affine(jets: Jets, weight: Tensor, bias: Tensor | None) -> Jets:
     """h ↦ h Wᵀ + b, W [m, n]."""
-    value = complex_product(jets.value, weight, jets.keep)
+    value = complex_product(jets.value, weight)
     return replace(
         jets,
         value=value if bias is None else value + bias,
@@ -235,7 +227,7 @@ def linear_parts(jets: Jets, weight: Tensor) -> dict[Type, Tensor]:
     if not jets.parts:
         return {}
     rows = [part.flatten(0, -2) for part in jets.parts.values()]
-    stacked = complex_product(rows[0] if len(rows) == 1 else torch.cat(rows), weight, jets.keep)
+    stacked = complex_product(rows[0] if len(rows) == 1 else torch.cat(rows), weight)
     pieces = stacked.split([len(r) for r in rows])
     return {
         each: out.reshape(*part.shape[:-1], len(weight))
@@ -246,7 +238,7 @@ def linear_parts(jets: Jets, weight: Tensor) -> dict[Type, Tensor]:
 def real_affine(jets: Jets, weight: Tensor, bias: Tensor | None) -> Jets:
     """h ↦ Re(h Wᵀ + b), W [m, n] complex."""
     pairs = torch.view_as_real(jets.value.resolve_conj()).flatten(-2)
-    value = real_product(pairs, _real_rows(jets, weight))
+    value = real_product(pairs, _real_rows(weight))
     return replace(
         jets,
         value=value if bias is None else value + bias.real,
@@ -254,13 +246,9 @@ def real_affine(jets: Jets, weight: Tensor, bias: Tensor | None) -> Jets:
     )
 
 
-def _real_rows(jets: Jets, weight: Tensor) -> Tensor:
+def _real_rows(weight: Tensor) -> Tensor:
     """The matrix [m, 2n] of Re(h Wᵀ) by interleaved pairs (Re h_1, Im h_1, …)."""
-
-    def make() -> Tensor:
-        return torch.stack([weight.real, -weight.imag], -1).flatten(-2)
-
-    return make() if jets.keep is None else jets.keep("real part", weight, make)
+    return torch.stack([weight.real, -weight.imag], -1).flatten(-2)
 
 
 def real_linear_parts(jets: Jets, weight: Tensor) -> dict[Type, Tensor]:
@@ -275,12 +263,12 @@ def real_linear_parts(jets: Jets, weight: Tensor) -> dict[Type, Tensor]:
             continue  # came as the conjugate of another
         v = jets.conjugate(each)
         if v is None:
-            rows = complex_product(u.flatten(0, -2) / 2, weight, jets.keep)
+            rows = complex_product(u.flatten(0, -2) / 2, weight)
             part = rows.reshape(*u.shape[:-1], len(weight))
         else:
             v = v.conj()
             both = torch.view_as_real(torch.stack([u + v, 1j * (v - u)]) / 2).flatten(-2)
-            rows = real_product(both.flatten(0, -2), _real_rows(jets, weight))
+            rows = real_product(both.flatten(0, -2), _real_rows(weight))
             part = torch.complex(*rows.reshape(*both.shape[:-1], len(weight)))
         parts[each] = part
         if each[0] != each[1]:
@@ -443,17 +431,11 @@ def is_propagated(decoder: Any) -> TypeGuard[Decoder]:
     return type(decoder) is Decoder and not _is_altered(decoder)
 
 
-def hidden_jets(
-    decoder: Decoder,
-    z: Tensor,
-    types: Iterable[Type],
-    directions: Tensor | None = None,
-    keep: Keep | None = None,
-) -> Jets:
-    """The jets of the last hidden layer at z [B, d]; along directions as in ``coordinates``."""
+def hidden_jets(decoder: Decoder, z: Tensor, types: Iterable[Type]) -> Jets:
+    """The jets of the last hidden layer at z [B, d]."""
     decoder._check(z)
     wanted = closure(types, holomorphic=is_holomorphic(decoder.layers))
-    return propagate(decoder.layers, coordinates(z, wanted, directions, keep))
+    return propagate(decoder.layers, coordinates(z, wanted))
 
 
 def is_holomorphic(module: nn.Module) -> bool:

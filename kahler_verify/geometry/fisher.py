@@ -24,19 +24,19 @@ from kahler_verify.decoders.jets import (
     likelihood_structure,
 )
 from kahler_verify.decoders.models import ComplexLinear, Decoder
-from kahler_verify.decoders.propagation import (
-    Jets,
-    has_linear_heads,
-    hidden_jets,
-    is_holomorphic,
-    linear_parts,
-    log_variance_jets,
-    real_linear_parts,
-    routes,
+from kahler_verify.decoders.propagation import has_linear_heads, is_holomorphic, routes
+from kahler_verify.decoders.tangents import (
+    Rows,
+    Tangents,
+    deviation,
+    hidden_tangents,
+    image,
+    real_image,
 )
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.kernel_set import KernelSet
-from kahler_verify.geometry.metric import MEMORY_BUDGET, HermitianMetric
+from kahler_verify.geometry.metric import LARGEST_THRESHOLD, MEMORY_BUDGET, HermitianMetric
+from kahler_verify.pairs import Weight
 from kahler_verify.products import in_forward_mode, is_transformed
 
 Fold = Literal["auto", "always", "never"]
@@ -44,14 +44,14 @@ Fold = Literal["auto", "always", "never"]
 # Measured with one thread on x86 with AVX-512 (complex128 and complex64, h = 64 … 512): a reduced
 # head pays as soon as it has clearly fewer rows than the head itself.
 FOLD_RATIO = 1.25
-# Where weights are being trained the reduction is computed anew in each call: it costs as much as
-# a product with this many tangents for each unit of the last hidden layer.
-FRESH_TANGENTS = 12
+# Where weights are being trained their Gram matrix is computed anew in each call, and takes as long
+# as a head's product with h tangents: it has to save this much more.
+GRAM_RATIO = 1.25
 # A product of the metric with a vector takes two tangents and a backward pass, which is less than
 # d tangents from about this d on (measured at h = 256, D = 784).
 COVECTOR_FROM = 12
-# On a CPU, products run flat out from some hundred tangents on, and larger chunks leave the caches.
-TANGENTS_AT_ONCE = 1024
+# On a CPU, products run flat out from some hundred tangents on; more than this gain nothing.
+TANGENTS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Plan:
 
     Attributes:
         route: "closed form", or "autograd" where heads are not known to be linear.
-        mean: "full" or "reduced", and how many rows the mean's head has then.
+        mean: "full", "reduced" to a triangle, or seen through its "gram" matrix alone, which is
+            what training does; and how many rows the mean's head has then.
         covariance: the same of the log variance's head; "none" where Σ is constant, or where
             everything comes from whole jets.
         points: in a chunk.
@@ -68,12 +69,12 @@ class Plan:
     """
 
     route: Literal["closed form", "autograd"]
-    mean: Literal["full", "reduced"]
+    mean: Literal["full", "reduced", "gram"]
     mean_rows: int
-    covariance: Literal["none", "full", "reduced"]
+    covariance: Literal["none", "full", "reduced", "gram"]
     covariance_rows: int
-    points: int
-    reason: str
+    points: int = 0
+    reason: str = ""
 
 
 class FisherMetric(HermitianMetric):
@@ -85,7 +86,8 @@ class FisherMetric(HermitianMetric):
     Where the decoder's heads are linear, the metric sees them through Gram products only: with
     constant or scalar Σ the mean's head W, and always the log variance's head, may be replaced by
     the triangle of its QR decomposition, which has the rows of the hidden layer and not of the
-    data.  It is fed to the kernels as if it were the head: an exact identity.
+    data.  It is fed to the kernels as if it were the head: an exact identity.  Where autograd
+    records weights, the Gram product of the head itself takes the place of the triangle.
 
     Args:
         decoder: a module or function from z [..., d] to a ``ComplexNormal``, to a pair (mean, log
@@ -97,8 +99,7 @@ class FisherMetric(HermitianMetric):
             needed, and not done, where all layers are known in closed form.
         validate_args: see :class:`HermitianMetric`.
         memory_budget: see :class:`HermitianMetric`.
-        fold: replace heads where it pays ("auto"), wherever possible, or never.  Gradients through
-            replaced heads can be taken once, not twice.
+        fold: replace heads where it pays ("auto"), wherever possible, or never.
         fold_ratio: "auto" replaces heads with at least this many times the rows of the triangle.
 
     Source: Gracyk, arXiv 2511.15172; derived in derivations/gaussian_kl.py.
@@ -132,8 +133,10 @@ class FisherMetric(HermitianMetric):
         self._unchecked = check and set(routes(decoder).values()) != {"closed form"}
         self._heads = ReducedHeads()
         self._widest = 0  # of all layers; of a decoder that is not known D, as soon as it is
+        self._kinds = 2  # of derivatives: ∂ and ∂̄
         if has_linear_heads(decoder):
             self._widest = max(decoder.mean_head.out_features, *decoder.config.hidden)
+            self._kinds = 1 if is_holomorphic(decoder.layers) else 2
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> FisherMetric:
         """The same metric with a copy of its decoder on another device, or of another dtype.
@@ -177,45 +180,49 @@ class FisherMetric(HermitianMetric):
 
         ``metric_matrix`` and ``log_det_hermitian`` do without; all others need it.
         """
-        if not has_linear_heads(self.decoder):
+        decoder = self.decoder
+        if not has_linear_heads(decoder):
             return Plan("autograd", "full", 0, "none", 0, points, "the heads are not known")
-        return self._plan(self.decoder, points, complementary, is_holomorphic(self.decoder.layers))
+        plan = self._plan(decoder, points, complementary, is_holomorphic(decoder.layers))
+        d, head = decoder.config.latent_dim, decoder.mean_head
+        latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
+        recorded = ", weights under autograd" if is_recorded([head.weight]) else ""
+        reason = (
+            f"D = {head.out_features}, h = {head.in_features}, {decoder.config.covariance} Σ, "
+            f"fold {self.fold} from D ≥ {self.fold_ratio:g} rows{recorded}"
+        )
+        return replace(plan, points=min(points, self._points_at_once(latent, 0)), reason=reason)
 
     def _plan(self, decoder: Decoder, points: int, complementary: bool, holomorphic: bool) -> Plan:
         config, head = decoder.config, decoder.mean_head
         h, D, d = head.in_features, head.out_features, config.latent_dim
-        weights = list(decoder.parameters())
-        recorded, transformed = is_recorded(weights), is_transformed(*weights)
+        complex_mean = config.likelihood == "complex"
+        # what a triangle or a Gram matrix must keep, in rows: products without conjugates as well?
+        real = {"mean": not complex_mean, "covariance": complementary or not holomorphic}
+        rows = {part: min(D, 2 * h if real[part] else h) for part in real}
+        log_variance = decoder.log_variance_head
+        heads = [head.weight] if log_variance is None else [head.weight, log_variance.weight]
+        recorded = is_recorded(heads)
 
-        def reduces(outputs: int, rows: int) -> bool:
-            fresh = recorded and points * d < FRESH_TANGENTS * h
-            pays = outputs >= self.fold_ratio * rows and not fresh and not transformed
-            return self.fold == "always" or (self.fold == "auto" and pays)
+        def fold(part: str, possible: bool) -> tuple[Literal["full", "reduced", "gram"], int]:
+            tangents = points * d * (1 if holomorphic else 2)
+            few = rows[part]
+            pays = self.fold_ratio * few <= D
+            if recorded:
+                pays = tangents * D >= GRAM_RATIO * (tangents + D) * few
+                possible = possible and not (real[part] and holomorphic and complementary)
+            if self.fold == "never" or not possible or not (pays or self.fold == "always"):
+                return "full", D
+            return ("gram", few) if recorded else ("reduced", few)
 
-        real_rows = min(D, 2 * h)
-        mean_rows = min(D, h) if config.likelihood == "complex" else real_rows
-        scalar_times_constant = config.covariance != "diagonal"
-        mean: Literal["full", "reduced"] = (
-            "reduced" if scalar_times_constant and reduces(D, mean_rows) else "full"
-        )
-        covariance: Literal["none", "full", "reduced"] = "none"
-        rows = 0
-        if config.covariance != "constant":
-            rows = real_rows if complementary or not holomorphic else min(D, h)
-            diagonal = config.covariance == "diagonal"
-            covariance = "reduced" if diagonal and reduces(D, rows) else "full"
-            rows = (rows if covariance == "reduced" else D) if diagonal else 1
-        latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
-        return Plan(
-            "closed form",
-            mean,
-            mean_rows if mean == "reduced" else D,
-            covariance,
-            rows,
-            min(points, self._points_at_once(latent, 0)),
-            f"D = {D}, h = {h}, {config.covariance} Σ, fold {self.fold} from D ≥ "
-            f"{self.fold_ratio:g} rows" + (", weights under autograd" if recorded else ""),
-        )
+        mean, mean_rows = fold("mean", config.covariance != "diagonal")
+        covariance: Literal["none", "full", "reduced", "gram"] = "none"
+        covariance_rows = 0
+        if config.covariance == "scalar":
+            covariance, covariance_rows = "full", 1
+        elif config.covariance == "diagonal":
+            covariance, covariance_rows = fold("covariance", True)
+        return Plan("closed form", mean, mean_rows, covariance, covariance_rows)
 
     def _width(self) -> int:
         return self._widest
@@ -226,7 +233,9 @@ class FisherMetric(HermitianMetric):
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
             return fitting
-        return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1]))
+        block = self._kinds * z.shape[-1] * self._widest * z.element_size()
+        few = min(TANGENTS_AT_ONCE // z.shape[-1], LARGEST_THRESHOLD // block)
+        return min(fitting, max(1, few))
 
     def _by_chunks(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
@@ -257,9 +266,10 @@ class FisherMetric(HermitianMetric):
             directions = directions.reshape(-1, *directions.shape[-2:])
         if self._unchecked:
             self._checked_structure(z)
-        hidden = hidden_jets(decoder, rows, [(1, 0), (0, 1)], directions, self._heads.keep)
-        holomorphic = (0, 1) not in hidden.parts
-        plan = self._plan(decoder, self._heads.points or len(rows), complementary, holomorphic)
+        hidden = hidden_tangents(decoder, rows, self._heads, directions)
+        plan = self._plan(
+            decoder, self._heads.points or len(rows), complementary, hidden.holomorphic
+        )
         g, k = self._from_mean(decoder, hidden, plan, complementary)
         head = decoder.log_variance_head
         if head is not None:
@@ -274,39 +284,44 @@ class FisherMetric(HermitianMetric):
         return shaped(g), None if k is None else shaped(k)
 
     def _from_mean(
-        self, decoder: Decoder, hidden: Jets, plan: Plan, complementary: bool
+        self, decoder: Decoder, hidden: Tangents, plan: Plan, complementary: bool
     ) -> tuple[Tensor, Tensor | None]:
         real = decoder.config.likelihood == "real"
         head = decoder.mean_head
         sources = [head.weight, decoder.scale]
-        values = replace(hidden, parts={})
-        deviation = (log_variance_jets(decoder, values).value / 2).exp()  # [B, D], or [B, 1]
         constant = decoder.constant_log_variance
-        if constant is not None:  # in the weights
-            deviation = torch.ones_like(decoder.scale)[None]
+        if constant is None:
+            sigma = deviation(decoder, hidden, self._heads)
+        else:  # in the weights
+            sigma = torch.ones_like(decoder.scale)[None]
             sources.append(constant)
 
-        def make() -> Tensor:
+        def make() -> Weight:
             weight = head.weight * decoder.scale
             if constant is not None:
                 weight = weight / ((constant / 2).exp() * decoder.scale)[:, None]
-            if plan.mean == "full":
-                return weight
-            return reduced_real(weight) if real else reduced(weight)
+            if plan.mean == "reduced":
+                weight = reduced_real(weight) if real else reduced(weight)
+            return Weight(weight)
 
         weight = self._heads.get(f"mean {plan.mean}", sources, make)
-        parts = real_linear_parts(hidden, weight) if real else linear_parts(hidden, weight)
-        tensors = {"Sigma_factor": deviation, "mu_d": parts[1, 0].squeeze(2)}
-        if (0, 1) not in parts:
+        multiply = plan.mean != "gram"
+        if real:
+            mu_d = real_image(hidden, weight, multiply=multiply)
+            mu_b: Rows | None = mu_d.conj()
+        else:
+            mu_d, mu_b = image(hidden, weight, multiply=multiply)
+        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "mu_d": mu_d}
+        if mu_b is None:
             return self._fisher.call("fisher_metric_diagonal_holomorphic", tensors), None
-        tensors["mu_b"] = parts[0, 1].squeeze(1)
+        tensors["mu_b"] = mu_b
         return self._summand("constant_covariance", tensors, complementary)
 
     def _from_covariance(
         self,
         decoder: Decoder,
         head: ComplexLinear,
-        hidden: Jets,
+        hidden: Tangents,
         plan: Plan,
         complementary: bool,
     ) -> tuple[Tensor, Tensor | None]:
@@ -315,22 +330,23 @@ class FisherMetric(HermitianMetric):
         A variance that all D outputs share counts D times.
         """
         copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
-        complex_triangle = not complementary and (0, 1) not in hidden.parts
+        complex_triangle = not complementary and hidden.holomorphic
 
-        def make() -> Tensor:
+        def make() -> Weight:
             weight = head.weight * math.sqrt(copies)
-            if plan.covariance == "full":
-                return weight
-            return reduced(weight) if complex_triangle else reduced_real(weight)
+            if plan.covariance == "reduced":
+                weight = reduced(weight) if complex_triangle else reduced_real(weight)
+            return Weight(weight)
 
         name = f"log variance {plan.covariance} {complex_triangle}"
-        parts = real_linear_parts(hidden, self._heads.get(name, [head.weight], make))
+        weight = self._heads.get(name, [head.weight], make)
+        sigma_d = real_image(hidden, weight, multiply=plan.covariance != "gram")
         one = torch.ones_like(decoder.scale)[None]
-        tensors = {"Sigma_factor": one, "Sigma_d": parts[1, 0].squeeze(2)}
+        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": one, "Sigma_d": sigma_d}
         return self._summand("constant_mean", tensors, complementary)
 
     def _summand(
-        self, which: str, tensors: dict[str, Tensor], complementary: bool
+        self, which: str, tensors: dict[str, Tensor | Rows], complementary: bool
     ) -> tuple[Tensor, Tensor | None]:
         """g and k of the mean's or of the covariance's part of the metric; or g alone."""
         if not complementary:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.pairs import Image, Pairs
 
 # Axes over the latent space of each kernel of a potential.
 RANK = {"value": 0, "gradient": 1, "metric": 2, "metric_d": 3, "metric_db": 4}
@@ -77,7 +78,7 @@ class KernelSet:
         names = {a for k in self.module.__all__ for a in self.arguments(k)}
         return names - {"z"} - set(getattr(self.module, "HEADS", []))
 
-    def call(self, name: str, tensors: Mapping[str, Tensor]) -> Any:
+    def call(self, name: str, tensors: Mapping[str, Tensor | Pairs | Image]) -> Any:
         """Evaluate a kernel; tensors that it does not take are ignored."""
         wanted = self.arguments(name)
         if any(a not in tensors for a in wanted) and hasattr(self.module, "heads"):

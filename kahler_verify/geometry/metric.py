@@ -230,13 +230,14 @@ class HermitianMetric(ABC):
             return d * math.log(2) + self._log_det(g, "log_volume")
         # a metric is never indefinite, so that a failed factorisation means a zero volume
         value, degenerate = log_det(self._real(g, k), if_degenerate=-torch.inf)
-        if self.validate_args and value.requires_grad and not is_transformed(value):
+        watched = self.validate_args and value.requires_grad and not is_transformed(value)
+        if watched and degenerate is not None:
             value.register_hook(partial(_require_volume, degenerate))
         return self._checked(z, value / 2, allow_infinite=True)
 
     def _log_det(self, g: Tensor, quantity: str) -> Tensor:
         value, degenerate = log_det(g)
-        if self.validate_args:
+        if self.validate_args and degenerate is not None:
             self._require_positive(g, degenerate, quantity)
         return value
 

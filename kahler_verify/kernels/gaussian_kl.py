@@ -1447,7 +1447,7 @@ def fisher_metric_diagonal_constant_mean(
     r2 = r1 * r1
     v0 = Sigma_d * r2
     t0 = v0 @ v0.mH
-    t1 = torch.einsum("...ab,...cb->...ac", v0, v0)
+    t1 = v0 @ v0.mT
     return t0, t1
 
 

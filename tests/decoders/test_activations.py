@@ -69,6 +69,27 @@ def test_holomorphic_means_the_cauchy_riemann_equations_hold(name):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_are_the_real_or_complex_first_derivatives(name):
+    activation = ACTIVATIONS[name]
+    bias = (torch.tensor(0.4, dtype=torch.float64),) if activation.biased else ()
+    value, slope, *crossed = activation.slopes(torch.stack([POINTS.real, POINTS.imag]), *bias)
+    torch.testing.assert_close(torch.complex(*value), _apply(name, POINTS))
+    x, y, one = POINTS.real.clone(), POINTS.imag.clone(), torch.ones_like(POINTS.real)
+
+    def parts(x, y):
+        return torch.view_as_real(_apply(name, torch.complex(x, y))).movedim(-1, 0)
+
+    _, (p_x, q_x) = torch.func.jvp(parts, (x, y), (one, 0 * one))
+    _, (p_y, q_y) = torch.func.jvp(parts, (x, y), (0 * one, one))
+    diagonal = (p_x, q_x) if activation.holomorphic else (p_x, q_y)
+    torch.testing.assert_close(slope, torch.stack(diagonal))
+    assert len(crossed) == (not activation.holomorphic and not activation.split)
+    if crossed:
+        torch.testing.assert_close(crossed[0], torch.stack([p_y, q_x]))
+    assert activation.split == name.startswith("split")
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_third_derivatives_are_right(name):
     """Along a line through 0 and elsewhere, against mpmath's differentiation of the formula."""
     direction = 0.6 + 0.8j

@@ -51,13 +51,27 @@ def wide(g: Tensor) -> Tensor:
 
 
 @each_dtype
+@pytest.mark.parametrize("n", SIZES)
+def test_large_steps_are_made_in_parts(
+    n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = matrices(6, n, dtype)
+    pivots, _, inverse = cholesky._batch_last(g, True)
+    monkeypatch.setattr(cholesky, "PARTS", 0)
+    again, _, apart = cholesky._batch_last(g, True)
+    tolerance = {"rtol": 10 * torch.finfo(dtype).eps, "atol": 10 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(again, pivots, **tolerance)
+    torch.testing.assert_close(apart, inverse, **tolerance)
+
+
+@each_dtype
 @each_route
 @pytest.mark.parametrize("n", SIZES)
 def test_every_way_leads_to_the_same_numbers(route: str, n: int, dtype: torch.dtype) -> None:
     if not applies(route, n, dtype):
         return
     g = matrices(6, n, dtype)
-    pivots, entries, inverse = ROUTES[route](g, True)
+    pivots, noise, inverse = ROUTES[route](g, True)
     alone, _, nothing = ROUTES[route](g, False)
     factor = torch.linalg.cholesky(wide(g))
     exact = factor.diagonal(dim1=-2, dim2=-1).real.square().to(pivots.dtype)
@@ -65,8 +79,11 @@ def test_every_way_leads_to_the_same_numbers(route: str, n: int, dtype: torch.dt
     assert nothing.numel() == 0
     torch.testing.assert_close(pivots.t(), exact, **tolerance)
     torch.testing.assert_close(alone, pivots, **tolerance)
-    torch.testing.assert_close(entries.t(), g.diagonal(dim1=-2, dim2=-1).real)
+    share = 100 * n * torch.finfo(dtype).eps
+    torch.testing.assert_close(noise.t(), share * g.diagonal(dim1=-2, dim2=-1).real)
     torch.testing.assert_close(inverse, log_det_pullback(factor).to(dtype), **tolerance)
+    if dtype.is_complex and route != "library":
+        assert not bool(inverse.diagonal(dim1=-2, dim2=-1).imag.any())
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])
@@ -102,7 +119,7 @@ def test_sizes_and_numbers_choose_the_way(monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen(matrices(many - 1, 3)) == "library"
     assert chosen(matrices(many, 3)) == "batch last"
     assert chosen(matrices(many, 3), inverse=False) == "library"
-    assert chosen(matrices(2 * many, 3), inverse=False) == "batch last"
+    assert chosen(matrices(cholesky.MANY_VALUES, 3), inverse=False) == "batch last"
     assert chosen(matrices(many, 9)) == "library"
     assert chosen(matrices(many, 9, torch.float64)) == "batch last"
     monkeypatch.setattr(cholesky, "CHUNK", 7 * 9 * 16)
@@ -131,7 +148,7 @@ def test_large_entries_do_not_overflow() -> None:
     g = (1e30 * matrices(200, 2, torch.complex64)).requires_grad_()
     value, degenerate = log_det(g)
     (slope,) = grad(value.sum(), g)
-    assert not bool(degenerate.any())
+    assert degenerate is None
     torch.testing.assert_close(value, torch.linalg.slogdet(wide(g))[1].float())
     torch.testing.assert_close(1e30 * slope, 1e30 * torch.linalg.inv(wide(g)).to(g.dtype))
 
@@ -292,6 +309,7 @@ def test_degenerate_matrices_are_told_and_leave_the_others_alone(
     g, bad = spoilt(14, n, dtype)
     g.requires_grad_()
     value, degenerate = log_det(g)
+    assert degenerate is not None
     assert degenerate.nonzero()[:, 0].tolist() == bad
     assert value.isnan().nonzero()[:, 0].tolist() == bad
     (slope,) = grad(value.sum(), g, retain_graph=True)
@@ -302,7 +320,9 @@ def test_degenerate_matrices_are_told_and_leave_the_others_alone(
     assert bool((masked[bad] == 0).all())
     torch.testing.assert_close(masked[good], slope[good])
     assert factored(g)[1].tolist() == degenerate.tolist()
-    assert log_det(g.detach())[1].tolist() == degenerate.tolist()
+    alone = log_det(g.detach())[1]
+    assert alone is not None
+    assert alone.tolist() == degenerate.tolist()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -336,6 +356,7 @@ def test_off_the_cpu_no_value_is_looked_at(n: int) -> None:
     value, degenerate = log_det(g, if_degenerate=-math.inf)
     (slope,) = grad(value.sum(), g, create_graph=True)
     (second,) = grad(slope.abs().sum(), g)
+    assert degenerate is not None
     assert value.shape == degenerate.shape == (700,)
     assert slope.shape == second.shape == g.shape
     assert factored(g.detach())[0].shape == (*log_det(g.detach())[0].shape, n, n)

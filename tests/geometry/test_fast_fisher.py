@@ -11,6 +11,7 @@ from kahler_verify.decoders.heads import reduced, reduced_real
 from kahler_verify.decoders.models import Decoder, VAEConfig
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, MixtureMetric, PotentialMetric, fisher
+from kahler_verify.pairs import Weight
 
 KINDS = [
     ("cubic", "complex"),
@@ -154,12 +155,17 @@ def test_gradients_go_through_reduced_heads(activation, likelihood, covariance, 
             _assert_same(g, e, 1e-9)
 
 
-def test_second_derivatives_by_weights_through_reduced_heads_are_refused():
-    decoder, z = _decoder(), _points()
-    weight = decoder.mean_head.weight_pairs
-    loss = FisherMetric(decoder, fold="always").log_det_hermitian(z).sum()
-    with pytest.raises(InputError, match="'never'"):
-        torch.autograd.grad(loss, weight, create_graph=True)
+@pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
+def test_second_derivatives_by_weights_go_through_gram_matrices(activation):
+    def norm_of_gradient(fold):
+        decoder, z = _decoder(activation, covariance="diagonal"), _points(count=5)
+        weights = [decoder.log_variance_head.weight_pairs, decoder.layers[2].weight_pairs]
+        metric = FisherMetric(decoder, fold=fold)
+        first = torch.autograd.grad(metric.log_volume(z).sum(), weights, create_graph=True)
+        return torch.autograd.grad(sum((g**2).sum() for g in first), weights)
+
+    for got, expected in zip(norm_of_gradient("always"), norm_of_gradient("never"), strict=True):
+        _assert_same(got, expected, 1e-9)
 
 
 def test_functional_gradients_by_weights_are_right():
@@ -222,6 +228,14 @@ def test_matrices_kept_for_products_follow_the_weights(covariance):
             torch.testing.assert_close(metric.metric_matrix(z), fresh, rtol=1e-5, atol=1e-5)
 
 
+def _tensors(made):
+    """All tensors in what is kept of weights."""
+    if isinstance(made, torch.Tensor):
+        return [made]
+    parts = vars(made).values() if isinstance(made, Weight) else made or ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
 @pytest.mark.parametrize("covariance", ["constant", "diagonal"])
 def test_nothing_is_kept_of_a_call_under_vmap(covariance):
     decoder, z = _decoder(covariance=covariance), _points()
@@ -229,10 +243,9 @@ def test_nothing_is_kept_of_a_call_under_vmap(covariance):
     with torch.no_grad():
         mapped = torch.vmap(metric.metric_matrix)(z)
         _assert_same(metric.metric_matrix(z), mapped)
-        assert all(
-            not torch._C._functorch.is_functorch_wrapped_tensor(kept)
-            for _, _, kept in metric._heads._kept.values()
-        )
+        kept = [tensor for _, _, made in metric._heads._kept.values() for tensor in _tensors(made)]
+        assert kept
+        assert not any(map(torch._C._functorch.is_functorch_wrapped_tensor, kept))
 
 
 @pytest.mark.parametrize("covariance", ["constant", "diagonal"])
@@ -265,18 +278,31 @@ def test_metric_vector_products_in_inference_mode():
         _assert_same(metric.metric_vector_product(u, z), expected)
 
 
+@pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
+def test_what_inference_mode_kept_is_not_given_to_autograd(activation):
+    decoder, z = _decoder(activation).requires_grad_(False), _points()
+    metric = FisherMetric(decoder, fold="always")
+    with torch.inference_mode():
+        metric.log_volume(z)
+    z.requires_grad_()
+    (got,) = torch.autograd.grad(metric.log_volume(z).sum(), z)
+    (expected,) = torch.autograd.grad(_by_autograd(decoder).log_volume(z).sum(), z)
+    _assert_same(got, expected, 1e-9)
+
+
 def test_reduced_heads_are_computed_once(monkeypatch):
     decoder, z = _decoder(), _points(count=40)
-    calls = []
-    qr = torch.linalg.qr
-    monkeypatch.setattr(torch.linalg, "qr", lambda w: calls.append(w.shape) or qr(w))
+    triangles, grams = [], []
+    qr, gram = torch.linalg.qr, Weight.gram.func
+    monkeypatch.setattr(torch.linalg, "qr", lambda w: triangles.append(w.shape) or qr(w))
+    monkeypatch.setattr(Weight.gram, "func", lambda weight: grams.append(1) or gram(weight))
     metric = FisherMetric(decoder, fold="always", memory_budget=20_000)
     metric.log_volume(z)  # recorded, and in many chunks
-    assert len(calls) == 1
+    assert (len(triangles), len(grams)) == (0, 1)
     with torch.no_grad():
         metric.log_volume(z)
         metric.log_volume(z)
-    assert len(calls) == 2
+    assert (len(triangles), len(grams)) == (1, 1)
 
 
 def test_the_plan_is_visible_and_can_be_overridden():
@@ -294,9 +320,9 @@ def test_the_plan_is_visible_and_can_be_overridden():
         assert diagonal.plan(complementary=False).covariance == "reduced"
         assert "layers.0: closed form" in repr(diagonal)
         assert "mean full" in repr(diagonal)
-    # while weights are trained the reduction is made anew, and pays for many points only
+    # while weights are trained Gram matrices are made anew, and pay for many points only
     assert FisherMetric(wide).plan(points=1).mean == "full"
-    assert FisherMetric(wide).plan(points=1000).mean == "reduced"
+    assert FisherMetric(wide).plan(points=1000).mean == "gram"
     unknown = _by_autograd(wide)
     assert unknown.plan().route == "autograd"
     assert "autograd" in repr(unknown)
