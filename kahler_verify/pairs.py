@@ -31,7 +31,11 @@ def planes_of(x: Tensor) -> Tensor:
 
 
 class Weight:
-    """A complex matrix W = a + ib [m, n], with what products need of it, each made once."""
+    """A complex matrix W = a + ib [m, n], with what products need of it, each made once.
+
+    Autograd records what is made of the matrix by ``gram`` and ``real_gram``; the other forms serve
+    functions that know their gradients.
+    """
 
     def __init__(self, matrix: Tensor):
         self.matrix = matrix
@@ -41,6 +45,12 @@ class Weight:
         """a, b and a + b."""
         a, b = self.matrix.real.contiguous(), self.matrix.imag.contiguous()
         return a, b, a + b
+
+    @cached_property
+    def adjoint_parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of Wᴴ."""
+        a, b, _ = self.parts
+        return a.mT, -b.mT, (a - b).mT
 
     @cached_property
     def stacked(self) -> Tensor:
@@ -53,16 +63,6 @@ class Weight:
         return torch.cat([self.matrix.real, -self.matrix.imag], -1)
 
     @cached_property
-    def half(self) -> Weight:
-        """W/2."""
-        return Weight(self.matrix / 2)
-
-    @cached_property
-    def adjoint(self) -> Weight:
-        """Wᴴ."""
-        return Weight(self.matrix.mH)
-
-    @cached_property
     def gram(self) -> Weight:
         """WᴴW [n, n]."""
         adjoint = Pairs(planes_of(self.matrix.mH))
@@ -71,7 +71,7 @@ class Weight:
     @cached_property
     def real_gram(self) -> Tensor:
         """BᵀB [2n, 2n] of B = ``real_part``."""
-        columns = self.real_part.mT
+        columns = torch.cat([self.matrix.real, -self.matrix.imag], -1).mT
         return real_product(columns, columns)
 
 
@@ -313,38 +313,54 @@ def pair_product(planes: Tensor, weight: Weight) -> Tensor:
     rows = planes.reshape(2, -1, n)
     if _is_recorded(rows, weight.matrix):
         out = _PairProduct.apply(rows, weight.matrix, weight)
+    elif _three_pay(rows, m) and not _is_followed(rows, weight.matrix):
+        out = _three_products(rows, weight.parts)
     else:
-        out = _product(rows, weight)
+        out = _four_products(rows, weight.stacked)
     return out.view(*planes.shape[:-1], m)
 
 
 def real_part_product(planes: Tensor, weight: Weight) -> Tensor:
     """Re(X Wᵀ) [..., m] of planes [2, ..., n] of X and W [m, n]."""
     m, n = weight.matrix.shape
-    x, y = planes.reshape(2, -1, n)
-    if m < n:
-        a, b, _ = weight.parts
-        out = real_product(x, a) - real_product(y, b)
+    rows = planes.reshape(2, -1, n)
+    if _is_recorded(rows, weight.matrix):
+        out = _RealPartProduct.apply(rows, weight.matrix, weight)
     else:
-        out = real_product(torch.cat([x, y], -1), weight.real_part)
+        out = _real_part_product(rows, weight)
     return out.view(*planes.shape[1:-1], m)
 
 
-def _product(rows: Tensor, weight: Weight) -> Tensor:
-    """Rows [2, R, n] to [2, R, m]."""
-    m, n = weight.matrix.shape
-    count, few = rows.shape[1], THREE_PRODUCTS_FROM
-    three = count >= few["rows"] and min(m, n) >= few["width"] and not rows.is_cuda
-    if not three or _is_followed(rows, weight.matrix):
-        four = real_product(rows.reshape(-1, n), weight.stacked).view(2, count, 2, m)
-        (xa, xb), (ya, yb) = (half.unbind(1) for half in four)
-        return torch.stack([xa - yb, xb + ya])
-    (x, y), (a, b, both) = rows, weight.parts
-    out = rows.new_empty(2, count, m)
+def _three_pay(rows: Tensor, outputs: int) -> bool:
+    _, count, n = rows.shape
+    few = THREE_PRODUCTS_FROM
+    return count >= few["rows"] and min(outputs, n) >= few["width"] and not rows.is_cuda
+
+
+def _three_products(rows: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Rows [2, R, n] by a, b and a + b [m, n] to [2, R, m]."""
+    (x, y), (a, b, both) = rows, parts
     xa, yb = real_product(x, a), real_product(y, b)
+    out = rows.new_empty(2, *xa.shape)
     torch.sub(xa, yb, out=out[0])
     torch.sub(real_product(x + y, both), xa.add_(yb), out=out[1])
     return out
+
+
+def _four_products(rows: Tensor, stacked: Tensor) -> Tensor:
+    """The same by (a, b) [2m, n], in one product of real matrices."""
+    four = real_product(rows.reshape(-1, rows.shape[-1]), stacked)
+    (xa, xb), (ya, yb) = (half.chunk(2, -1) for half in four.chunk(2))
+    return torch.stack([xa - yb, xb + ya])
+
+
+def _real_part_product(rows: Tensor, weight: Weight) -> Tensor:
+    m, n = weight.matrix.shape
+    x, y = rows
+    if m >= n or _is_followed(rows, weight.matrix):
+        return real_product(torch.cat([x, y], -1), weight.real_part)
+    a, b, _ = weight.parts
+    return real_product(x, a) - real_product(y, b)
 
 
 class _PairProduct(torch.autograd.Function):
@@ -352,7 +368,7 @@ class _PairProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(rows: Tensor, _: Tensor, weight: Weight) -> Tensor:
-        return _product(rows, weight)
+        return pair_product(rows, weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Weight], _: Tensor) -> None:
@@ -364,12 +380,42 @@ class _PairProduct(torch.autograd.Function):
         rows, matrix = ctx.saved_tensors
         by_rows = by_matrix = None
         if ctx.needs_input_grad[0]:
-            # to be differentiated again, what follows has to be recorded
-            weight = Weight(matrix) if torch.is_grad_enabled() else ctx.weight
-            by_rows = pair_product(by_out, weight.adjoint)
+            if torch.is_grad_enabled():  # to be differentiated again
+                by_rows = pair_product(by_out, Weight(matrix.mH))
+            elif _three_pay(by_out, matrix.shape[1]):
+                by_rows = _three_products(by_out, ctx.weight.adjoint_parts)
+            else:
+                a, b, _ = ctx.weight.adjoint_parts
+                by_rows = _four_products(by_out, torch.cat([a, b]))
         if ctx.needs_input_grad[1]:  # Gᵀ X̄
             g, h, both = (p.mT for p in (*by_out, by_out[0] + by_out[1]))
             x, y, difference = (p.mT for p in (*rows, rows[0] - rows[1]))
             gx, hy = real_product(g, x), real_product(h, y)
             by_matrix = torch.complex(gx + hy, real_product(both, difference) - gx + hy)
+        return by_rows, by_matrix, None
+
+
+class _RealPartProduct(torch.autograd.Function):
+    """Its real part; without the zeros that a part of a complex tensor leaves in gradients."""
+
+    @staticmethod
+    def forward(rows: Tensor, _: Tensor, weight: Weight) -> Tensor:
+        return _real_part_product(rows, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Weight], _: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.weight = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, matrix = ctx.saved_tensors
+        by_rows = by_matrix = None
+        if ctx.needs_input_grad[0]:
+            again = torch.is_grad_enabled()
+            a, b = (matrix.real.mT, -matrix.imag.mT) if again else ctx.weight.adjoint_parts[:2]
+            by_rows = torch.stack([real_product(by_out, a), real_product(by_out, b)])
+        if ctx.needs_input_grad[1]:
+            x, y = (real_product(by_out.mT, part.mT) for part in rows)
+            by_matrix = torch.complex(x, -y)
         return by_rows, by_matrix, None

@@ -47,7 +47,8 @@ class ReducedHeads:
     """
 
     def __init__(self) -> None:
-        # name, and whether autograd may take it (inference mode's tensors it may not), to the key, the sources (alive, so that no other tensor takes their address), result
+        # name, and whether in inference mode, whose tensors autograd cannot take, to the key, the
+        # sources (alive, so that no other tensor takes their address) and the result
         self._kept: dict[tuple[str, bool], tuple[Any, Sequence[Tensor], Any]] = {}
         self._of_call: dict[str, Any] | None = None
         self.points = 0  # of the present call

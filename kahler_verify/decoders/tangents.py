@@ -134,8 +134,10 @@ def total(first: Tangents, second: Tangents) -> Tangents:
 # Heads
 
 
-def image(tangents: Tangents, weight: Weight, *, multiply: bool) -> tuple[Rows, Rows | None]:
-    """∂ and ∂̄ [B, r, m] of h Wᵀ, W [m, n]; None where it is holomorphic.
+def image(
+    tangents: Tangents, weight: Weight, *, multiply: bool
+) -> tuple[Rows, None] | tuple[Rows, Rows]:
+    """∂ [B, r, m] of a holomorphic h Wᵀ, W [m, n], or 2∂ and 2∂̄ of another one.
 
     Not multiplied out they are what :class:`kahler_verify.pairs.Image` says.
     """
@@ -143,13 +145,13 @@ def image(tangents: Tangents, weight: Weight, *, multiply: bool) -> tuple[Rows, 
         return _rows(tangents.rows, weight, multiply), None
     m, n = weight.matrix.shape
     if multiply and m < n:
-        d, b = _wirtinger(pair_product(tangents.rows, weight.half))
+        d, b = _wirtinger(pair_product(tangents.rows, weight))
         return Pairs(d), Pairs(b)
     d, b = _wirtinger(tangents.rows)
     if multiply:
-        d, b = pair_product(torch.stack([d, b], 1), weight.half).unbind(1)
+        d, b = pair_product(torch.stack([d, b], 1), weight).unbind(1)
         return Pairs(d), Pairs(b)
-    return _rows(d, weight.half, False), _rows(b, weight.half, False)
+    return _rows(d, weight, False), _rows(b, weight, False)
 
 
 def _wirtinger(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,25 +165,21 @@ def _rows(planes: Tensor, weight: Weight, multiply: bool) -> Rows:
 
 
 def real_image(tangents: Tangents, weight: Weight, *, multiply: bool) -> Rows:
-    """∂ [B, r, m] of φ = Re(h Wᵀ); ∂̄φ is its conjugate."""
+    """2∂φ [B, r, m] of φ = Re(h Wᵀ); 2∂̄φ is its conjugate."""
     if tangents.holomorphic:
-        return _rows(tangents.rows, weight.half, multiply)
+        return _rows(tangents.rows, weight, multiply)
     if multiply:
-        return Pairs(real_part_product(tangents.rows, weight.half))
-    return Image(torch.cat(tuple(tangents.rows), -1), weight.half, real=True)
+        return Pairs(real_part_product(tangents.rows, weight))
+    return Image(torch.cat(tuple(tangents.rows), -1), weight, real=True)
 
 
 def deviation(decoder: Decoder, tangents: Tangents, kept: ReducedHeads) -> Tensor:
-    """exp(φ/2) [B, D] or [B, 1], φ = Re head(h) + 2 log scale, of a decoder whose Σ varies."""
+    """exp(φ/2) [B, D] or [B, 1], φ = Re head(h), of a decoder whose Σ varies, in units of scale."""
     head = decoder.log_variance_head
     assert head is not None
     matrix, bias = head.weight, head.bias
-
-    def make() -> tuple[Weight, Tensor]:
-        return Weight(matrix / 2), bias.real / 2 + decoder.scale.log()
-
-    weight, shift = kept.get("deviation", [matrix, bias, decoder.scale], make)
-    return (real_part_product(tangents.value, weight) + shift).exp()
+    weight, shift = kept.get("deviation", [matrix, bias], lambda: (Weight(matrix), bias.real))
+    return ((real_part_product(tangents.value, weight) + shift) / 2).exp()
 
 
 # To and from complex jets, for modules that only autograd knows

@@ -286,24 +286,23 @@ class FisherMetric(HermitianMetric):
     def _from_mean(
         self, decoder: Decoder, hidden: Tangents, plan: Plan, complementary: bool
     ) -> tuple[Tensor, Tensor | None]:
+        """That of the mean, in units of the decoder's scale, which cancels from the metric."""
         real = decoder.config.likelihood == "real"
-        head = decoder.mean_head
-        sources = [head.weight, decoder.scale]
-        constant = decoder.constant_log_variance
+        head, constant = decoder.mean_head, decoder.constant_log_variance
         if constant is None:
             sigma = deviation(decoder, hidden, self._heads)
         else:  # in the weights
             sigma = torch.ones_like(decoder.scale)[None]
-            sources.append(constant)
 
         def make() -> Weight:
-            weight = head.weight * decoder.scale
+            weight = head.weight
             if constant is not None:
-                weight = weight / ((constant / 2).exp() * decoder.scale)[:, None]
+                weight = weight / (constant / 2).exp()[:, None]
             if plan.mean == "reduced":
                 weight = reduced_real(weight) if real else reduced(weight)
             return Weight(weight)
 
+        sources = [head.weight] if constant is None else [head.weight, constant]
         weight = self._heads.get(f"mean {plan.mean}", sources, make)
         multiply = plan.mean != "gram"
         if real:
@@ -311,10 +310,11 @@ class FisherMetric(HermitianMetric):
             mu_b: Rows | None = mu_d.conj()
         else:
             mu_d, mu_b = image(hidden, weight, multiply=multiply)
-        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "mu_d": mu_d}
         if mu_b is None:
+            tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "mu_d": mu_d}
             return self._fisher.call("fisher_metric_diagonal_holomorphic", tensors), None
-        tensors["mu_b"] = mu_b
+        # what came is 2∂ and 2∂̄: those of a mean in units of half the length
+        tensors = {"Sigma_factor": 2 * sigma, "mu_d": mu_d, "mu_b": mu_b}
         return self._summand("constant_covariance", tensors, complementary)
 
     def _from_covariance(
@@ -325,24 +325,23 @@ class FisherMetric(HermitianMetric):
         plan: Plan,
         complementary: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """That of outputs scaled to Σ = I here, so that ∂Σ is ∂ log Σ.
+        """That of the covariance, of outputs scaled to Σ = 2 I here: there ∂Σ = 2∂ log Σ.
 
-        A variance that all D outputs share counts D times.
+        A variance that all D outputs share counts D times, which Σ/√D in place of Σ does.
         """
         copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
         complex_triangle = not complementary and hidden.holomorphic
 
         def make() -> Weight:
-            weight = head.weight * math.sqrt(copies)
             if plan.covariance == "reduced":
-                weight = reduced(weight) if complex_triangle else reduced_real(weight)
-            return Weight(weight)
+                return Weight((reduced if complex_triangle else reduced_real)(head.weight))
+            return Weight(head.weight)
 
         name = f"log variance {plan.covariance} {complex_triangle}"
         weight = self._heads.get(name, [head.weight], make)
         sigma_d = real_image(hidden, weight, multiply=plan.covariance != "gram")
-        one = torch.ones_like(decoder.scale)[None]
-        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": one, "Sigma_d": sigma_d}
+        sigma = torch.full_like(decoder.scale, math.sqrt(2 / math.sqrt(copies)))[None]
+        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "Sigma_d": sigma_d}
         return self._summand("constant_mean", tensors, complementary)
 
     def _summand(

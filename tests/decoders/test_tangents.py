@@ -78,13 +78,14 @@ def test_tangents_are_the_first_order_of_the_jets(name, wide):
     n = jets.value.shape[-1]
     w = torch.randn(n + 2 if wide else n - 1, n, dtype=torch.complex128)
     d, b = image(tangents, Weight(w), multiply=True)
-    torch.testing.assert_close(_dense(d), jets.dense((1, 0)) @ w.mT)
-    expected = jets.dense((0, 1)) @ w.mT
+    twice = 1 if tangents.holomorphic else 2
+    torch.testing.assert_close(_dense(d), twice * jets.dense((1, 0)) @ w.mT)
+    expected = 2 * jets.dense((0, 1)) @ w.mT
     assert (b is None) == tangents.holomorphic
     torch.testing.assert_close(_dense(b) if b else torch.zeros_like(expected), expected)
     phi = real_image(tangents, Weight(w), multiply=True)
     conjugate = (jets.dense((0, 1)) @ w.mT).conj()  # ∂ of the conjugate function
-    torch.testing.assert_close(_dense(phi), (jets.dense((1, 0)) @ w.mT + conjugate) / 2)
+    torch.testing.assert_close(_dense(phi), jets.dense((1, 0)) @ w.mT + conjugate)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -101,9 +102,10 @@ def test_along_directions(name):
     tangents = hidden_tangents(decoder, _points(), ReducedHeads(), v)
     w = torch.randn(7, jets.value.shape[-1], dtype=torch.complex128)
     d, b = image(tangents, Weight(w), multiply=True)
-    torch.testing.assert_close(_dense(d), v @ jets.dense((1, 0)) @ w.mT)
+    twice = 1 if b is None else 2
+    torch.testing.assert_close(_dense(d), twice * v @ jets.dense((1, 0)) @ w.mT)
     if b is not None:
-        torch.testing.assert_close(_dense(b), v.conj() @ jets.dense((0, 1)) @ w.mT)
+        torch.testing.assert_close(_dense(b), 2 * v.conj() @ jets.dense((0, 1)) @ w.mT)
 
 
 @pytest.mark.parametrize("name", ["cubic", "split_tanh"])
@@ -123,6 +125,6 @@ def test_images_that_are_not_multiplied_have_the_same_products(name):
 def test_the_deviation_is_that_of_the_decoder(name):
     decoder, _, tangents = _both(name)
     with torch.no_grad():
-        expected = (decoder.parameters_at(_points()).log_variance / 2).exp()
+        expected = (decoder.parameters_at(_points()).log_variance / 2).exp() / decoder.scale
         got = deviation(decoder, tangents, ReducedHeads())
     torch.testing.assert_close(got, expected)
