@@ -11,7 +11,7 @@ from benchmarks.decoder_rivals import fisher_problem, training_problem
 from benchmarks.mixture_rivals import mixture_problem, ricci_problem
 from benchmarks.problem import Cell
 from benchmarks.small_rivals import kernel_problem, log_det_problem
-from benchmarks.unrolled_rivals import unrolled_problem
+from benchmarks.unrolled_rivals import unrolled_problem, unrolled_ricci_problem
 
 SINGLE, DOUBLE = torch.float32, torch.float64
 SMALL_DECODER = {"d": 3, "h": 10, "D": 14, "B": 4}
@@ -59,6 +59,12 @@ def ricci(d: int, K: int, B: int) -> Cell:
     """The Ricci tensor of a mixture potential: in float64, as it is a fourth derivative."""
     sizes, small = {"d": d, "K": K, "B": B}, {"d": 2, "K": 5, "B": 3}
     return Cell("mixture Ricci", ricci_problem, sizes, DOUBLE, small)
+
+
+def unrolled_ricci(d: int, K: int, B: int) -> Cell:
+    """The same by ``compile=True``; d = 2, as compiling more takes minutes."""
+    sizes, small = {"d": d, "K": K, "B": B}, {"d": d, "K": 5, "B": 3}
+    return Cell("mixture Ricci, compiled", unrolled_ricci_problem, sizes, DOUBLE, small, False)
 
 
 def log_det(d: int, B: int, dtype: torch.dtype = SINGLE) -> Cell:
@@ -125,7 +131,9 @@ def full_grid() -> list[Cell]:
     ]
     cells += [unrolled(d, K, 4096) for d, K in product((2, 3), (16, 128, 1024))]
     cells += [unrolled(2, 16, 1024)]
-    cells += [ricci(d, K, 16) for d, K in ((2, 16), (2, 256), (4, 64), (8, 16), (16, 256))]
+    tensors = ((2, 16), (2, 256), (4, 64), (8, 16))
+    cells += [ricci(d, K, B) for B, (d, K) in product((16, 256), tensors)] + [ricci(16, 256, 16)]
+    cells += [unrolled_ricci(2, K, 256) for K in (16, 256)]
     cells += [log_det(d, B) for d, B in product((2, 3, 4, 8), (256, 4096))]
     cells += [log_det(d, B) for d, B in ((8, 1), (2, 65536), (8, 65536), (16, 4096), (32, 4096))]
     cells += [kernel(d, D, 64) for d, D in ((2, 784), (8, 784), (32, 3072))]

@@ -19,20 +19,20 @@ DECODER: dict[str, Any] = {
     "family": "holomorphic",
     "sigma": "diagonal",
 }
-MIXTURE: dict[str, Any] = {"d": 8, "K": 256, "B": 64}
+MIXTURE: dict[str, Any] = {"d": 32, "K": 128, "B": 256}  # where products rule, not memory
 
 
 def measure(device: torch.device, *, quick: bool) -> list[dict[str, Any]]:
     """Fitted exponents: {"quantity", "in", "values", "seconds", "exponent", "count_exponent"}."""
     decoder = grid.fisher(8, 256, 784, 128)
-    mixture = grid.mixture(8, 256, 64)
+    mixture = grid.mixture(32, 128, 256)
     factor = 8 if device.type == "cuda" else 1
     series = [
         (decoder, DECODER, "B", [64, 128, 256, 512]),
         (decoder, DECODER, "d", [8, 16, 32, 64]),
         (decoder, DECODER, "D", [784, 1568, 3136, 6272]),
-        (mixture, MIXTURE, "K", [256, 512, 1024, 2048]),
-        (mixture, MIXTURE, "d", [8, 16, 32]),
+        (mixture, MIXTURE, "K", [128, 256, 512, 1024]),
+        (mixture, MIXTURE, "d", [32, 48, 64, 96]),
     ]
     counts: dict[str, Callable[[Mapping[str, Any]], float]] = {
         "Fisher metric": floors.fisher_operations,

@@ -125,12 +125,22 @@ TARGETS = (
         lambda r: r == "closed form, einsum",
     ),
     Target(
-        "mixture Ricci: torch's nested Hessians",
-        100,
-        "mixture Ricci",
-        lambda _: True,
-        lambda r: r == "nested Hessians",
-        "float64",
+        "mixture, d ≤ 3, compiled: the best JAX form",
+        3,
+        "mixture metric, compiled",
+        lambda sizes: sizes["d"] <= 3,
+        _jax,
+    ),
+    *(
+        Target(
+            f"{quantity}: torch's nested Hessians",
+            100,
+            quantity,
+            lambda _: True,
+            lambda r: r == "nested Hessians",
+            "float64",
+        )
+        for quantity in ("mixture Ricci", "mixture Ricci, compiled")
     ),
     Target(
         "log det and gradient, d ≤ 8, B ≥ 256: Cholesky and autograd",

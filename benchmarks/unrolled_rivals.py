@@ -29,7 +29,7 @@ def unrolled_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch
 def unrolled_ricci_problem(
     sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device
 ) -> Problem:
-    """The Ricci tensor at B points; sizes: d ≤ 3, K, B."""
+    """The Ricci tensor at B points; sizes: d ≤ 2, K, B."""
     return _compiled(sizes, dtype, device, ricci_problem, MixtureMetric.ricci_tensor)
 
 

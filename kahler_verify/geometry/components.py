@@ -1,4 +1,4 @@
-"""Quadratic forms q_k(z) = (z - c_k)ᴴP_k(z - c_k), and their jets at many points at once.
+"""Quadratic forms q_k(z) = (z - c_k)ᴴP_k(z - c_k) of a mixture, at many points at once.
 
 Numbers are real pairs (Re z_1, Im z_1, Re z_2, …), so that all components are evaluated by one real
 matrix product; components come last, so that sums over them run along memory.  Points and centres
@@ -14,13 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.products import interleaved, real_product
 
 __all__ = ["Components", "DiagonalComponents", "FullComponents"]
 
-ROWS_OF_LEVELS_FROM = 64  # components: fewer make too small a product with each point's x
+PRODUCTS_FROM = 64  # components: fewer make too small a product with each point's x
 _form = KernelSet("quadratic_form")
 
 
@@ -30,66 +29,84 @@ def pairs(z: Tensor) -> Tensor:
 
 
 def _with_one(x: Tensor) -> Tensor:
-    return torch.cat([x, torch.ones_like(x[:, :1])], -1)
+    return torch.nn.functional.pad(x, (0, 1), value=1.0)
 
 
 class Components(ABC):
-    """Some quadratic forms; what is made from their parameters is kept until these change.
+    """The components of a mixture for as long as its parameters stay as they are.
 
     Args:
+        weights: π_k, real [K].
         centres: c_k, complex [K, d].
         precisions: P_k, as the structure stores them.
-        kept: where products of the parameters are kept.
-        room: bytes that these may take; without room they are made anew in every call.
-        far: whether only components far from a point matter there.
+        sign: of q_k in the logits: 1 for log π_k + q_k, -1 for log π_k + log det P_k - q_k.
+        room: bytes that products of the parameters may take; where they take more, they are made
+            anew whenever they are needed.
     """
 
-    def __init__(
-        self,
-        centres: Tensor,
-        precisions: Tensor,
-        kept: ReducedHeads,
-        room: int,
-        *,
-        far: bool = False,
-    ):
-        self.centres, self.precisions, self.far = centres, precisions, far
-        size = len(centres) * self._numbers(centres.shape[-1]) * centres.real.element_size()
-        self._kept = kept if size <= room else None
+    def __init__(self, weights: Tensor, centres: Tensor, precisions: Tensor, sign: int, room: int):
+        self.weights, self.centres, self.precisions = weights, centres, precisions
+        self.sign = sign
+        size = len(centres) * self._numbers(centres.shape[-1]) * weights.itemsize
+        self._made: dict[str, Tensor] | None = {} if size <= room else None
+
+    def made(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """``make()``, or what it returned before."""
+        if self._made is None:
+            return make()
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def _made_of(self, name: str, some: slice, make: Callable[[], Tensor]) -> Tensor:
+        return self.made(f"{name} {some.start}:{some.stop}", make)
 
     def coordinates(self, z: Tensor) -> Tensor:
         """Points z [b, d] as pairs [b, 2d], from the middle of the centres.
 
         Results do not depend on where that is, so that it takes no part in gradients.
         """
-        return pairs(z - self.centres.detach().mean(0))
+        return pairs(z - self.made("middle", lambda: self.centres.detach().mean(0)))
 
+    @abstractmethod
     def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
-        """q_k [b, k] and the pairs of conj(∂q_k) = P_k(z - c_k) [b, 2d, k], at x [b, 2d]."""
-        centres = self._centres(some)
-        v = self._slopes(x, centres, some)
-        return ((x.unsqueeze(-1) - centres) * v).sum(-2), v
+        """Logits [b, k] and the pairs of conj(∂q_k) = P_k(z - c_k) [b, 2d, k], at x [b, 2d]."""
+
+    def _logits(self, q: Tensor, some: slice) -> Tensor:
+        """Of q [b, k]."""
+        return torch.add(self.log_weights(some), q, alpha=self.sign)
+
+    def log_weights(self, some: slice) -> Tensor:
+        """Logits of components at their own centres: log π_k, or log π_k + log det P_k [k]."""
+
+        def make() -> Tensor:
+            log_weights = self.weights[some].log()
+            return log_weights if self.sign > 0 else log_weights + self._log_det(some)
+
+        return self._made_of("log weights", some, make)
 
     def _centres(self, some: slice) -> Tensor:
         """Coordinates of the centres [2d, k]."""
-        return self._made("centres", some, lambda c, _: self.coordinates(c).mT.contiguous())
+        return self._made_of(
+            "centres", some, lambda: self.coordinates(self.centres[some]).mT.contiguous()
+        )
 
     def mean_metric(self, w: Tensor, some: slice) -> Tensor:
         """Σ_k w_k ∂∂̄q_k [b, d, d] for real w [b, k], by one real product, which is linear in w.
 
         It is what the kernel ``metric_within`` computes, at up to twice its speed.
         """
-        second = self._made("second", some, lambda _, p: self._second(p).mT.contiguous())
+        second = self._made_of("second", some, lambda: self._second(some).mT.contiguous())
         return self._hermitian(real_product(w, second))
 
-    def _made(self, name: str, some: slice, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        def made() -> Tensor:
-            return make(self.centres[some], self.precisions[some])
+    def deviations(self) -> Tensor:
+        """∂∂̄q_k [K, d, d] without their mean: derivatives of g see no more, and cancel less."""
 
-        if self._kept is None:
-            return made()
-        sources = (self.centres, self.precisions)
-        return self._kept.get(f"{name} {some.start}:{some.stop}", sources, made)
+        def make() -> Tensor:
+            second = self.metrics(slice(0, len(self.centres)))
+            return second - second.mean(0)
+
+        return self.made("deviations", make)
 
     @staticmethod
     @abstractmethod
@@ -97,12 +114,8 @@ class Components(ABC):
         """Real numbers kept for each component."""
 
     @abstractmethod
-    def _slopes(self, x: Tensor, centres: Tensor, some: slice) -> Tensor:
-        """Pairs of P_k(z - c_k) [b, 2d, k]; ``centres`` are their coordinates [2d, k]."""
-
-    @abstractmethod
-    def _second(self, precisions: Tensor) -> Tensor:
-        """The second derivatives of components with these precisions as real numbers [k, ·]."""
+    def _second(self, some: slice) -> Tensor:
+        """The second derivatives of components as real numbers [k, ·]."""
 
     @abstractmethod
     def _hermitian(self, numbers: Tensor) -> Tensor:
@@ -112,14 +125,9 @@ class Components(ABC):
     def metrics(self, some: slice) -> Tensor:
         """∂∂̄q_k as complex matrices [k, d, d]."""
 
-    def log_det(self, some: slice) -> Tensor:
-        """Log det P_k [k]."""
-        return self._made("log det", some, lambda _, p: self._log_det(p))
-
-    @staticmethod
     @abstractmethod
-    def _log_det(precisions: Tensor) -> Tensor:
-        """Of components with these precisions."""
+    def _log_det(self, some: slice) -> Tensor:
+        """Log det P_k [k]."""
 
 
 class FullComponents(Components):
@@ -127,58 +135,56 @@ class FullComponents(Components):
 
     @staticmethod
     def _numbers(d: int) -> int:
-        return 2 * d * (3 * d + 3)
+        return 2 * d * (4 * d + 3)
 
     def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
-        """As for all components; where far ones count, q comes from the same product as ∂q.
+        """As for all components; q is (x - c)·v, or x·v - c·v where far components count.
 
-        q = x·v - c·v, with c·v one row more for each component: less to read and write.  The error
-        is ε|P||c|² where that of (x - c)·v is ε|P||c||x - c|: no more if |x - c| is like |c|.
+        The second has less to read and write.  Its error is ε|P||c|² where that of the first is
+        ε|P||c||x - c|: no more if |x - c| is like |c|.
         """
-        if not self.far or some.stop - some.start < ROWS_OF_LEVELS_FROM:
-            return super().jets(x, some)
-        width = x.shape[-1]
-        rows = real_product(_with_one(x), self._made("jets", some, self._map_with_levels))
-        slopes, levels = rows.tensor_split([width * (some.stop - some.start)], -1)
-        v = slopes.unflatten(-1, (width, -1))
-        return (x.unsqueeze(-2) @ v).squeeze(-2) - levels, v
+        rows = _with_one(x)
+        v = real_product(rows, self._made_of("slopes", some, lambda: self._map(some)))
+        v = v.unflatten(-1, (x.shape[-1], -1))
+        if self.sign < 0:
+            return self._logits(((x.unsqueeze(-1) - self._centres(some)) * v).sum(-2), some), v
+        levels = real_product(rows, self._made_of("levels", some, lambda: self._levels(some)))
+        if v.shape[-1] < PRODUCTS_FROM:
+            return levels + (x.unsqueeze(-1) * v).sum(-2), v
+        return torch.baddbmm(levels.unsqueeze(-2), x.unsqueeze(-2), v).squeeze(-2), v
 
-    def _slopes(self, x: Tensor, centres: Tensor, some: slice) -> Tensor:  # noqa: ARG002
-        rows = real_product(_with_one(x), self._made("slopes", some, self._map))
-        return rows.unflatten(-1, (x.shape[-1], -1))
-
-    def _map(self, centres: Tensor, precisions: Tensor) -> Tensor:
+    def _map(self, some: slice) -> Tensor:
         """[2d k, 2d + 1], by which (x, 1) becomes the pairs of P_k(z - c_k), k last."""
-        matrix, c = self._real(centres, precisions)
+        matrix, c = self._real(some)
         return torch.cat([matrix, -(matrix @ c)], -1).transpose(0, 1).flatten(0, 1)
 
-    def _map_with_levels(self, centres: Tensor, precisions: Tensor) -> Tensor:
-        """The same, and k rows that give c·v."""
-        matrix, c = self._real(centres, precisions)
-        levels = torch.cat([matrix.mT @ c, -(c.mT @ matrix @ c)], -2).squeeze(-1)
-        return torch.cat([self._map(centres, precisions), levels])
+    def _levels(self, some: slice) -> Tensor:
+        """[k, 2d + 1], by which (x, 1) becomes log π - c·v."""
+        matrix, c = self._real(some)
+        one = self.log_weights(some)[:, None, None] + c.mT @ matrix @ c
+        return torch.cat([-(matrix.mT @ c), one], -2).squeeze(-1)
 
-    def _real(self, centres: Tensor, precisions: Tensor) -> tuple[Tensor, Tensor]:
+    def _real(self, some: slice) -> tuple[Tensor, Tensor]:
         """P_k on pairs [k, 2d, 2d], and the centres' coordinates as columns [k, 2d, 1]."""
+        precisions = self.precisions[some]
         count, d = precisions.shape[:2]
         matrix = interleaved(precisions.flatten(0, 1)).unflatten(0, (count, 2 * d))
-        return matrix, self.coordinates(centres).unsqueeze(-1)
+        return matrix, self.coordinates(self.centres[some]).unsqueeze(-1)
 
     def metrics(self, some: slice) -> Tensor:
         """∂∂̄q_k as complex matrices [k, d, d]."""
         out: Tensor = _form.call("metric", {"precision": self.precisions[some]})
         return out
 
-    def _second(self, precisions: Tensor) -> Tensor:
-        return pairs(_form.call("metric", {"precision": precisions})).flatten(1)
+    def _second(self, some: slice) -> Tensor:
+        return pairs(self.metrics(some)).flatten(1)
 
     def _hermitian(self, numbers: Tensor) -> Tensor:
         d = self.centres.shape[-1]
         return torch.view_as_complex(numbers.reshape(-1, d, d, 2))
 
-    @staticmethod
-    def _log_det(precisions: Tensor) -> Tensor:
-        factor = torch.linalg.cholesky_ex(precisions)[0]
+    def _log_det(self, some: slice) -> Tensor:
+        factor = torch.linalg.cholesky_ex(self.precisions[some])[0]
         return 2 * factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
 
 
@@ -189,22 +195,25 @@ class DiagonalComponents(Components):
     def _numbers(d: int) -> int:
         return 5 * d
 
-    def _slopes(self, x: Tensor, centres: Tensor, some: slice) -> Tensor:
-        doubled = self._made(
-            "slopes", some, lambda _, p: p.repeat_interleave(2, -1).mT.contiguous()
-        )
-        return (x.unsqueeze(-1) - centres) * doubled
+    def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
+        """As for all components."""
+        offset = x.unsqueeze(-1) - self._centres(some)
+        v = offset * self._made_of("slopes", some, lambda: self._doubled(some))
+        return self._logits((offset * v).sum(-2), some), v
+
+    def _doubled(self, some: slice) -> Tensor:
+        """The precision of each coordinate [2d, k]."""
+        return self.precisions[some].repeat_interleave(2, -1).mT.contiguous()
 
     def metrics(self, some: slice) -> Tensor:
         """∂∂̄q_k as complex matrices [k, d, d]."""
         return torch.diag_embed(self.precisions[some]).to(self.centres.dtype)
 
-    def _second(self, precisions: Tensor) -> Tensor:
-        return precisions
+    def _second(self, some: slice) -> Tensor:
+        return self.precisions[some]
 
     def _hermitian(self, numbers: Tensor) -> Tensor:
         return torch.diag_embed(numbers).to(self.centres.dtype)
 
-    @staticmethod
-    def _log_det(precisions: Tensor) -> Tensor:
-        return precisions.log().sum(-1)
+    def _log_det(self, some: slice) -> Tensor:
+        return self.precisions[some].log().sum(-1)

@@ -34,7 +34,7 @@ from kahler_verify.kernels import quadratic_form
 
 # Slopes of a mixture's components made at one time, in real numbers, and how many points should
 # share a block of components; as measured.
-BLOCK = 2**19
+BLOCK = 2**20
 BLOCK_ON_GPU = 2**26  # where caches are small beside what keeps all processors busy; not measured
 ROWS = 64
 BLOCKS_HELD = 6  # arrays of that size at one time
@@ -228,7 +228,7 @@ class MixtureMetric(HermitianMetric):
             have nothing else, real and positive [K, d].
         kind: which of the two potentials.
         validate_args: see :class:`HermitianMetric`.
-        memory_budget: see :class:`HermitianMetric`.  What is made of the parameters takes three
+        memory_budget: see :class:`HermitianMetric`.  What is made of the parameters takes four
             times their room; up to a quarter of the budget it is kept besides, until they change.
         compile: see :class:`PotentialMetric`; a mixture's logits, weights and moments become one
             function.  It takes precisions to be Hermitian, and reads their upper triangles.
@@ -254,13 +254,13 @@ class MixtureMetric(HermitianMetric):
         _check_mixture(weights, centres, precisions, validate_args)
         self.weights, self.centres, self.precisions = weights, centres, precisions
         self.kind = kind
+        self._sign = 1 if kind == "potential" else -1
         self._mixture = KernelSet(f"mixture_{kind}")
         self._kept = ReducedHeads()
-        self._made = self._make_components()
         self._unrolled: UnrolledKernels | None = None
         if compile:
-            sign, diagonal = 1 if kind == "potential" else -1, not precisions.is_complex()
-            tracer = mixture_tracer(quadratic_form, self._mixture.module, sign, diagonal)
+            diagonal = not precisions.is_complex()
+            tracer = mixture_tracer(quadratic_form, self._mixture.module, self._sign, diagonal)
             self._unrolled = UnrolledKernels(tracer)
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> MixtureMetric:
@@ -279,18 +279,16 @@ class MixtureMetric(HermitianMetric):
             compile=self._unrolled is not None,
         )
 
-    def _make_components(self) -> Components:
-        structure = FullComponents if self.precisions.is_complex() else DiagonalComponents
-        room, far = self.memory_budget // 4, self.kind == "potential"
-        return structure(self.centres, self.precisions, self._kept, room, far=far)
-
     @property
     def _components(self) -> Components:
-        """Of the present parameters, which may have been set anew."""
-        made = self._made
-        if made.centres is not self.centres or made.precisions is not self.precisions:
-            self._made = self._make_components()
-        return self._made
+        """Of the present parameters: kept until these change, or for a call that records them."""
+        parameters = (self.weights, self.centres, self.precisions)
+        structure = FullComponents if self.precisions.is_complex() else DiagonalComponents
+
+        def make() -> Components:
+            return structure(*parameters, self._sign, self.memory_budget // 4)
+
+        return self._kept.get("components", parameters, make)
 
     # ------------------------------------------------------------- blocks
     def _block_numbers(self) -> int:
@@ -316,7 +314,7 @@ class MixtureMetric(HermitianMetric):
         room = self.memory_budget // (WORKSPACE[order] * z.element_size())
         if self._unrolled is not None:
             return max(1, min(room // numbers, AT_ONCE // count))
-        return max(1, min(room, self._block_limit()) // numbers)
+        return max(1, min(room, self._block_limit() // 2) // numbers)  # they are complex here
 
     def _by_chunks(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
@@ -351,42 +349,26 @@ class MixtureMetric(HermitianMetric):
 
         return self._checked(z, self._by_chunks(compute, 0, z))
 
-    def _coordinates(self, z: Tensor) -> Tensor:
-        return self._components.coordinates(z.reshape(-1, z.shape[-1]))
-
     def _logits(self, z: Tensor) -> list[Tensor]:
         """log π_k ± q_k, up to what all have in common, [b, k] for each block of components."""
-        x = self._coordinates(z)
-        return [self._jets(x, some)[0] for some in self._blocks()]
-
-    def _jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
-        """Logits [b, k] and the pairs of conj(∂q) [b, 2d, k] of some components."""
-        q, v = self._components.jets(x, some)
-        log_weights = self.weights[some].log()
-        if self.kind == "potential":
-            return log_weights + q, v
-        return log_weights + self._components.log_det(some) - q, v
+        components = self._components
+        x = components.coordinates(z.reshape(-1, z.shape[-1]))
+        return [components.jets(x, some)[0] for some in self._blocks()]
 
     # ------------------------------------------------------------- unrolled kernels
     def _unrolled_at(self, kernel: str, z: Tensor, more: Mapping[str, Tensor]) -> Tensor | None:
         """A kernel by its unrolled variant, where there is one for this call."""
         if self._unrolled is None:
             return None
-        weights, p = self.weights, self.precisions
-
-        def log_weights() -> Tensor:
-            if self.kind == "potential":
-                return weights.log()
-            return weights.log() + self._components.log_det(slice(0, len(weights)))
-
+        components, p = self._components, self.precisions
         parameters = {
             "centre": self.centres,
             "precision": p,
-            "log_weights": self._kept.get("log_weights", [weights, p], log_weights),
+            "log_weights": components.log_weights(slice(0, len(p))),
             **more,
         }
         if kernel != "metric":  # derivatives of g see differences of the P_k alone
-            parameters["deviation"] = self._kept.get("deviation", [p], lambda: p - p.mean(0))
+            parameters["deviation"] = components.made("deviation", lambda: p - p.mean(0))
         return self._unrolled(kernel, z, parameters)
 
     # ------------------------------------------------------------- the metric
@@ -394,62 +376,61 @@ class MixtureMetric(HermitianMetric):
         unrolled = self._unrolled_at("metric", z, {})
         if unrolled is not None:
             return unrolled, None
-        x, blocks = self._coordinates(z), self._blocks()
+        components, blocks = self._components, self._blocks()
+        x = components.coordinates(z.reshape(-1, z.shape[-1]))
         if len(blocks) == 1:
-            g = self._metric_of_block(x, *self._jets(x, blocks[0]), blocks[0])
+            g = self._moments(components, *components.jets(x, blocks[0]), blocks[0])[0]
         else:
-            sign = 1 if self.kind == "potential" else -1
-            whole, *others = (partial(self._block, x, some) for some in blocks)
-            g = reduce(lambda part, block: part.joined(block(), sign), others, whole()).metric
+            whole, *others = (partial(self._block, components, x, some) for some in blocks)
+            joined = reduce(lambda part, block: part.joined(block(), self._sign), others, whole())
+            g = joined.metric
         return g.reshape(*z.shape, z.shape[-1]), None
 
-    def _block(self, x: Tensor, some: slice) -> _Block:
+    def _block(self, components: Components, x: Tensor, some: slice) -> _Block:
         """Some components as if there were no others."""
-        logits, v = self._jets(x, some)
-        mean = torch.einsum("bk,bik->bi", torch.softmax(logits, -1), v)
-        return _Block(
-            self._metric_of_block(x, logits, v, some),
-            torch.logsumexp(logits, -1),
-            torch.view_as_complex(mean.unflatten(-1, (-1, 2))),
-        )
+        logits, v = components.jets(x, some)
+        metric, mean = self._moments(components, logits, v, some)
+        mean = torch.view_as_complex(mean.unflatten(-1, (-1, 2)))
+        return _Block(metric, torch.logsumexp(logits, -1), mean)
 
-    def _metric_of_block(self, x: Tensor, logits: Tensor, v: Tensor, some: slice) -> Tensor:
-        """E[∂∂̄q] ± Cov(∂q, ∂̄q) [b, d, d] under the weights of some components alone.
+    def _moments(
+        self, components: Components, logits: Tensor, v: Tensor, some: slice
+    ) -> tuple[Tensor, Tensor]:
+        """E[∂∂̄q] ± Cov(∂q, ∂̄q) [b, d, d] and the mean of v [b, 2d], of some components alone.
 
         With conj(∂q) = x + iy that covariance is Cov(x_a, x_b) + Cov(y_a, y_b) + i Cov(x_a, y_b) -
-        i Cov(y_a, x_b): the kernel takes pairs (x_1, y_1, x_2, …) for a gradient of 2d numbers.
+        i Cov(y_a, x_b), and v [b, 2d, k] are the pairs (x_1, y_1, x_2, …).  It is what the kernel
+        ``metric_between`` computes, by calls that cost less than einsum's.
         """
-        b, d = len(x), x.shape[-1] // 2
-        w = torch.softmax(logits, -1)
-        within = self._components.mean_metric(w, some)
-        if w.shape[-1] < 2 * d:  # then 4d² covariances are more than there are slopes
-            jets = {"w": w.to(self.centres.dtype), "q_d": _complex_slopes(v)}
-            # the kernel's result is a view of its adjoint, which it equals, and that adds faster
-            return within + self._mixture.call("metric_between", jets).mH
-        between = self._mixture.call("metric_between", {"w": w, "q_d": v.mT})
-        rows = torch.view_as_complex(between.mT.reshape(b, d, 2, d, 2))  # it is symmetric
-        of_x = within + rows[:, :, 0]
-        return torch.add(of_x, rows[:, :, 1], alpha=-1j)
+        b, d = len(v), v.shape[-2] // 2
+        w = torch.softmax(logits, -1).unsqueeze(-2)
+        mean = w @ v.mT
+        apart = v - mean.mT
+        covariance = ((w * apart) @ apart.mT).reshape(b, d, 2, d, 2)
+        of_x, of_y = torch.view_as_complex(covariance).unbind(2)
+        metric = torch.add(components.mean_metric(w.squeeze(-2), some), of_x, alpha=self._sign)
+        return torch.add(metric, of_y, alpha=-1j * self._sign), mean.squeeze(-2)
 
     # ------------------------------------------------------------- derivatives and curvature
-    def _component_jets(self, z: Tensor) -> dict[str, Tensor]:
+    def _every_jet(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and slopes of all components, for the points z in one row."""
+        x = self._components.coordinates(z.reshape(-1, z.shape[-1]))
+        return self._components.jets(x, slice(0, len(self.centres)))
+
+    def _component_jets(self, z: Tensor, logits: Tensor, v: Tensor) -> dict[str, Tensor]:
         """What kernels take: w [..., K], q_d [..., K, d], q_db [K, d, d] up to a common term."""
-        every = slice(0, len(self.centres))
-        logits, v = self._jets(self._coordinates(z), every)
         q_d, w = _complex_slopes(v), torch.softmax(logits, -1).to(z.dtype)
-        q_db = self._components.metrics(every)
         return {
             "w": w.reshape(*z.shape[:-1], len(self.centres)),
             "q_d": q_d.reshape(*z.shape[:-1], *q_d.shape[1:]),
-            # derivatives of g see differences of these alone: less to cancel
-            "q_db": q_db - q_db.mean(0),
+            "q_db": self._components.deviations(),
         }
 
     def _evaluate(self, kernel: str, z: Tensor) -> Tensor:
         unrolled = self._unrolled_at(kernel, z, {})
         if unrolled is not None:
             return unrolled
-        out: Tensor = self._mixture.call(kernel, self._component_jets(z))
+        out: Tensor = self._mixture.call(kernel, self._component_jets(z, *self._every_jet(z)))
         return out
 
     def _metric_d(self, z: Tensor) -> Tensor:
@@ -461,8 +442,10 @@ class MixtureMetric(HermitianMetric):
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         if self._unrolled is not None:
             return {**super()._derivatives(z, order), "z": z}
-        jets = self._component_jets(z)
-        tensors = {"g": self._parts(z)[0], "g_d": self._mixture.call("metric_d", jets), **jets}
+        logits, v = self._every_jet(z)
+        jets, every = self._component_jets(z, logits, v), slice(0, len(self.centres))
+        g = self._moments(self._components, logits, v, every)[0].reshape(*z.shape, z.shape[-1])
+        tensors = {"g": g, "g_d": self._mixture.call("metric_d", jets), **jets}
         if order > 1:
             tensors["g_db"] = self._mixture.call("metric_db", jets)
         return tensors
@@ -479,7 +462,7 @@ class MixtureMetric(HermitianMetric):
             unrolled = self._unrolled_at(CONTRACTED[kernel], z, more)
             if unrolled is not None:
                 return unrolled
-            tensors = {**more, **self._component_jets(z)}
+            tensors = {**more, **self._component_jets(z, *self._every_jet(z))}
         out: Tensor = self._mixture.call(CONTRACTED[kernel], tensors)
         return out
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from kahler_verify.codegen.unrolled import Argument, Unrolled, unroll, unroll_mixture
 from kahler_verify.errors import GenerationError, InputError
 from kahler_verify.geometry.kernel_set import KernelSet, compile_kernel
 from kahler_verify.kernels import hermitian_geometry
-from kahler_verify.products import is_transformed
+from kahler_verify.products import in_forward_mode, is_transformed
 
 __all__ = ["UnrolledKernels", "geometry_tracer", "mixture_tracer", "potential_tracer", "text_of"]
 
@@ -51,27 +50,12 @@ class UnrolledKernels:
         # by kernel: what does not move with the points, the tensors it is of, and their versions
         self._fixed: dict[str, tuple[list[Tensor], list[int], dict[str, Tensor]]] = {}
 
-    def takes(self, kernel: str, z: Tensor, parameters: Mapping[str, Tensor]) -> bool:
-        """Whether there is a variant for a call; the general kernel should run where there is not.
+    def __call__(self, kernel: str, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor | None:
+        """The kernel at z [..., d], complex [..., d, …], or None where the general one should run.
 
         That is: above d = 4, where a variant would have more than 3000 operations, and where
         somebody follows what is computed.  Autograd and torch.func follow the general kernels,
         which have derivatives of every order.
-        """
-        tensors = (z, *parameters.values())
-        if z.shape[-1] > LARGEST or z.numel() == 0 or is_transformed(*tensors):
-            return False
-        recording, kinds = torch.is_grad_enabled(), (z.dtype, z.dtype.to_real())
-        for t in tensors:
-            if t.device != z.device or t.dtype not in kinds or (recording and t.requires_grad):
-                return False
-            if unpack_dual(t).tangent is not None:
-                return False
-        variant = self._variant(kernel, z.shape[-1])
-        return variant is not None and all(_fits(a, z, parameters) for a in variant.arguments)
-
-    def __call__(self, kernel: str, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor | None:
-        """The kernel at z [..., d], complex [..., d, …], or None where there is no variant for it.
 
         Args:
             kernel: its name.
@@ -79,12 +63,16 @@ class UnrolledKernels:
             parameters: by the names of the kernel's arguments; components come first in the shapes
                 of those that have them, and batches broadcast to that of z in all others.
         """
-        if not self.takes(kernel, z, parameters):
+        given = {**parameters, "z": z}
+        if z.shape[-1] > LARGEST or z.numel() == 0 or _is_followed(given.values()):
+            return None
+        kinds = z.dtype, z.dtype.to_real()
+        if any(t.device != z.device or t.dtype not in kinds for t in given.values()):
             return None
         variant = self._variant(kernel, z.shape[-1])
-        assert variant is not None
-        given = {**parameters, "z": z}
-        components = max((len(given[a.name]) for a in variant.arguments if a.over), default=1)
+        if variant is None or not all(_fits(a, z, parameters) for a in variant.arguments):
+            return None
+        components = next((given[a.name].shape[0] for a in variant.arguments if a.over), 1)
         inner = components >= INNER_COMPONENTS
         axis = (1 if inner else 0,) if variant.over else ()
         function = _compiled(variant.text, variant.name, components, z.dtype, z.device)
@@ -125,7 +113,8 @@ class UnrolledKernels:
 
         They are kept until a tensor, or its version, is another one.
         """
-        shared = [a for a in variant.arguments if a not in along]
+        own = {a.name for a in along}
+        shared = [a for a in variant.arguments if a.name not in own]
         sources = [given[a.name] for a in shared]
         versions = [-1 if x.is_inference() else x._version for x in sources]
         known = self._fixed.get(kernel, ([], [-1], {}))
@@ -149,6 +138,12 @@ class UnrolledKernels:
                 warnings.warn(f"{kernel}: the general kernel is used ({error})", stacklevel=5)
                 self._variants[kernel, d] = None
         return self._variants[kernel, d]
+
+
+def _is_followed(tensors: Collection[Tensor]) -> bool:
+    if is_transformed(*tensors) or in_forward_mode():
+        return True
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _fits(argument: Argument, z: Tensor, parameters: Mapping[str, Tensor]) -> bool:

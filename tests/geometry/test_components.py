@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from kahler_verify import MixtureMetric
-from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.components import DiagonalComponents, FullComponents
 from kahler_verify.geometry.kernel_set import KernelSet
@@ -72,26 +71,73 @@ def quantities(metric: MixtureMetric, z: Tensor) -> Iterator[tuple[str, Tensor]]
     yield "inner product", metric.inner_product(v, z, z)
 
 
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("structure", ["full", "diagonal"])
-def test_jets_are_those_of_the_generated_quadratic_form(structure: str, far: bool) -> None:
+@pytest.mark.parametrize("room", [0, 10**6])
+def test_jets_are_those_of_the_generated_quadratic_form(
+    structure: str, kind: str, room: int
+) -> None:
     metric = full(80, 3) if structure == "full" else diagonal(80, 3)
     precisions = metric.precisions if structure == "full" else dense(metric).precisions
     z, form = numbers(7, 3), KernelSet("quadratic_form")
     inputs = {"z": z[:, None], "centre": metric.centres, "precision": precisions}
+    value, sign = form.call("value", inputs).real, 1 if kind == "potential" else -1
+    logits = metric.weights.log() + sign * value
+    if kind == "density":
+        logits = logits + torch.linalg.slogdet(precisions)[1]
     kinds = {"full": FullComponents, "diagonal": DiagonalComponents}
-    own = kinds[structure](metric.centres, metric.precisions, ReducedHeads(), 10**6, far=far)
+    own = kinds[structure](metric.weights, metric.centres, metric.precisions, sign, room)
     for some in (slice(0, 80), slice(1, 3)):
-        q, v = own.jets(own.coordinates(z), some)
+        found, v = own.jets(own.coordinates(z), some)
         slopes = torch.view_as_complex(v.mT.unflatten(-1, (3, 2)).contiguous())
-        torch.testing.assert_close(q, form.call("value", inputs).real[:, some])
+        torch.testing.assert_close(found, logits[:, some])
         torch.testing.assert_close(slopes.conj(), form.call("gradient", inputs)[:, some])
-        torch.testing.assert_close(own.metrics(some), form.call("metric", inputs)[some])
+        second = form.call("metric", inputs)[some]
+        torch.testing.assert_close(own.metrics(some), second)
         w = torch.softmax(numbers(4, 80).real[:, some], -1)
         within = KernelSet("mixture_potential").function("metric_within")
         torch.testing.assert_close(
-            own.mean_metric(w, some), within(own.metrics(some), w.to(C)), rtol=1e-13, atol=1e-13
+            own.mean_metric(w, some), within(second, w.to(C)), rtol=1e-13, atol=1e-13
         )
+    every = form.call("metric", inputs)
+    torch.testing.assert_close(own.deviations(), every - every.mean(0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [3, 80])
+def test_the_metric_is_that_of_the_generated_kernel(kind: str, count: int) -> None:
+    """The covariance is written out where speed counts; the kernel says what it has to be."""
+    metric, z = full(count, 3, kind), 0.3 * numbers(5, 3)
+    form, kernels = KernelSet("quadratic_form"), KernelSet(f"mixture_{kind}")
+    inputs = {"z": z[:, None], "centre": metric.centres, "precision": metric.precisions}
+    jets = {
+        "w": metric.responsibilities(z).to(C),
+        "q_d": form.call("gradient", inputs),
+        "q_db": form.call("metric", inputs),
+    }
+    parts = kernels.call("metric_within", jets) + kernels.call("metric_between", jets)
+    for expected in (kernels.call("metric", jets), parts):
+        torch.testing.assert_close(metric.metric_matrix(z), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [3, 70])
+def test_derivatives_agree_in_every_mode(kind: str, count: int) -> None:
+    """Few components and many take other products, each of which has to be followed."""
+    metric, z = full(count, 2, kind), 0.3 * numbers(2)
+
+    def entries(x: Tensor) -> Tensor:
+        return torch.view_as_real(metric.metric_matrix(torch.complex(x[:2], x[2:]))).flatten()
+
+    x = torch.cat([z.real, z.imag])
+    slopes = torch.func.jacrev(entries)(x)
+    torch.testing.assert_close(torch.func.jacfwd(entries)(x), slopes)
+    twice = torch.func.jacfwd(torch.func.jacrev(entries))(x)
+    torch.testing.assert_close(torch.func.jacrev(torch.func.jacrev(entries))(x), twice)
+    steps = 1e-5 * torch.eye(4, dtype=R)
+    several = torch.func.vmap(entries)
+    difference = (several(x + steps) - several(x - steps)).mT / 2e-5
+    torch.testing.assert_close(difference, slopes, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
