@@ -23,22 +23,30 @@ __all__ = ["Image", "Pairs", "Weight", "pair_product", "planes_of", "real_part_p
 
 # Three real products and their sums, instead of four that are one, pay where all sizes reach this.
 THREE_PRODUCTS_FROM = {"rows": 128, "width": 64}
+# Functions with gradients of their own cost some ten microseconds: they pay from this many numbers.
+OWN_GRADIENTS_FROM = 2**13
 
 
 def planes_of(x: Tensor) -> Tensor:
     """Complex [...] as [2, ...]."""
+    x = x.resolve_conj()  # vmap has no rule for the imaginary part of a conjugate
     return torch.stack([x.real, x.imag])
 
 
 class Weight:
     """A complex matrix W = a + ib [m, n], with what products need of it, each made once.
 
-    Autograd records what is made of the matrix by ``gram`` and ``real_gram``; the other forms serve
-    functions that know their gradients.
+    Autograd records what is made of the matrix; functions that know their gradients take
+    ``detached`` instead.
     """
 
     def __init__(self, matrix: Tensor):
-        self.matrix = matrix
+        self.matrix = matrix.resolve_conj()
+
+    @cached_property
+    def detached(self) -> Weight:
+        """The same for autograd a constant."""
+        return Weight(self.matrix.detach())
 
     @cached_property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +73,7 @@ class Weight:
     @cached_property
     def gram(self) -> Weight:
         """WᴴW [n, n]."""
-        adjoint = Pairs(planes_of(self.matrix.mH))
+        adjoint = Pairs(planes_of(self.matrix.mT), conjugated=True)
         return Weight(adjoint @ adjoint.mH)
 
     @cached_property
@@ -124,10 +132,9 @@ class Pairs:
         if other is self and with_conjugate:
             re, im = _gram(self.planes)
         else:
-            (x, y), (u, v) = self.planes, other.planes
+            (xu, xv), (yu, yv) = _four_times(self.planes, other.planes)
             sign = 1 if with_conjugate else -1
-            re = _times(x, u) + sign * _times(y, v)
-            im = _times(y, u) - sign * _times(x, v)
+            re, im = xu + sign * yv, yu - sign * xv
         return torch.complex(re, -im if self.conjugated else im)
 
 
@@ -193,6 +200,8 @@ def _is_recorded(*tensors: Tensor) -> bool:
 
     Only then are the functions below used: torch.func and forward mode take what they are made of.
     """
+    if max(t.numel() for t in tensors) < OWN_GRADIENTS_FROM:
+        return False
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return recorded and not is_transformed(*tensors) and not in_forward_mode()
 
@@ -211,16 +220,24 @@ def _times(x: Tensor, y: Tensor) -> Tensor:
     return real_product(x, y) if x.ndim == 2 else x @ y.mT
 
 
+def _four_times(p: Tensor, q: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The products of both planes of rows p with both of q: of a batch as one, point by point."""
+    if p.ndim == 4 and p.shape[1] == q.shape[1]:
+        left, right = (x.transpose(0, 1).flatten(1, 2) for x in (p, q))
+        upper, lower = (left @ right.mT).tensor_split([p.shape[2]], 1)
+        (xu, xv), (yu, yv) = (half.tensor_split([q.shape[2]], 2) for half in (upper, lower))
+        return (xu, xv), (yu, yv)
+    (x, y), (u, v) = p, q
+    return (_times(x, u), _times(x, v)), (_times(y, u), _times(y, v))
+
+
 def _gram(planes: Tensor) -> tuple[Tensor, Tensor]:
     """Re and Im of X Xᴴ."""
     if _is_recorded(planes):
         re, im = _Gram.apply(planes)
         return re, im
-    by_point = planes.transpose(0, 1)
-    if planes.ndim == 4 and by_point.is_contiguous():  # one product has all four
-        both = by_point.flatten(1, 2)
-        upper, lower = (both @ both.mT).chunk(2, 1)
-        (xx, _), (yx, yy) = upper.chunk(2, 2), lower.chunk(2, 2)
+    if planes.ndim == 4 and planes.transpose(0, 1).is_contiguous():  # one product has all four
+        (xx, _), (yx, yy) = _four_times(planes, planes)
         return xx + yy, yx - yx.mT
     x, y = planes
     crossed = _times(y, x)
@@ -243,7 +260,7 @@ class _Gram(torch.autograd.Function):
         (planes,) = ctx.saved_tensors
         x, y = planes
         s, a = by_re + by_re.mT, by_im - by_im.mT
-        if torch.is_grad_enabled() or x.ndim != 3:
+        if x.ndim != 3 or torch.is_grad_enabled() or is_transformed(by_re, by_im):
             return torch.stack([s @ x - a @ y, s @ y + a @ x])
         out = torch.empty_like(planes)
         torch.bmm(s, x, out=out[0]).baddbmm_(a, y, alpha=-1)
@@ -259,8 +276,13 @@ def _times_real(planes: Tensor, scale: Tensor) -> Tensor:
     if planes.ndim != 4 or scale.ndim != 3 or _is_followed(planes, scale):
         return planes * scale
     by_point = planes.transpose(0, 1)
-    out = planes.new_empty(max(len(by_point), len(scale)), *by_point.shape[1:])
+    out = planes.new_empty(_broadcast(by_point, scale[:, None]))
     return torch.mul(by_point, scale[:, None], out=out).transpose(0, 1)
+
+
+def _broadcast(x: Tensor, y: Tensor) -> list[int]:
+    """The shape of their product, of as many axes as each has; torch's function takes 20 µs."""
+    return [m if n == 1 else n for m, n in zip(x.shape, y.shape, strict=True)]
 
 
 def scaled(planes: Tensor, factor: Tensor) -> Tensor:
@@ -274,7 +296,7 @@ def _scale(planes: Tensor, factor: Tensor, *, conjugate: bool = False) -> Tensor
     sign = -1 if conjugate else 1
     if _is_followed(planes, factor):
         return torch.stack([x * p - sign * y * q, sign * x * q + y * p])
-    out = planes.new_empty(tuple(map(max, planes.shape, factor.shape)))
+    out = planes.new_empty(_broadcast(planes, factor))
     torch.mul(x, p, out=out[0]).addcmul_(y, q, value=-sign)
     torch.mul(y, p, out=out[1]).addcmul_(x, q, value=sign)
     return out
@@ -312,7 +334,7 @@ def pair_product(planes: Tensor, weight: Weight) -> Tensor:
     m, n = weight.matrix.shape
     rows = planes.reshape(2, -1, n)
     if _is_recorded(rows, weight.matrix):
-        out = _PairProduct.apply(rows, weight.matrix, weight)
+        out = _PairProduct.apply(rows, weight.matrix, weight.detached)
     elif _three_pay(rows, m) and not _is_followed(rows, weight.matrix):
         out = _three_products(rows, weight.parts)
     else:
@@ -325,7 +347,7 @@ def real_part_product(planes: Tensor, weight: Weight) -> Tensor:
     m, n = weight.matrix.shape
     rows = planes.reshape(2, -1, n)
     if _is_recorded(rows, weight.matrix):
-        out = _RealPartProduct.apply(rows, weight.matrix, weight)
+        out = _RealPartProduct.apply(rows, weight.matrix, weight.detached)
     else:
         out = _real_part_product(rows, weight)
     return out.view(*planes.shape[1:-1], m)
@@ -349,8 +371,10 @@ def _three_products(rows: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> Tenso
 
 def _four_products(rows: Tensor, stacked: Tensor) -> Tensor:
     """The same by (a, b) [2m, n], in one product of real matrices."""
-    four = real_product(rows.reshape(-1, rows.shape[-1]), stacked)
-    (xa, xb), (ya, yb) = (half.chunk(2, -1) for half in four.chunk(2))
+    _, count, n = rows.shape
+    four = real_product(rows.reshape(-1, n), stacked).view(2, count, 2, len(stacked) // 2)
+    xa, xb = four[0].unbind(1)
+    ya, yb = four[1].unbind(1)
     return torch.stack([xa - yb, xb + ya])
 
 
@@ -382,7 +406,7 @@ class _PairProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if torch.is_grad_enabled():  # to be differentiated again
                 by_rows = pair_product(by_out, Weight(matrix.mH))
-            elif _three_pay(by_out, matrix.shape[1]):
+            elif _three_pay(by_out, matrix.shape[1]) and not is_transformed(by_out):
                 by_rows = _three_products(by_out, ctx.weight.adjoint_parts)
             else:
                 a, b, _ = ctx.weight.adjoint_parts

@@ -34,9 +34,14 @@ _linear: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_point
 
 
 def is_transformed(*tensors: Tensor) -> bool:
-    """Does torch.func or torch.compile follow them?"""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return torch.compiler.is_compiling() or any(map(wrapped, tensors))
+    """Does torch.func, torch.compile or a batched backward pass follow them?
+
+    While torch.func is at work even what it does not wrap may meet what it does.
+    """
+    func = torch._C._functorch
+    if func.maybe_current_level() is not None or torch.compiler.is_compiling():
+        return True
+    return any(map(func.is_legacy_batchedtensor, tensors))
 
 
 def in_forward_mode() -> bool:

@@ -12,12 +12,14 @@ its place: see :class:`kahler_verify.pairs.Image`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from kahler_verify.products import in_forward_mode
 
@@ -38,20 +40,48 @@ def reduced_real(weight: Tensor) -> Tensor:
     return torch.complex(x, -y)
 
 
+class _FusedSteps:
+    """How many steps fused optimisers have made: they alone write without a new version."""
+
+    count = 0
+
+    @classmethod
+    def see(cls, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        """Called by torch after every optimiser's step."""
+        cls.count += any(group.get("fused") for group in optimizer.param_groups)
+
+
+register_optimizer_step_post_hook(_FusedSteps.see)
+
+
+class _Call(threading.local):
+    """The present call of a thread: what it has made of recorded weights, and its points."""
+
+    made: dict[str, Any] | None = None
+    points = 0
+
+
 class ReducedHeads:
     """What is made from weights, kept until a tensor that it was made from changes.
 
     Changes are seen by address and version, which optimisers, ``load_state_dict`` and in-place
     operations move; writing through ``.data`` does not, and needs :meth:`forget`. While autograd
-    records the weights, a matrix is kept for one call only: see :meth:`call`.
+    records the weights, a matrix is kept for one call only: see :meth:`call`. A copy keeps nothing.
     """
 
     def __init__(self) -> None:
         # name, and whether in inference mode, whose tensors autograd cannot take, to the key, the
         # sources (alive, so that no other tensor takes their address) and the result
         self._kept: dict[tuple[str, bool], tuple[Any, Sequence[Tensor], Any]] = {}
-        self._of_call: dict[str, Any] | None = None
-        self.points = 0  # of the present call
+        self._call = _Call()
+
+    def __reduce__(self) -> tuple[type[ReducedHeads], tuple[()]]:
+        return ReducedHeads, ()  # addresses mean nothing to a copy
+
+    @property
+    def points(self) -> int:
+        """Of the present call."""
+        return self._call.points
 
     def forget(self) -> None:
         """Drop everything."""
@@ -60,23 +90,25 @@ class ReducedHeads:
     @contextmanager
     def call(self, points: int) -> Iterator[None]:
         """A call for so many points; within it, what autograd records is made once."""
-        outer = self._of_call, self.points
-        self._of_call, self.points = {}, points
+        call = self._call
+        outer = call.made, call.points
+        call.made, call.points = {}, points
         try:
             yield
         finally:
-            self._of_call, self.points = outer
+            call.made, call.points = outer
 
     def get(self, name: str, sources: Sequence[Tensor], make: Callable[[], T]) -> T:
         """``make()``, or what it returned while ``sources`` were the same."""
         if is_recorded(sources):
-            if self._of_call is None:
+            made = self._call.made
+            if made is None:
                 return make()
-            if name not in self._of_call:
-                self._of_call[name] = make()
-            new: T = self._of_call[name]
+            if name not in made:
+                made[name] = make()
+            new: T = made[name]
             return new
-        key = [(s.data_ptr(), s._version, s.shape, s.stride(), s.dtype, s.device) for s in sources]
+        key = [_FusedSteps.count, *map(_identity, sources)]
         slot = name, torch.is_inference_mode_enabled()
         known = self._kept.get(slot)
         if known is None or known[0] != key:
@@ -84,6 +116,11 @@ class ReducedHeads:
             self._kept[slot] = known
         kept: T = known[2]
         return kept
+
+
+def _identity(x: Tensor) -> tuple[Any, ...]:
+    signs = x.is_conj(), x.is_neg()
+    return x.data_ptr(), x._version, x.shape, x.stride(), x.dtype, x.device, *signs
 
 
 def is_recorded(tensors: Sequence[Tensor]) -> bool:

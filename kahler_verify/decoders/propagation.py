@@ -333,7 +333,9 @@ def by_autograd(jets: Jets, module: nn.Module) -> Jets:
                     term = torch.tensordot(vector, term, dims=([0], [0]))
                 total = total + term / (math.factorial(hol) * math.factorial(anti))
             out = module(total[None])[0]
-            return torch.view_as_real(out) if out.is_complex() else torch.stack([out, 0 * out], -1)
+            if not out.is_complex():
+                return torch.stack([out, 0 * out], -1)
+            return torch.view_as_real(out.resolve_conj())
 
         nested = [along]
         for _ in range(order):

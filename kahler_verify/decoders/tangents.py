@@ -80,23 +80,27 @@ def _identity(z: Tensor) -> Tensor:
     return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
 
 
-def through(module: nn.Module, tangents: Tangents, kept: ReducedHeads) -> Tangents:
-    """Behind a module, from what is before it."""
+def through(
+    module: nn.Module, tangents: Tangents, kept: ReducedHeads, name: str = "layers"
+) -> Tangents:
+    """Behind a module, from what is before it; what is kept of it goes by its name."""
     if not is_recognised(module):
         return _from_jets(by_autograd(_as_jets(tangents), module))
     if isinstance(module, ComplexLinear | nn.Linear):
-        return affine(tangents, module, kept)
+        return affine(tangents, module, kept, name)
     if isinstance(module, ActivationLayer):
         return activated(tangents, module)
     if isinstance(module, Residual):
-        return total(tangents, through(module.body, tangents, kept))
+        return total(tangents, through(module.body, tangents, kept, f"{name}.body"))
     if isinstance(module, nn.Sequential):
-        for child in module:
-            tangents = through(child, tangents, kept)
+        for number, child in enumerate(module):
+            tangents = through(child, tangents, kept, f"{name}.{number}")
     return tangents
 
 
-def affine(tangents: Tangents, layer: ComplexLinear | nn.Linear, kept: ReducedHeads) -> Tangents:
+def affine(
+    tangents: Tangents, layer: ComplexLinear | nn.Linear, kept: ReducedHeads, name: str
+) -> Tangents:
     """h ↦ h Wᵀ + b: one real matrix product for all tangents."""
     matrix, bias = layer.weight, layer.bias
 
@@ -104,7 +108,7 @@ def affine(tangents: Tangents, layer: ComplexLinear | nn.Linear, kept: ReducedHe
         return Weight(matrix), None if bias is None else planes_of(bias)[:, None]
 
     sources = [matrix] if bias is None else [matrix, bias]
-    weight, shift = kept.get(f"layer {id(layer)}", sources, make)
+    weight, shift = kept.get(name, sources, make)
     value = pair_product(tangents.value, weight)
     return Tangents(value if shift is None else value + shift, pair_product(tangents.rows, weight))
 
@@ -179,7 +183,7 @@ def deviation(decoder: Decoder, tangents: Tangents, kept: ReducedHeads) -> Tenso
     assert head is not None
     matrix, bias = head.weight, head.bias
     weight, shift = kept.get("deviation", [matrix, bias], lambda: (Weight(matrix), bias.real))
-    return ((real_part_product(tangents.value, weight) + shift) / 2).exp()
+    return torch.add(real_part_product(tangents.value, weight), shift).mul_(0.5).exp_()
 
 
 # To and from complex jets, for modules that only autograd knows
@@ -201,4 +205,5 @@ def _as_jets(tangents: Tangents) -> Jets:
 def _from_jets(jets: Jets) -> Tangents:
     hol, anti = jets.parts[1, 0][:, :, 0], jets.parts[0, 1][:, 0]
     rows = torch.stack([hol + anti, -1j * (hol - anti)])
-    return Tangents(planes_of(jets.value), planes_of(rows))
+    value = jets.value if jets.value.is_complex() else torch.complex(jets.value, 0 * jets.value)
+    return Tangents(planes_of(value), planes_of(rows))

@@ -201,8 +201,9 @@ class FisherMetric(HermitianMetric):
         real = {"mean": not complex_mean, "covariance": complementary or not holomorphic}
         rows = {part: min(D, 2 * h if real[part] else h) for part in real}
         log_variance = decoder.log_variance_head
-        heads = [head.weight] if log_variance is None else [head.weight, log_variance.weight]
-        recorded = is_recorded(heads)
+        constant = decoder.constant_log_variance
+        others = [log_variance.weight] if log_variance is not None else []
+        recorded = is_recorded([head.weight, *others, *([] if constant is None else [constant])])
 
         def fold(part: str, possible: bool) -> tuple[Literal["full", "reduced", "gram"], int]:
             tangents = points * d * (1 if holomorphic else 2)
@@ -210,7 +211,6 @@ class FisherMetric(HermitianMetric):
             pays = self.fold_ratio * few <= D
             if recorded:
                 pays = tangents * D >= GRAM_RATIO * (tangents + D) * few
-                possible = possible and not (real[part] and holomorphic and complementary)
             if self.fold == "never" or not possible or not (pays or self.fold == "always"):
                 return "full", D
             return ("gram", few) if recorded else ("reduced", few)
@@ -306,7 +306,9 @@ class FisherMetric(HermitianMetric):
         weight = self._heads.get(f"mean {plan.mean}", sources, make)
         multiply = plan.mean != "gram"
         if real:
-            mu_d = real_image(hidden, weight, multiply=multiply)
+            # without conjugates, Gram matrices need real rows
+            rows = hidden.real() if complementary and not multiply else hidden
+            mu_d = real_image(rows, weight, multiply=multiply)
             mu_b: Rows | None = mu_d.conj()
         else:
             mu_d, mu_b = image(hidden, weight, multiply=multiply)
@@ -339,7 +341,9 @@ class FisherMetric(HermitianMetric):
 
         name = f"log variance {plan.covariance} {complex_triangle}"
         weight = self._heads.get(name, [head.weight], make)
-        sigma_d = real_image(hidden, weight, multiply=plan.covariance != "gram")
+        multiply = plan.covariance != "gram"
+        rows = hidden.real() if complementary and not multiply else hidden
+        sigma_d = real_image(rows, weight, multiply=multiply)
         sigma = torch.full_like(decoder.scale, math.sqrt(2 / math.sqrt(copies)))[None]
         tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "Sigma_d": sigma_d}
         return self._summand("constant_mean", tensors, complementary)
@@ -410,8 +414,8 @@ class FisherMetric(HermitianMetric):
         v = torch.zeros_like(z).requires_grad_()
         recorded = torch.is_grad_enabled()
         with torch.enable_grad():
-            inner = self._inner(u, v, z)
-        (out,) = torch.autograd.grad(inner.sum(), v, create_graph=recorded)
+            inner = self._inner(u, v, z).sum()
+        (out,) = torch.autograd.grad(inner, v, create_graph=recorded)
         return out
 
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:

@@ -1,12 +1,15 @@
 """Reduced heads, chunks and single directions give what whole jets give."""
 
+import copy
 import gc
 import math
+import threading
 
 import pytest
 import torch
 from torch.autograd import forward_ad
 
+from kahler_verify import pairs
 from kahler_verify.decoders.heads import reduced, reduced_real
 from kahler_verify.decoders.models import Decoder, VAEConfig
 from kahler_verify.errors import InputError
@@ -129,6 +132,13 @@ def test_the_curvature_of_one_set_of_jets():
         _assert_same(getattr(FisherMetric(decoder), quantity)(z), expected, 1e-10)
 
 
+@pytest.fixture(params=[0, pairs.OWN_GRADIENTS_FROM])
+def own_gradients_from(request, monkeypatch):
+    """Functions with gradients of their own everywhere, or for large inputs alone."""
+    monkeypatch.setattr(pairs, "OWN_GRADIENTS_FROM", request.param)
+
+
+@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("fold", ["always", "never"])
 @pytest.mark.parametrize(
     ("activation", "likelihood", "covariance"),
@@ -155,6 +165,71 @@ def test_gradients_go_through_reduced_heads(activation, likelihood, covariance, 
             _assert_same(g, e, 1e-9)
 
 
+@pytest.mark.parametrize("activation", ["cubic", "split_tanh", "modulus_sigmoid"])
+@pytest.mark.parametrize(("count", "h"), [(1500, 4), (60, 100), (200, 70)])
+def test_gradients_of_large_and_small_products_meet(activation, count, h):
+    """Values and tangents of a layer differ in size, and take different functions."""
+    decoder, z = _decoder(activation, covariance="diagonal", d=2, D=9, h=h), _points(2, count)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.div_(h**0.5)
+    weights = [p for p in decoder.parameters() if p.requires_grad]
+
+    def gradients(metric):
+        loss = metric.log_volume(z).mean()
+        return torch.autograd.grad(loss, weights, allow_unused=True)
+
+    for got, expected in zip(
+        gradients(FisherMetric(decoder)), gradients(_by_autograd(decoder)), strict=True
+    ):
+        if got is None or expected is None:
+            assert all(x is None or not x.any() for x in (got, expected))
+        else:
+            _assert_same(got, expected, 1e-8)
+
+
+@pytest.mark.usefixtures("own_gradients_from")
+@pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
+def test_an_empty_batch_has_empty_gradients(activation):
+    decoder, z = _decoder(activation), _points(count=0)
+    metric = FisherMetric(decoder)
+    metric.log_volume(z).sum().backward()
+    assert metric.metric_matrix(z).shape == (0, 3, 3)
+    assert not decoder.layers[0].weight_pairs.grad.any()
+
+
+def test_only_the_constant_variance_is_trained_beside_a_singular_head():
+    decoder, z = _decoder(h=6), _points()
+    decoder.requires_grad_(False)
+    decoder.mean_head.weight_pairs[:, 3] = 0
+    decoder.constant_log_variance.requires_grad_()
+    loss = FisherMetric(decoder, fold="always").log_volume(z).sum()
+    (got,) = torch.autograd.grad(loss, decoder.constant_log_variance)
+    loss = _by_autograd(decoder).log_volume(z).sum()
+    (expected,) = torch.autograd.grad(loss, decoder.constant_log_variance)
+    _assert_same(got, expected, 1e-10)
+
+
+@pytest.mark.usefixtures("own_gradients_from")
+@pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
+def test_batched_backward_passes_and_vmap_beside_trained_weights(activation):
+    decoder = _decoder(activation, covariance="diagonal", D=70, h=70)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.div_(70**0.5)
+    z = _points(count=150).requires_grad_()
+    metric = FisherMetric(decoder)
+    g = metric.metric_matrix(z)
+    by = torch.randn(2, *g.shape, dtype=g.dtype)
+    (got,) = torch.autograd.grad(g, z, by, is_grads_batched=True, retain_graph=True)
+    for each, cotangent in zip(got, by, strict=True):
+        (expected,) = torch.autograd.grad(g, z, cotangent, retain_graph=True)
+        _assert_same(each, expected, 1e-10)
+    mapped = torch.vmap(FisherMetric(decoder, validate_args=False).log_volume)(z.detach())
+    _assert_same(mapped, metric.log_volume(z.detach()), 1e-10)
+
+
+@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
 def test_second_derivatives_by_weights_go_through_gram_matrices(activation):
     def norm_of_gradient(fold):
@@ -215,6 +290,66 @@ def test_reduced_heads_follow_the_weights():
         _assert_same(metric.metric_matrix(z), 4 * before)
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+def test_steps_of_fused_optimizers_are_seen(optimizer):
+    """They write weights without a new version."""
+    decoder, z = _decoder(covariance="diagonal"), _points()
+    metric, step = FisherMetric(decoder), optimizer(decoder.parameters(), lr=0.05, fused=True)
+    for _ in range(3):
+        step.zero_grad()
+        metric.log_volume(z).sum().backward()
+        step.step()
+        with torch.no_grad():
+            _assert_same(metric.metric_matrix(z), _by_autograd(decoder).metric_matrix(z))
+
+
+def test_copies_keep_nothing_and_replaced_layers_are_forgotten():
+    decoder, z = _decoder(), _points()
+    metric = FisherMetric(decoder, fold="always")
+    with torch.no_grad():
+        for _ in range(20):
+            metric.metric_matrix(z)
+            assert metric._heads._kept
+            metric = copy.deepcopy(metric)
+            assert not metric._heads._kept
+            metric.decoder.mean_head = _decoder().mean_head
+            _assert_same(metric.metric_matrix(z), _by_autograd(metric.decoder).metric_matrix(z))
+        count = len(metric._heads._kept)
+        metric.decoder.layers[2] = _decoder("tanh").layers[2]
+        _assert_same(metric.metric_matrix(z), _by_autograd(metric.decoder).metric_matrix(z))
+        assert len(metric._heads._kept) == count
+
+
+def test_a_conjugated_weight_is_another_one():
+    decoder, z = _decoder(), _points()
+    layer = torch.nn.Linear(6, 6, dtype=torch.complex128)
+    decoder.layers[2] = layer
+    metric = FisherMetric(decoder)
+    with torch.no_grad():
+        metric.metric_matrix(z)
+        layer.weight = torch.nn.Parameter(layer.weight.detach().conj())
+        _assert_same(metric.metric_matrix(z), _by_autograd(decoder).metric_matrix(z))
+
+
+def test_threads_do_not_share_what_is_recorded():
+    decoder, z = _decoder("split_tanh", covariance="diagonal"), _points(count=40)
+    metric, failures = FisherMetric(decoder, memory_budget=20_000), []
+
+    def train():
+        try:
+            for _ in range(15):
+                metric.log_volume(z).sum().backward()
+        except RuntimeError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=train) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
 @pytest.mark.parametrize("covariance", ["constant", "diagonal"])
 def test_matrices_kept_for_products_follow_the_weights(covariance):
     decoder = _decoder("split_tanh", covariance=covariance, D=90, h=64).float()
@@ -270,12 +405,15 @@ def test_forward_mode_is_seen_by_every_product(covariance, precision):
     assert error < (1e-7 if precision is torch.float64 else 1e-3)
 
 
-def test_metric_vector_products_in_inference_mode():
+def test_metric_vector_products_without_gradients():
     decoder, z = _decoder("split_tanh", d=fisher.COVECTOR_FROM), _points(d=fisher.COVECTOR_FROM)
     metric, u = FisherMetric(decoder), torch.randn_like(z)
     expected = metric.metric_vector_product(u, z)
-    with torch.inference_mode():
-        _assert_same(metric.metric_vector_product(u, z), expected)
+    for without in (torch.inference_mode, torch.no_grad):
+        with without():
+            _assert_same(metric.metric_vector_product(u, z), expected)
+    with torch.no_grad():
+        _assert_same(FisherMetric(decoder).metric_vector_product(u, z), expected)
 
 
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
