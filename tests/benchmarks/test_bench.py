@@ -82,7 +82,7 @@ def test_ours_and_rivals_take_turns() -> None:
     calls: list[str] = []
 
     def run(name: str) -> Any:
-        return lambda: (calls.append(name), _slow(2e-3))
+        return lambda: (calls.append(name), _slow(2 * timing.SHORTEST_SAMPLE))
 
     pairs = timing.interleave(run("o"), {"a": run("a"), "b": run("b")}, seconds=0.0, rounds=(3, 3))
     warm_up = 6

@@ -209,7 +209,7 @@ MUTANTS: dict[str, tuple[str, str, Callable[..., Iterator[SimpleNamespace]]]] = 
     "kaehler": ("mixture_potential", "metric_d", mutants_of),
     "curvature_consistent": ("hermitian_geometry", "chern_ricci", mutants_of),
     "curvature_chart_free": ("hermitian_geometry", "chern_curvature", mutants_of),
-    "metric_chart_free": ("mixture_potential", "metric_between", mutants_of),
+    "metric_chart_free": ("fubini_study", "metric", mutants_of),
     "curvature_contracted": ("mixture_potential", "ricci", mutants_of),
     "curvature_as_known": ("complex_ball", "metric_db", mutants_of),
 }
