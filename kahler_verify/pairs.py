@@ -23,8 +23,6 @@ __all__ = ["Image", "Pairs", "Weight", "pair_product", "planes_of", "real_part_p
 
 # Three real products and their sums, instead of four that are one, pay where all sizes reach this.
 THREE_PRODUCTS_FROM = {"rows": 128, "width": 64}
-# Functions with gradients of their own cost some ten microseconds: they pay from this many numbers.
-OWN_GRADIENTS_FROM = 2**13
 
 
 def planes_of(x: Tensor) -> Tensor:
@@ -200,8 +198,6 @@ def _is_recorded(*tensors: Tensor) -> bool:
 
     Only then are the functions below used: torch.func and forward mode take what they are made of.
     """
-    if max(t.numel() for t in tensors) < OWN_GRADIENTS_FROM:
-        return False
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return recorded and not is_transformed(*tensors) and not in_forward_mode()
 
@@ -248,12 +244,9 @@ class _Gram(torch.autograd.Function):
     """X Xᴴ; its gradient takes four products, where autograd would take twice as many."""
 
     @staticmethod
-    def forward(planes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, planes: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(planes)
         return _gram(planes)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], _: Any) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, by_re: Tensor, by_im: Tensor) -> Tensor:
@@ -306,12 +299,9 @@ class _Scaled(torch.autograd.Function):
     """The product, which takes two passes for each plane, and whose gradients do as well."""
 
     @staticmethod
-    def forward(planes: Tensor, factor: Tensor) -> Tensor:
+    def forward(ctx: Any, planes: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(planes, factor)
         return _scale(planes, factor)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], _: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -391,13 +381,10 @@ class _PairProduct(torch.autograd.Function):
     """The product; its gradients are such products."""
 
     @staticmethod
-    def forward(rows: Tensor, _: Tensor, weight: Weight) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, matrix: Tensor, weight: Weight) -> Tensor:
+        ctx.save_for_backward(rows, matrix)
+        ctx.weight = weight
         return pair_product(rows, weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Weight], _: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.weight = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -423,13 +410,10 @@ class _RealPartProduct(torch.autograd.Function):
     """Its real part; without the zeros that a part of a complex tensor leaves in gradients."""
 
     @staticmethod
-    def forward(rows: Tensor, _: Tensor, weight: Weight) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, matrix: Tensor, weight: Weight) -> Tensor:
+        ctx.save_for_backward(rows, matrix)
+        ctx.weight = weight
         return _real_part_product(rows, weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Weight], _: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.weight = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

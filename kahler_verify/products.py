@@ -116,14 +116,10 @@ class _Product(torch.autograd.Function):
     """The product by oneDNN, which records nothing itself; its gradients are such products."""
 
     @staticmethod
-    def forward(rows: Tensor, weight: Tensor) -> Tensor:
-        with torch.no_grad():
-            product = complex_product if rows.is_complex() else real_product
-            return product(rows, weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], _: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        product = complex_product if rows.is_complex() else real_product
+        return product(rows, weight)
 
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None]:

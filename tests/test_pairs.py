@@ -133,19 +133,11 @@ def _leaves():
     return tuple(leaf.clone().requires_grad_() for leaf in leaves)
 
 
-@pytest.fixture(params=[0, pairs.OWN_GRADIENTS_FROM])
-def own_gradients_from(request, monkeypatch):
-    """Functions with gradients of their own everywhere, or for large inputs alone."""
-    monkeypatch.setattr(pairs, "OWN_GRADIENTS_FROM", request.param)
-
-
-@pytest.mark.usefixtures("own_gradients_from")
 def test_gradients_of_both_orders_are_right():
     assert gradcheck(_loss, _leaves())
     assert gradgradcheck(_loss, _leaves())
 
 
-@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("m", [70, 90])
 def test_large_products_have_the_gradients_of_complex_ones(m):
     x, w = _complex(300, 80).requires_grad_(), _complex(m, 80, seed=1).requires_grad_()
@@ -162,7 +154,6 @@ def test_large_products_have_the_gradients_of_complex_ones(m):
             torch.testing.assert_close(g, e)
 
 
-@pytest.mark.usefixtures("own_gradients_from")
 def test_transforms_and_forward_mode_give_the_same():
     leaves = [leaf.detach() for leaf in _leaves()]
     recorded = [leaf.clone().requires_grad_() for leaf in leaves]

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from kahler_verify import pairs
 from kahler_verify.decoders.heads import reduced, reduced_real
 from kahler_verify.decoders.models import Decoder, VAEConfig
 from kahler_verify.errors import InputError
@@ -132,13 +131,6 @@ def test_the_curvature_of_one_set_of_jets():
         _assert_same(getattr(FisherMetric(decoder), quantity)(z), expected, 1e-10)
 
 
-@pytest.fixture(params=[0, pairs.OWN_GRADIENTS_FROM])
-def own_gradients_from(request, monkeypatch):
-    """Functions with gradients of their own everywhere, or for large inputs alone."""
-    monkeypatch.setattr(pairs, "OWN_GRADIENTS_FROM", request.param)
-
-
-@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("fold", ["always", "never"])
 @pytest.mark.parametrize(
     ("activation", "likelihood", "covariance"),
@@ -188,7 +180,6 @@ def test_gradients_of_large_and_small_products_meet(activation, count, h):
             _assert_same(got, expected, 1e-8)
 
 
-@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
 def test_an_empty_batch_has_empty_gradients(activation):
     decoder, z = _decoder(activation), _points(count=0)
@@ -210,7 +201,6 @@ def test_only_the_constant_variance_is_trained_beside_a_singular_head():
     _assert_same(got, expected, 1e-10)
 
 
-@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
 def test_batched_backward_passes_and_vmap_beside_trained_weights(activation):
     decoder = _decoder(activation, covariance="diagonal", D=70, h=70)
@@ -229,7 +219,6 @@ def test_batched_backward_passes_and_vmap_beside_trained_weights(activation):
     _assert_same(mapped, metric.log_volume(z.detach()), 1e-10)
 
 
-@pytest.mark.usefixtures("own_gradients_from")
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh"])
 def test_second_derivatives_by_weights_go_through_gram_matrices(activation):
     def norm_of_gradient(fold):
