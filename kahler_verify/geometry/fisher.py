@@ -52,9 +52,6 @@ GRAM_RATIO = 1.25
 COVECTOR_FROM = 12
 # On a CPU, products run flat out from some hundred tangents on; more than this gain nothing.
 TANGENTS_AT_ONCE = 2048
-# The tangents of outputs in bytes: of blocks twice as large glibc gives some back, to fetch their
-# pages anew, which takes longer than all work on them.
-LARGEST_BLOCK = LARGEST_THRESHOLD // 2
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,7 @@ class FisherMetric(HermitianMetric):
         if order or z.is_cuda:
             return fitting
         block = self._kinds * z.shape[-1] * self._widest * z.element_size()
-        few = min(TANGENTS_AT_ONCE // z.shape[-1], LARGEST_BLOCK // block)
+        few = min(TANGENTS_AT_ONCE // z.shape[-1], LARGEST_THRESHOLD // block)
         return min(fitting, max(1, few))
 
     def _by_chunks(

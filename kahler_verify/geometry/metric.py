@@ -6,7 +6,9 @@ The first index of a metric is holomorphic, the second antiholomorphic: g[..., a
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
@@ -20,22 +22,26 @@ from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.products import is_transformed
 
 MEMORY_BUDGET = 512 * 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # in malloc.h
 # Numbers held at one time for each entry of the largest jet, as measured: without derivatives of
 # the metric, and with them.
 WORKSPACE = (12, 20, 20)
-LARGEST_THRESHOLD = 31 * 2**20  # glibc adapts to blocks below 32 MiB
+LARGEST_THRESHOLD = 32 * 2**20  # bytes: glibc takes no more for blocks that it keeps
 
 
 @cache
 def keep_freed_memory() -> None:
     """Make glibc keep freed blocks of megabytes, instead of giving them back at once.
 
-    It does so from the first time on that so large a block is freed: mallopt(3), M_MMAP_THRESHOLD.
-    Otherwise every step of a chunk would have its result's pages fetched anew, which was measured
-    to double the time of a mixture's metric.  The block is never written to, and takes no memory.
-    The setting is the process's own, and speeds up all of torch.
+    Else every step of a chunk, or of training, has its results' pages fetched anew, which was
+    measured to double the time of a mixture's metric, and to add half to a training step beside a
+    regulariser.  Up to ``MEMORY_BUDGET`` is kept.  The setting is the process's own (mallopt(3)),
+    and speeds up all of torch.
     """
-    torch.empty(LARGEST_THRESHOLD, dtype=torch.uint8)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, MEMORY_BUDGET)
 
 
 class HermitianMetric(ABC):
