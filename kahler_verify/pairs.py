@@ -88,11 +88,25 @@ class Weight:
 class Columns:
     """The transpose of rows, or their adjoint."""
 
-    rows: Pairs | Image
+    rows: _Rows
     adjoint: bool
 
 
-class Pairs:
+class _Rows:
+    """What kernels take for complex rows X."""
+
+    @property
+    def mT(self) -> Columns:
+        """Xᵀ, to multiply with."""
+        return Columns(self, adjoint=False)
+
+    @property
+    def mH(self) -> Columns:
+        """Xᴴ, to multiply with."""
+        return Columns(self, adjoint=True)
+
+
+class Pairs(_Rows):
     """Complex rows [..., r, n] as planes [2, ..., r, n], in what kernels do with rows.
 
     Attributes:
@@ -112,16 +126,6 @@ class Pairs:
         """The conjugate rows."""
         return Pairs(self.planes, conjugated=not self.conjugated)
 
-    @property
-    def mT(self) -> Columns:
-        """Xᵀ, to multiply with."""
-        return Columns(self, adjoint=False)
-
-    @property
-    def mH(self) -> Columns:
-        """Xᴴ, to multiply with."""
-        return Columns(self, adjoint=True)
-
     def __matmul__(self, columns: Columns) -> Tensor:
         """X Yᵀ or X Yᴴ as a complex tensor [..., r, s]."""
         other = columns.rows
@@ -137,7 +141,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(_Rows):
     """Rows X Wᵀ that are not multiplied out, as their products need WᴴW alone: X (WᵀW̄) Yᴴ.
 
     Attributes:
@@ -162,16 +166,6 @@ class Image:
     def conj(self) -> Image:
         """The conjugate rows."""
         return replace(self, conjugated=not self.conjugated)
-
-    @property
-    def mT(self) -> Columns:
-        """The transpose, to multiply with."""
-        return Columns(self, adjoint=False)
-
-    @property
-    def mH(self) -> Columns:
-        """The adjoint, to multiply with."""
-        return Columns(self, adjoint=True)
 
     def __matmul__(self, columns: Columns) -> Tensor:
         """The product with the transpose of another image under the same weight."""
