@@ -1,6 +1,7 @@
-"""Volumes of any metric as losses: their gradients, and where there are none."""
+"""Volumes of any metric as losses: their gradients, and where there are none; memory."""
 
 import math
+import platform
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from kahler_verify import FisherMetric, PotentialMetric
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.metric import keep_freed_memory
 
 POINTS = torch.tensor([[0.3 + 0.1j], [1.0 + 0j], [-0.2 - 0.5j]], dtype=torch.complex128)
 
@@ -95,3 +97,19 @@ def test_second_derivatives_by_weights_and_points(quantity: str) -> None:
 
     assert gradcheck(loss, (w, z), rtol=1e-4, atol=1e-5)
     assert gradgradcheck(loss, (w, z), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept() -> None:
+    """Else pages of 160 MiB, 40 thousand of them, would be fetched anew."""
+    import resource
+
+    keep_freed_memory()
+
+    def hold() -> list[Tensor]:
+        return [torch.ones(2**21) for _ in range(20)]
+
+    hold()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    hold()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5000
