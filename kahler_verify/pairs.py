@@ -137,7 +137,8 @@ class Pairs(_Rows):
             (xu, xv), (yu, yv) = _four_times(self.planes, other.planes)
             sign = 1 if with_conjugate else -1
             re, im = xu + sign * yv, yu - sign * xv
-        return torch.complex(re, -im if self.conjugated else im)
+        # torch.complex cannot be differentiated under vmap behind a conjugate
+        return torch.view_as_complex(torch.stack([re, -im if self.conjugated else im], -1))
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,20 @@ def test_second_derivatives_by_weights_go_through_gram_matrices(activation):
         _assert_same(got, expected, 1e-9)
 
 
+@pytest.mark.parametrize(("activation", "likelihood"), KINDS)
+def test_functional_hessians_are_those_of_autograd(activation, likelihood):
+    decoder = _decoder(activation, likelihood, "diagonal", d=2).requires_grad_(False)
+    metric, z = FisherMetric(decoder, validate_args=False), _points(2, 1)[0]
+
+    def volume(x):
+        return metric.log_volume(torch.complex(*x.chunk(2)))
+
+    x = torch.cat([z.real, z.imag])
+    expected = torch.autograd.functional.hessian(volume, x)
+    _assert_same(torch.func.hessian(volume)(x), expected, 1e-9)
+    _assert_same(torch.func.jacrev(torch.func.jacrev(volume))(x), expected, 1e-9)
+
+
 def test_functional_gradients_by_weights_are_right():
     decoder, z = _decoder(D=40), _points(count=60)
     weights = {name: p.detach() for name, p in decoder.named_parameters()}
