@@ -77,7 +77,7 @@ class Weight:
     @cached_property
     def real_gram(self) -> Tensor:
         """BᵀB [2n, 2n] of B = ``real_part``."""
-        columns = torch.cat([self.matrix.real, -self.matrix.imag], -1).mT
+        columns = self.real_part.mT
         return real_product(columns, columns)
 
 

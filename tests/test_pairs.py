@@ -154,6 +154,19 @@ def test_large_products_have_the_gradients_of_complex_ones(m):
             torch.testing.assert_close(g, e)
 
 
+def test_forms_that_functions_made_of_a_weight_do_not_cut_it_off_from_gradients():
+    x, w = _complex(2, 4, 3, 6), _complex(9, 6, seed=2).requires_grad_()
+    weight, rows = Weight(w), torch.cat([x.real, x.imag], -1)
+    pair_product(planes_of(x), weight)
+    real_part_product(planes_of(x), weight)
+    image = Image(rows, weight, real=True)
+    stands_for = torch.complex(*(x @ w.mT).real)
+    by = _complex(4, 3, 3, seed=3)
+    (got,) = torch.autograd.grad(image @ image.mH, w, by)
+    (expected,) = torch.autograd.grad(stands_for @ stands_for.mH, w, by)
+    torch.testing.assert_close(got, expected)
+
+
 def test_transforms_and_forward_mode_give_the_same():
     leaves = [leaf.detach() for leaf in _leaves()]
     recorded = [leaf.clone().requires_grad_() for leaf in leaves]
