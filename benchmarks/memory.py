@@ -20,7 +20,7 @@ def measure() -> dict[str, Any]:
     """Peak and answer in MiB, measured in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.memory"]
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=True)
     return json.loads(done.stdout)
 
 

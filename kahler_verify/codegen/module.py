@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import sympy
 from sympy import Expr, Function, Pow, Symbol
@@ -318,7 +317,7 @@ def formatted(text: str) -> str:
         [sys.executable, "-m", *command, "-"],
         input=text,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if run.returncode:
@@ -344,14 +343,3 @@ def difference(old: str, new: str, name: str) -> str:
         lineterm="",
     )
     return "\n".join(lines)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write to a temporary file beside ``path``, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

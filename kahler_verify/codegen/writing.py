@@ -8,10 +8,11 @@ from pathlib import Path
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
-from kahler_verify.codegen.module import Module, difference, generate_module, write_atomically
+from kahler_verify.codegen.module import Module, difference, generate_module
 from kahler_verify.codegen.pointwise import generate_pointwise
 from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
 from kahler_verify.errors import GenerationError
+from kahler_verify.files import write_text
 
 
 @dataclass
@@ -65,7 +66,7 @@ def generate_files(
             if old == module.text:
                 report.lines.append(f"{path.name}: unchanged")
             else:
-                write_atomically(path, module.text)
+                write_text(path, module.text)
                 report.lines.append(f"{path.name}: written")
             continue
         diff = difference(old, module.text, path.name) if old else "the file is missing"

@@ -1,13 +1,12 @@
 """Checkpoints: safetensors with the configuration as JSON in the header. Loading runs no code.
 
 A file is written under another name and then renamed, so that what stands under its name is whole.
+A model that would not come back as it is (tied weights, exchanged layers, hooks) is refused.
 Nothing in it is trusted: the configuration is validated, the tensors it implies are listed without
 allocating them, and the file must hold exactly those, of those shapes and types, all finite.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import CheckpointError, InputError
+from kahler_verify.files import write_with
 
 __all__ = ["FORMAT", "VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -47,10 +47,22 @@ def save_checkpoint(
     """Write a model to ``path``; ``report`` is kept with it, as JSON.
 
     Raises:
-        CheckpointError: a weight is not finite, or the file cannot be written.
+        CheckpointError: a weight is not finite, weights are neither all float32 nor all float64, or
+            are tied; the model is not the one that its configuration makes (a layer was exchanged
+            or wrapped, or has hooks); the report is not JSON; or the file cannot be written.
     """
+    path = Path(path)
+    expected = _empty_model(path, model.config)
+    _require_structure(path, model, expected)
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    _require_finite(Path(path), tensors)
+    require_tensors(path, tensors, expected.state_dict())
+    try:
+        written = json.dumps(dict(report or {}), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: expected a report of finite numbers, strings, lists and dictionaries, as "
+            f"JSON has them, but {error}"
+        ) from error
     write_tensors(
         path,
         tensors,
@@ -58,9 +70,59 @@ def save_checkpoint(
             "format": FORMAT,
             "version": str(VERSION),
             "config": json.dumps(model.config.to_dict(), sort_keys=True),
-            "report": json.dumps(dict(report or {}), sort_keys=True, allow_nan=False),
+            "report": written,
         },
     )
+
+
+def _require_structure(path: Path, model: ComplexVAE, expected: ComplexVAE) -> None:
+    """The model must be the one that its configuration makes: else the file would be another's."""
+    found, wanted = _structure(model), _structure(expected)
+    for name in sorted(set(found) | set(wanted)):
+        if found.get(name) != wanted.get(name):
+            raise CheckpointError(
+                f"{path}: expected the model that its configuration makes, with "
+                f"{wanted.get(name, 'nothing')} at {name or 'the top'}, but got "
+                f"{found.get(name, 'nothing')}; a checkpoint holds configuration and weights only, "
+                "so that a changed model would not come back"
+            )
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.device.type == "meta":
+            raise CheckpointError(f"{path}: expected weights, but {name} is on the meta device")
+        first = owners.setdefault(parameter.untyped_storage().data_ptr(), name)
+        if first != name and _overlap(model.get_parameter(first), parameter):
+            raise CheckpointError(
+                f"{path}: expected weights of their own for every layer, but {first} and {name} "
+                "share theirs; a checkpoint would untie them. Give one of them a clone"
+            )
+
+
+def _structure(model: ComplexVAE) -> dict[str, str]:
+    """What each module is, in words: its class, its settings, and what was hung on it."""
+    out = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        kind = type(module)
+        hooks = any(
+            getattr(module, attribute, None)
+            for attribute in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+        )
+        own = "forward" in vars(module)  # patched on the instance
+        out[name] = f"{kind.__module__}.{kind.__qualname__}({module.extra_repr()})" + (
+            " with hooks" if hooks else " with a forward of its own" if own else ""
+        )
+    return out
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one storage share elements."""
+
+    def ends(x: Tensor) -> tuple[int, int]:
+        span = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+        return int(x.storage_offset()), int(x.storage_offset() + span)
+
+    (first, last), (other, end) = ends(a), ends(b)
+    return a.numel() > 0 and b.numel() > 0 and first <= end and other <= last
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -93,24 +155,17 @@ def _empty_model(path: Path, config: VAEConfig) -> ComplexVAE:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file whole or not at all: beside ``path``, then renamed to it."""
-    path = Path(path)
-    temporary = None
+    """Write a safetensors file whole or not at all; see :mod:`kahler_verify.files`.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    # clones: slices of one flat buffer have their own places in a file
+    plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(plain, temporary, metadata=dict(metadata))
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's files are private; a checkpoint is not
-        Path(temporary).replace(path)
-    except (OSError, SafetensorError) as error:
+        write_with(path, lambda place: save_file(plain, place, metadata=dict(metadata)))
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"cannot write {path}: {error}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def read_tensors(

@@ -8,7 +8,6 @@ into C^32 is free, where one into Hermitian symmetric spectra, or into real imag
 constant.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kahler_verify.decoders.arrays import FORMAT_ERRORS, read_arrays
 from kahler_verify.errors import InputError
 
 __all__ = [
@@ -133,20 +133,18 @@ def _from_file(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | No
             f"expected 'digits', 'digits-images' or the path of a .npy or .npz file, but {path} is "
             f"{'a folder' if path.is_dir() else 'not there'}"
         )
-    labels = None
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.lib.npyio.NpzFile):
-                samples, labels = _from_npz(path, loaded, key)
-            else:
-                samples = loaded
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+        samples, labels = read_arrays(path, key)
+    except InputError:
+        raise
+    except (*FORMAT_ERRORS, OSError) as error:
         raise InputError(
             f"{path} is not a .npy or .npz file of numbers ({error}); object arrays are not read, "
             "because they would run code"
+        ) from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: expected an array that fits the memory of this machine"
         ) from error
     if samples.dtype.kind not in "fciub":
         raise InputError(f"{path}: expected real or complex numbers, but got {samples.dtype}")
@@ -171,23 +169,6 @@ def _from_file(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | No
             f"of shape {labels.shape}"
         )
     return samples.reshape(len(samples), -1), labels
-
-
-def _from_npz(
-    path: Path, archive: np.lib.npyio.NpzFile, key: str | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    names = list(archive.files)
-    if key is None:
-        others = [name for name in names if name != "y"]
-        key = "x" if "x" in names else others[0] if len(others) == 1 else None
-        if key is None:
-            raise InputError(
-                f"{path}: expected an entry 'x', or a single entry besides the labels 'y', "
-                f"but it holds {names}; name one with key="
-            )
-    if key not in names:
-        raise InputError(f"{path}: expected an entry {key!r}, but it holds {names}")
-    return archive[key], archive["y"] if "y" in names and key != "y" else None
 
 
 def _half_plane(side: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -91,7 +91,9 @@ class VAEConfig:
         for name in ("data_dim", "latent_dim"):
             _require_width(name, getattr(self, name))
         if not isinstance(self.hidden, tuple) or not 1 <= len(self.hidden) <= 64:
-            raise InputError(f"expected hidden to be a tuple of widths, but got {self.hidden!r}")
+            raise InputError(
+                f"expected hidden to be a tuple of 1 to 64 widths, but got {self.hidden!r}"
+            )
         for width in self.hidden:
             _require_width("hidden", width)
         for name, kind in (
@@ -147,7 +149,9 @@ class VAEConfig:
 
 def _require_width(name: str, value: object) -> None:
     if type(value) is not int or not 1 <= value <= _LARGEST_WIDTH:
-        raise InputError(f"expected {name} to be a whole number ≥ 1, but got {value!r}")
+        raise InputError(
+            f"expected {name} to be a whole number from 1 to {_LARGEST_WIDTH}, but got {value!r}"
+        )
 
 
 class ComplexLinear(nn.Module):

@@ -17,11 +17,11 @@ def training_bar(console: Console) -> Iterator[Callable[[Epoch], None]]:
     columns = (
         TextColumn("training"),
         BarColumn(),
-        TextColumn("epoch {task.completed}/{task.total}  {task.fields[terms]}"),
+        TextColumn("{task.fields[epoch]}  {task.fields[terms]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=None, terms="")
+        task = bar.add_task("training", total=None, epoch="first epoch", terms="")
 
         def move(epoch: Epoch) -> None:
             terms = (
@@ -32,6 +32,12 @@ def training_bar(console: Console) -> Iterator[Callable[[Epoch], None]]:
                 terms += f"  log density {epoch.log_density:.2f}"
             if epoch.held_out_loss is not None:
                 terms += f"  held out {epoch.held_out_loss:.2f} (best: epoch {epoch.best_epoch})"
-            bar.update(task, completed=epoch.epoch, total=epoch.epochs, terms=terms)
+            bar.update(
+                task,
+                completed=epoch.epoch,
+                total=epoch.epochs,
+                epoch=f"epoch {epoch.epoch}/{epoch.epochs}",
+                terms=terms,
+            )
 
         yield move

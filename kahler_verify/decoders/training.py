@@ -29,6 +29,7 @@ from kahler_verify.decoders.checkpoint import (
 from kahler_verify.decoders.data import Dataset
 from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import CheckpointError, InputError
+from kahler_verify.files import is_standard_output, require_writable
 
 __all__ = ["Progress", "Regularizer", "RegularizerMetric", "TrainingOptions", "state_path", "train"]
 
@@ -190,12 +191,13 @@ def train(
         on_progress: called after every epoch; what it raises interrupts the training.
 
     Raises:
-        InputError: config and data do not go together, or the loss or the regularizer is no longer
-            finite.
+        InputError: config and data do not go together, ``out`` cannot be written (looked at before
+            training), or the loss or the regularizer is no longer finite.
         CheckpointError: the training state cannot be read, or is another run's.
     """
     options = options or TrainingOptions()
     _require_match(config, data)
+    _require_outputs(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
@@ -268,6 +270,14 @@ def _require_match(config: VAEConfig, data: Dataset) -> None:
             "expected the configuration's (data_dim, likelihood, data) to be those of the data, "
             f"{expected}, but got {got}"
         )
+
+
+def _require_outputs(out: str | Path) -> None:
+    """Checkpoint and training state can be written, before anything is trained."""
+    if is_standard_output(out):
+        raise InputError("out: expected the path of a checkpoint, got '-'")
+    require_writable("out", out)
+    require_writable("out (its training state)", state_path(out))
 
 
 def _log_density(model: ComplexVAE, options: TrainingOptions) -> LogDensity | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -38,7 +39,7 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
 from kahler_verify.codegen import compiled
-from kahler_verify.codegen.module import generate_module, write_atomically
+from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.schwartz_zippel import schwartz_zippel, vanishes
@@ -47,6 +48,7 @@ from kahler_verify.evidence.witnesses import (
     formula_witness,
     random_witness,
 )
+from kahler_verify.files import write_text
 from kahler_verify.geometry import KernelSet
 
 SIZES = {
@@ -445,7 +447,9 @@ def prove(
     judged: list[Judgement] = []
     kernels: list[Item] = []
     columns = (TextColumn("proving {task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+    shown = console or Console(stderr=True)
+    silent = not shown.is_terminal  # else a blank line is left in a log
+    with Progress(*columns, console=shown, transient=True, disable=silent) as progress:
         task = progress.add_task("", total=len(chosen))
         for name, work in chosen:
             progress.update(task, description=name)
@@ -459,6 +463,14 @@ def prove(
             else:
                 kernels += result
             progress.advance(task)
+    if cache and cache.failure:
+        where = f"the cache {cache.folder.parent} cannot be written ({cache.failure.strerror})"
+        shown.print(
+            f"{where}: verdicts are not kept for the next time",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return Ledger(judged, kernels)
 
 
@@ -477,8 +489,12 @@ class Cache:
             digest.update(source.name.encode() + source.read_bytes())
         versions = (sympy.__version__, flint.__version__, torch.__version__, np.__version__)
         digest.update(f"{versions} {platform.python_version()}".encode())
-        home = os.environ.get("KAHLER_VERIFY_CACHE") or Path.home() / ".cache" / "kahler_verify"
+        try:
+            home = os.environ.get("KAHLER_VERIFY_CACHE") or Path.home() / ".cache" / "kahler_verify"
+        except RuntimeError:  # nobody's home
+            home = Path(tempfile.gettempdir()) / "kahler_verify"
         self.folder = Path(home) / digest.hexdigest()[:24]
+        self.failure: OSError | None = None  # verdicts do not depend on whether they can be kept
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
@@ -486,20 +502,24 @@ class Cache:
     def get(self, name: str) -> Judgement | list[Item] | None:
         """A stored verdict, or None."""
         path = self._path(name)
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
             data = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(data, list):
                 return [Item(**i) for i in data]
             return Judgement(**{**data, "evidence": [Item(**i) for i in data["evidence"]]})
-        except (ValueError, TypeError, KeyError):  # not what was written: judge again
+        except (OSError, ValueError, TypeError, KeyError):  # not what was written: judge again
             return None
 
     def put(self, name: str, result: Judgement | list[Item]) -> None:
-        """Store a verdict."""
+        """Store a verdict, or remember in ``failure`` why that cannot be done."""
         data = [asdict(i) for i in result] if isinstance(result, list) else asdict(result)
-        write_atomically(self._path(name), json.dumps(data))
+        if self.failure is None:
+            try:
+                write_text(self._path(name), json.dumps(data))
+            except OSError as error:
+                self.failure = error
 
 
 def write_evidence(ledger: Ledger, path: Path) -> int:
@@ -509,7 +529,7 @@ def write_evidence(ledger: Ledger, path: Path) -> int:
     project.
     """
     items = [i.data["recheck"] for j in ledger.claims for i in j.evidence if "recheck" in i.data]
-    write_atomically(path, json.dumps({"format": 1, "items": items}, indent=1, ensure_ascii=False))
+    write_text(path, json.dumps({"format": 1, "items": items}, indent=1, ensure_ascii=False))
     return len(items)
 
 
@@ -520,7 +540,7 @@ def write_ledger(ledger: Ledger, path: Path) -> None:
         "kernels": [asdict(i) for i in ledger.kernels],
         "passed": ledger.passed,
     }
-    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False))
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
 __all__ = [

@@ -129,7 +129,8 @@ def print_faults(console: Console, reports: Sequence[FaultReport]) -> None:
 def checking_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     """A bar that the returned callback moves: done, total, what is being checked."""
     columns = (TextColumn("checking"), BarColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
+    silent = not console.is_terminal  # else a blank line is left in a log
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
         task = bar.add_task("", total=None)
 
         def move(done: int, total: int, label: str) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor
 from kahler_verify.calculus.claims import Derived, Gram, Vanishing
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.codegen.module import generate_module, write_atomically
+from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence import properties
@@ -63,6 +63,7 @@ from kahler_verify.evidence.planted import MISPRINTS, RULES
 from kahler_verify.evidence.samples import Sample, draw, fields_of
 from kahler_verify.evidence.schwartz_zippel import vanishes
 from kahler_verify.evidence.series import Point, evaluate_output
+from kahler_verify.files import write_text
 from kahler_verify.geometry.kernel_set import KernelSet
 
 Sizes = Mapping[str, int]
@@ -638,9 +639,12 @@ def run_mutants(
         TimeElapsedColumn(),
     )
     judged = []
+    shown = console or Console(stderr=True)
     with (
         warnings.catch_warnings(),
-        Progress(*columns, console=console or Console(stderr=True), transient=True) as progress,
+        Progress(
+            *columns, console=shown, transient=True, disable=not shown.is_terminal
+        ) as progress,
     ):
         warnings.simplefilter("ignore")
         task = progress.add_task("planting faults", total=None)
@@ -660,4 +664,4 @@ def write_mutants(result: MutantResult, path: Path) -> None:
         "routes": ROUTES,
         "passed": result.passed,
     }
-    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

@@ -23,7 +23,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from kahler_verify.codegen.module import write_atomically
 from kahler_verify.decoders.data import to_images
 from kahler_verify.decoders.models import ComplexVAE
 from kahler_verify.errors import InputError
@@ -36,6 +35,7 @@ from kahler_verify.evidence.crosscheck import (
 from kahler_verify.evidence.description import HEADINGS, diagnosis_table
 from kahler_verify.evidence.description import rows as described
 from kahler_verify.evidence.routes import EPSILON, MODEST, ROUTES, STANDARD_ERRORS
+from kahler_verify.files import write_text
 from kahler_verify.geometry import FisherMetric
 
 ROUTE_NAMES = {
@@ -249,7 +249,7 @@ def _rows_table(title: str, rows: Sequence[CheckRow], width: int) -> Table:
 def write_json(result: CrossCheck, path: str | Path) -> None:
     """Write the result as JSON (the schema is that of ``CrossCheck.to_dict``)."""
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(Path(path), text + "\n")
+    write_text(path, text + "\n")
 
 
 # ------------------------------------------------------------------------------- pictures
@@ -526,4 +526,4 @@ def write_html(result: CrossCheck, path: str | Path) -> None:
         shown_error=shown_error,
         isnan=math.isnan,
     )
-    write_atomically(Path(path), text)
+    write_text(path, text)

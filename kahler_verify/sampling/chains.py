@@ -8,6 +8,7 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.memory import require_memory
 from kahler_verify.sampling.target import Draws, VolumeTarget
 
 
@@ -39,6 +40,7 @@ def run_chains(
             f"samples, chains, warmup: expected at least 10, 2, 10, got {samples}, {chains}, "
             f"{warmup}"
         )
+    require_memory("samples", samples, 8 * 16 * target.dimension * chains)
     target.warn_if_improper()
     d = target.dimension
 

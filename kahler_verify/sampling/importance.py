@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.memory import require_memory
 from kahler_verify.sampling.target import Draws, VolumeTarget
 
 CHUNK = 4096  # proposals for which the metric is evaluated at once
+MOST = 2**24  # proposals that torch.multinomial can choose from
+COPIES = 4  # of the proposals, held at one time while they are drawn
 
 
 def importance_resample(
@@ -36,6 +39,12 @@ def importance_resample(
     total = proposals if proposals is not None else 20 * count
     if total < count:
         raise InputError(f"proposals: expected at least count = {count}, got {total}")
+    if total > MOST:
+        raise InputError(
+            f"proposals: expected at most {MOST}, got {total} for count = {count}; draw in several "
+            "runs with other seeds"
+        )
+    require_memory("proposals", total, COPIES * 16 * target.dimension)
     generator = torch.Generator().manual_seed(seed)
     z = propose(target, total, generator)
     with torch.no_grad():

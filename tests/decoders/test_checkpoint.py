@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kahler_verify.decoders.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.decoders.models import ComplexVAE, Residual, VAEConfig
 from kahler_verify.errors import CheckpointError
 
 CONFIG = VAEConfig(data_dim=6, latent_dim=2, hidden=(5, 4), seed=3)
@@ -169,3 +169,104 @@ def test_unwritable_places(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write"):
         save_checkpoint(tmp_path / "file" / "model", ComplexVAE(CONFIG))
+
+
+def _tied(model: ComplexVAE) -> None:
+    model.decoder.layers[0].bias_pairs = model.decoder.log_variance_head.bias_pairs
+
+
+def _flat(model: ComplexVAE) -> None:
+    """All weights in one buffer, as optimisers and data-parallel training lay them out."""
+    parameters = list(model.parameters())
+    buffer = torch.cat([p.detach().flatten() for p in parameters])
+    start = 0
+    for p in parameters:
+        p.data = buffer[start : start + p.numel()].view(p.shape)
+        start += p.numel()
+
+
+def _non_contiguous(model: ComplexVAE) -> None:
+    for p in model.parameters():
+        p.data = p.data.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@pytest.mark.parametrize("change", [_flat, _non_contiguous])
+def test_layout_of_weights_does_not_matter(change, tmp_path):
+    model = ComplexVAE(CONFIG)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    change(model)
+    save_checkpoint(tmp_path / "model", model)
+    loaded = load_checkpoint(tmp_path / "model").model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in before.items())
+
+
+def _half(model: ComplexVAE) -> None:
+    model.to(torch.bfloat16)
+
+
+def _mixed(model: ComplexVAE) -> None:
+    model.decoder.mean_head.double()
+
+
+def _residual(model: ComplexVAE) -> None:
+    model.decoder.layers[1] = Residual(model.decoder.layers[1])
+
+
+def _residual_of_weights(model: ComplexVAE) -> None:
+    model.decoder.layers[0] = Residual(model.decoder.layers[0])
+
+
+def _hook(model: ComplexVAE) -> None:
+    model.decoder.layers[0].register_forward_hook(lambda module, given, out: out * 2)
+
+
+def _patched(model: ComplexVAE) -> None:
+    model.decoder.layers[0].forward = lambda z: z
+
+
+def _parametrised(model: ComplexVAE) -> None:
+    torch.nn.utils.parametrizations.weight_norm(model.decoder.layers[0], "weight_pairs")
+
+
+def _shared_module(model: ComplexVAE) -> None:
+    model.encoder = ComplexVAE(CONFIG).encoder
+    model.decoder.mean_head.weight_pairs.data = model.decoder.log_variance_head.weight_pairs.data
+
+
+def _infinite(model: ComplexVAE) -> None:
+    model.decoder.mean_head.bias_pairs.data[0] = torch.inf
+
+
+def _on_meta(model: ComplexVAE) -> None:
+    model.to("meta")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_tied, "to have shape|share theirs"),
+        (_half, "float32"),
+        (_mixed, "all float32 or all float64"),
+        (_residual, "Residual"),
+        (_residual_of_weights, "Residual"),
+        (_hook, "with hooks"),
+        (_patched, "forward of its own"),
+        (_parametrised, "ParametrizedComplexLinear|Parametrized"),
+        (_shared_module, "share theirs"),
+        (_infinite, "infinite"),
+        (_on_meta, "meta"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(change, message, tmp_path):
+    model = ComplexVAE(CONFIG)
+    change(model)
+    with pytest.raises(CheckpointError, match=message):
+        save_checkpoint(tmp_path / "model", model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("report", [{"elbo": float("nan")}, {"x": {1, 2}}, {(1, 2): 3}])
+def test_a_report_that_is_no_json_is_refused(report, tmp_path):
+    with pytest.raises(CheckpointError, match="a report of finite numbers"):
+        save_checkpoint(tmp_path / "model", ComplexVAE(CONFIG), report=report)
+    assert not list(tmp_path.iterdir())

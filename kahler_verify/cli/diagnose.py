@@ -1,0 +1,50 @@
+"""The command ``diagnose``: how Kähler, degenerate and curved a decoder is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kahler_verify.cli.consoles import beside
+from kahler_verify.errors import InputError
+from kahler_verify.files import require_writable, write_text
+
+
+def diagnose(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="How many encoded test samples to look at.")] = 32,
+    curvature: Annotated[bool, typer.Option(help="Evaluate curvatures, which cost most.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
+) -> None:
+    """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
+    from json import dumps
+
+    from kahler_verify.decoders import load_checkpoint
+    from kahler_verify.decoders.data import held_out_samples
+    from kahler_verify.evidence.description import diagnosis_table
+    from kahler_verify.geometry import FisherMetric
+    from kahler_verify.geometry import diagnose as measure
+
+    require_writable("json", json)
+    if points < 1:
+        raise InputError(f"points: expected at least 1, got {points}")
+    loaded = load_checkpoint(checkpoint)
+    model = loaded.model.double()
+    samples = held_out_samples(loaded.config.data, loaded.config.seed, data)
+    if samples is None:
+        raise InputError(
+            f"data: expected --data with the file that {checkpoint} was trained on, as its data "
+            f"have no name but {loaded.config.data!r}, which is not followed"
+        )
+    z = model.encoder(samples[:points])[0].detach()
+    result = measure(FisherMetric(model.decoder), z, curvature=curvature)
+    title = f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
+    beside(json).print(diagnosis_table(title, result))
+    if json is not None:
+        text = dumps({"checkpoint": checkpoint.name, **result.to_json()}, indent=1, allow_nan=False)
+        write_text(json, text)

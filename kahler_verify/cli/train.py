@@ -1,0 +1,109 @@
+"""The command ``train``: a model, from data to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kahler_verify.cli.consoles import console, say
+from kahler_verify.errors import InputError
+from kahler_verify.files import require_writable
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Where the checkpoint (.safetensors) goes.")],
+    data: Annotated[
+        str, typer.Option(help="digits, digits-images, or the path of a .npy or .npz file.")
+    ] = "digits",
+    decoder: Annotated[str, typer.Option(help="holomorphic, split or modulus.")] = "holomorphic",
+    latent_dim: Annotated[int, typer.Option(help="Complex dimension of the latent space.")] = 4,
+    hidden: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,64",
+    activation: Annotated[str, typer.Option(help="Activation; empty: the family's default.")] = "",
+    covariance: Annotated[str, typer.Option(help="constant, scalar or diagonal.")] = "diagonal",
+    beta: Annotated[float, typer.Option(help="Weight of the KL term.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of weights, split, batches and noise.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = False,
+    regularizer: Annotated[
+        str, typer.Option(help="Log density in the loss: none, logdet-hermitian or log-volume.")
+    ] = "none",
+    weight: Annotated[
+        float, typer.Option(help="The regularizer's factor, of either sign; not 0.")
+    ] = 0.0,
+    regularizer_batch: Annotated[
+        int, typer.Option(help="Latents of each step at which the regularizer is taken.")
+    ] = 16,
+    metric: Annotated[
+        str, typer.Option(help="Whose density: fisher, or mixture, its closed-form proxy.")
+    ] = "fisher",
+    components: Annotated[
+        int, typer.Option(help="Centres of the mixture, drawn from each step's latents.")
+    ] = 8,
+    warmup: Annotated[
+        int, typer.Option(help="Epochs over which beta and the weight rise from 0.")
+    ] = 20,
+    clip: Annotated[float, typer.Option(help="Greatest norm of the gradient.")] = 10.0,
+    early_stopping: Annotated[
+        int,
+        typer.Option(
+            metavar="PATIENCE",
+            help="Stop after so many epochs without a lower held-out loss; 0: never.",
+        ),
+    ] = 0,
+) -> None:
+    """Train a complex VAE and write it as a checkpoint."""
+    from kahler_verify.decoders.data import load_data
+    from kahler_verify.decoders.models import VAEConfig
+    from kahler_verify.decoders.progress import training_bar
+    from kahler_verify.decoders.training import TrainingOptions
+    from kahler_verify.decoders.training import train as run
+
+    require_writable("out", out)
+    dataset = load_data(data, seed)
+    try:
+        widths = tuple(int(width) for width in hidden.split(","))
+    except ValueError as error:
+        raise InputError(f"hidden: expected widths such as 64,64, got {hidden!r}") from error
+    config = VAEConfig(
+        data=dataset.source,
+        data_dim=dataset.dim,
+        latent_dim=latent_dim,
+        hidden=widths,
+        decoder=decoder,  # type: ignore[arg-type]  # VAEConfig checks the strings
+        activation=activation,
+        covariance=covariance,  # type: ignore[arg-type]
+        likelihood=dataset.kind,
+        beta=beta,
+        seed=seed,
+    )
+    options = TrainingOptions(
+        epochs=epochs,
+        regularizer=regularizer,  # type: ignore[arg-type]  # TrainingOptions checks the string
+        weight=weight,
+        regularizer_batch=regularizer_batch,
+        metric=metric,  # type: ignore[arg-type]
+        components=components,
+        warmup_epochs=warmup,
+        clip=clip,
+        early_stopping=early_stopping,
+    )
+    with training_bar(console) as on_progress:
+        checkpoint = run(
+            config,
+            dataset,
+            out,
+            options=options,
+            resume=resume,
+            on_progress=on_progress,
+        )
+    report = checkpoint.report
+    if "best_epoch" in report:
+        say(
+            f"weights of epoch {report['best_epoch']} of {report['epochs']}, with the least "
+            f"held-out loss, {report['held_out_loss']:.2f}"
+        )
+    say(
+        f"{out}: held-out ELBO {report['test_elbo']:.2f} nats per sample, {report['seconds']:.0f} s"
+    )

@@ -1,0 +1,48 @@
+"""The command ``verify``: every kernel, and a decoder, by independent routes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kahler_verify.cli.consoles import beside, console, errors, say
+from kahler_verify.files import require_writable
+
+
+def verify(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A checkpoint; without it, kernels alone.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Show the silent faults of the installed torch.")
+    ] = False,
+) -> None:
+    """Cross-check every kernel by independent routes, and a trained decoder's geometry."""
+    from kahler_verify.evidence import report
+    from kahler_verify.evidence.crosscheck import crosscheck
+    from kahler_verify.evidence.listing import checking_bar, print_faults
+
+    if self_test:
+        from kahler_verify.evidence.autograd_faults import run_self_test
+
+        print_faults(console, run_self_test())
+        return
+    for name, output in (("json", json), ("html", html)):
+        require_writable(name, output)
+    with checking_bar(errors) as progress:
+        result = crosscheck(checkpoint, data=data, progress=progress)
+    report.print_table(beside(json, html), result)
+    if json is not None:
+        report.write_json(result, json)
+    if html is not None:
+        report.write_html(result, html)
+        say(f"report: {html}", to=beside(json, html))
+    if not result.passed:
+        raise typer.Exit(1)
