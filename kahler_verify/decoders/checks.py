@@ -42,11 +42,12 @@ from kahler_verify.errors import InputError
 __all__ = ["Examination", "check_decoder", "examine"]
 
 FIELDS = ("mu", "Sigma")
-DIRECTIONS = 3
+DIRECTIONS = {1: 3, 2: 2, 3: 2}  # by the order of derivatives
 HIGHEST_ORDER = 3
 MEMORY_BUDGET = 512 * 2**20
 # Numbers held at a time for each derivative of each output, as measured with nested forward mode.
 WORKSPACE = 16
+MOST_POINTS = 4  # of those that are given
 LARGEST_STEP = 1 / 8  # of differences, for points of size 1
 STEPS = 44  # halvings at most
 PATIENCE = 8  # halvings for the last digits; values may be steps whose treads are short
@@ -141,11 +142,11 @@ def examine(
         structure = _check_batching(decoder, rows)
         if order > 1:
             require_smooth_operations(decoder, points)
-        few = torch.cat([points[: DIRECTIONS + 1], rows[-1:]])
-        work = _Work(decoder, few, memory_budget)
+        few = torch.cat([points[:MOST_POINTS], rows[-1:]])
+        work = _Work(decoder, few, DIRECTIONS[order], memory_budget)
         chosen, reason = _choose(work, order, mode)
         if order > 1:
-            require_smooth(decoder, few, chosen, work.chunk(3))
+            require_smooth(decoder, few, chosen, work.chunk(2))
     return Examination(structure, chosen, reason)
 
 
@@ -259,11 +260,13 @@ def _tensors(fields: Fields) -> tuple[Tensor, ...]:
 class _Work:
     """A decoder's derivatives along a few directions at points [P, d], in chunks that fit."""
 
-    def __init__(self, decoder: DecoderFunction, points: Tensor, memory_budget: int) -> None:
+    def __init__(
+        self, decoder: DecoderFunction, points: Tensor, directions: int, memory_budget: int
+    ) -> None:
         self.decoder, self.points, self.memory_budget = decoder, points, memory_budget
         d = points.shape[-1]
-        directions = seeded_normal(points, min(DIRECTIONS, 2 * d), d)
-        self.directions = directions / torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
+        lines = seeded_normal(points, min(directions, 2 * d), d)
+        self.directions = lines / torch.linalg.vector_norm(lines, dim=-1, keepdim=True)
         with torch.no_grad():
             fields = _tensors(evaluate(decoder, points[:1]))
         self.bytes = WORKSPACE * sum(field.numel() * field.element_size() for field in fields)
@@ -368,9 +371,9 @@ def _explained(mode: Mode, order: int, refused: dict[Mode, InputError]) -> str:
 def _compare(work: _Work, order: int, mode: Mode) -> None:
     levels = work.derivatives(work.points, order, mode)
     for n in range(1, order + 1):
-        differences = _differences(work, levels[n], n, mode)
-        for index, difference in enumerate(differences):
-            _compare_level(work, levels[n][index], difference, index, n, mode)
+        ours = levels[n] if n == 1 else tuple(field.mean(-1, keepdim=True) for field in levels[n])
+        for index, difference in enumerate(_differences(work, ours, n, mode)):
+            _compare_level(work, ours[index], difference, index, n, mode)
     if mode == "forward":
         _compare_with_reverse(work, levels[1])
 
@@ -490,6 +493,7 @@ def _differences(
 ) -> list[_Difference]:
     """Of the derivatives of order n - 1 along the directions, extrapolated (Romberg's table).
 
+    Values along each of them, derivatives along their mean: these are many already.
     For each point and field from the step at which they settle best: from a step like the points'
     own size, halved until rounding or the spacing of the numbers has the better of it.
     """
@@ -551,7 +555,8 @@ def _quotients(work: _Work, step: Tensor, order: int, mode: Mode) -> list[tuple[
 
     The size [P] is that of the derivatives of all orders up to this one.
     """
-    points, directions = work.points, work.directions
+    points = work.points
+    directions = work.directions if order == 0 else work.directions.mean(0, keepdim=True)
     shifts = step[:, None, None] * directions
     moved = torch.stack([points[:, None] + shifts, points[:, None] - shifts], 1)  # [P, 2, r, d]
     levels = work.derivatives(moved.flatten(0, 2), order, mode)
