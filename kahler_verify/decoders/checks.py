@@ -386,7 +386,7 @@ def _compare_level(
     if not bool(finite.all()):
         raise _Contradiction(
             f"the derivatives of order {order} of the decoder's {field} by {mode} mode are not "
-            f"finite at point {int(torch.nonzero(~finite)[0, 0])}",
+            f"finite at point {int(torch.nonzero(~finite)[0, 0])}. {_causes(work, order)}",
             order,
         )
     gap, size, tolerance = _gap(ours, difference)
