@@ -337,7 +337,7 @@ def _choose(work: _Work, order: int, mode: Mode | None) -> tuple[Mode, str]:
         else:
             return each, _explained(each, order, refused)
     wrong = [error for error in refused.values() if isinstance(error, _Contradiction)]
-    first = (wrong or list(refused.values()))[0]
+    first = wrong[0] if wrong else next(iter(refused.values()))
     cause = severed_by(work.decoder, work.points[-1:])
     if cause:
         raise InputError(f"the decoder cannot be differentiated: {cause}") from first

@@ -101,7 +101,7 @@ def decoder_jets(
     def all_points() -> tuple[tuple[tuple[Tensor, ...], ...], Tensor]:
         derivatives = nested(value, order, mode or "forward")
         inputs = _to_real(rows.clone() if rows.is_inference() else rows)
-        return torch.vmap(derivatives, chunk_size=chunk_size)(inputs)  # type: ignore[no-any-return]
+        return torch.vmap(derivatives, chunk_size=chunk_size)(inputs)
 
     try:
         derivatives, factor = differentiate(all_points)

@@ -21,7 +21,7 @@ __all__ = ["is_propagated", "is_recognised", "runs_its_own_forward"]
 
 # What a call goes through, as it was when the closed form was written for it.
 _CALLED = ("forward", "__call__", "_call_impl")
-_METHODS = {
+_METHODS: dict[type[nn.Module], tuple[tuple[str, Any], ...]] = {
     kind: tuple((name, getattr(kind, name)) for name in names)
     for kind, names in (
         (ComplexLinear, (*_CALLED, "weight", "bias")),

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["WrittenOut"]
 
 
-def _standardised(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
+def _standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
     centred = x - x.mean(dims, keepdim=True)
     return centred * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)
 
