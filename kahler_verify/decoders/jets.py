@@ -10,33 +10,31 @@ holomorphic indices, then the antiholomorphic ones. A field is [D] for μ; for �
 A ``Decoder`` has them in closed form (see ``propagation``). Those of other decoders come from
 nested forward-mode differentiation in real coordinates (x, y), since torch.func refuses complex
 inputs, and are combined into Wirtinger derivatives. Autograd is a witness and not the truth:
-``check_decoder`` compares its modes with one another and with finite differences.
+``check_decoder`` compares its derivatives with differences, and finds the mode that is right.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from torch.func import jacfwd, jacrev
+from torch import Tensor
 
-from kahler_verify.decoders.models import Decoder
-from kahler_verify.decoders.propagation import (
-    decoder_field_jets,
-    has_linear_heads,
-    is_holomorphic,
-    is_propagated,
+from kahler_verify.decoders.checks import check_decoder
+from kahler_verify.decoders.differentiation import MODES, Mode, differentiate, nested, refusal
+from kahler_verify.decoders.outputs import (
+    DecoderFunction,
+    LikelihoodStructure,
+    at_least_one,
+    at_point,
+    evaluate,
+    likelihood_structure,
+    points_of,
 )
-from kahler_verify.distributions import ComplexNormal, Structure
+from kahler_verify.decoders.propagation import decoder_field_jets, is_propagated
 from kahler_verify.errors import InputError
 
 __all__ = ["LikelihoodStructure", "check_decoder", "decoder_jets", "likelihood_structure"]
 
-DecoderFunction = Callable[[Tensor], Any]
 Orders = tuple[int, int]
 _FIELDS = ("mu", "Sigma")
 _NAME = re.compile(r"(mu|Sigma)(?:_(d*)(b*))?")
@@ -44,66 +42,12 @@ _FACTOR = "Sigma_factor"
 _HIGHEST_ORDER = 4
 
 
-@dataclass(frozen=True)
-class LikelihoodStructure:
-    """What kind of Gaussian a decoder returns.
-
-    Attributes:
-        likelihood: CN(μ, Σ) on C^D, or N(μ, Σ) on R^D. A real Gaussian's Fisher metric is half of
-            what the complex formula gives for the same fields.
-        covariance: the structure of Σ(z).
-        data_dim: D; for an improper ``ComplexNormal``, which is taken as the real Gaussian on
-            R^(2D) that it is, 2D.
-        holomorphic_mean: ∂̄μ = 0 is known from the decoder's construction.
-        constant_covariance: ∂Σ = 0 is known from the decoder's construction.
-    """
-
-    likelihood: Literal["complex", "real"]
-    covariance: Structure
-    data_dim: int
-    holomorphic_mean: bool = False
-    constant_covariance: bool = False
-
-
-class _Fields(NamedTuple):
-    """Mean, covariance and the covariance's factor at [..., d], in their structure's shapes."""
-
-    structure: LikelihoodStructure
-    mu: Tensor
-    sigma: Tensor
-    factor: Tensor
-
-
-def _structure_of(decoder: Decoder) -> LikelihoodStructure:
-    config = decoder.config
-    return LikelihoodStructure(
-        config.likelihood,
-        "scalar" if config.covariance == "scalar" else "diagonal",
-        decoder.mean_head.out_features,
-        is_holomorphic(decoder.layers) and config.likelihood == "complex",
-        config.covariance == "constant",
-    )
-
-
-def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
-    """The kind of Gaussian that ``decoder`` returns at z [..., d].
-
-    Raises:
-        InputError: it returns something else.
-    """
-    points = _points(z)
-    if has_linear_heads(decoder):
-        decoder._check(_at_least_one(points)[:1])
-        return _structure_of(decoder)
-    return _evaluate(decoder, _at_least_one(points)[:1]).structure
-
-
 def decoder_jets(
     decoder: DecoderFunction,
     z: Tensor,
     names: Iterable[str],
     *,
-    mode: Literal["forward", "reverse"] | None = None,
+    mode: Mode | None = None,
     chunk_size: int | None = None,
 ) -> dict[str, Tensor]:
     """The named jets at z [..., d]; see the module's text for the names.
@@ -119,19 +63,24 @@ def decoder_jets(
         z: complex points.
         names: which jets, for example ``["Sigma_factor", "mu_d", "mu_b", "Sigma_d"]``.
         mode: None takes the closed form where a ``Decoder`` is recognised (see
-            ``propagation.routes``), and nested forward mode elsewhere. "forward" and "reverse" ask
-            for autograd; nested forward mode is faster by far, nested reverse mode is for decoders
-            whose layers have a wrong forward derivative, as torch's LayerNorm has.
+            ``propagation.routes``), and nested forward mode elsewhere. "forward", "forward over
+            reverse", "reverse" and "reverse by output" ask for autograd. Forward mode is faster by
+            far; the others are for decoders for which torch's forward rules are missing, or wrong
+            as layer_norm's are; a ``FisherMetric`` chooses by :func:`check_decoder`.
         chunk_size: how many points to differentiate at once; None takes all.
 
     Raises:
-        InputError: z, a name or the decoder's output is malformed.
+        InputError: z, a name or the decoder's output is malformed, or torch has no rule for one of
+            the decoder's operations in this mode.
     """
-    if mode not in (None, "forward", "reverse"):
-        raise InputError(f"expected mode to be 'forward' or 'reverse' or None, but got {mode!r}")
+    if mode is not None and mode not in MODES:
+        raise InputError(
+            f"expected mode to be 'forward' or 'reverse' or None (or one of {MODES}), "
+            f"but got {mode!r}"
+        )
     wanted = {name: _parse(name) for name in names}
-    points = _points(z)
-    rows = _at_least_one(points)  # vmap refuses empty batches
+    points = points_of(z)
+    rows = at_least_one(points)  # vmap refuses empty batches
     order = max((sum(orders) for _, orders in wanted.values()), default=0)
     if mode is None and is_propagated(decoder) and order <= 3:
         pieces = [
@@ -143,9 +92,21 @@ def decoder_jets(
             name: jet[: len(points)].reshape((*z.shape[:-1], *jet.shape[1:]))
             for name, jet in closed.items()
         }
-    nested = _nested(decoder, order, jacrev if mode == "reverse" else jacfwd)
-    derivatives, factor = torch.vmap(nested, chunk_size=chunk_size)(_to_real(rows))
-    real = _evaluate(decoder, rows[:1])
+    real = evaluate(decoder, rows[:1])  # the decoder's own errors come from here, as they are
+
+    def value(u: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        fields = at_point(decoder, _to_complex(u))
+        return (_pairs(fields.mu), _pairs(fields.sigma)), fields.factor
+
+    def all_points() -> tuple[tuple[tuple[Tensor, ...], ...], Tensor]:
+        derivatives = nested(value, order, mode or "forward")
+        inputs = _to_real(rows.clone() if rows.is_inference() else rows)
+        return torch.vmap(derivatives, chunk_size=chunk_size)(inputs)
+
+    try:
+        derivatives, factor = differentiate(all_points)
+    except (NotImplementedError, RuntimeError) as error:
+        raise refusal(error, order) from error
     values = {"mu": real.mu.is_complex(), "Sigma": real.sigma.is_complex()}
 
     jets = {}
@@ -177,148 +138,6 @@ def _parse(name: str) -> tuple[str, Orders]:
     return match[1], orders
 
 
-# Evaluation
-
-
-def _points(z: Tensor) -> Tensor:
-    if not isinstance(z, Tensor) or not z.is_complex() or z.ndim == 0 or z.shape[-1] == 0:
-        got = f"{z.dtype} of shape {tuple(z.shape)}" if isinstance(z, Tensor) else repr(type(z))
-        raise InputError(f"expected z to be a complex tensor [..., d] with d ≥ 1, but got {got}")
-    return z.reshape(-1, z.shape[-1])
-
-
-def _at_least_one(points: Tensor) -> Tensor:
-    return points if len(points) else points.new_zeros(1, points.shape[1])
-
-
-def _mu_and_sigma(fields: _Fields) -> tuple[Tensor, Tensor]:
-    return fields.mu, fields.sigma
-
-
-def _at_point(decoder: DecoderFunction, z: Tensor) -> _Fields:
-    """The fields at one point z [d], as a batch of one: some layers take nothing but batches."""
-    structure, mu, sigma, factor = _evaluate(decoder, z[None])
-    return _Fields(structure, mu[0], sigma[0], factor[0])
-
-
-def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
-    """The fields at z [..., d]; knows every output that a decoder may have."""
-    holomorphic = constant = False
-    if isinstance(decoder, Decoder):
-        known = has_linear_heads(decoder)
-        holomorphic = known and _structure_of(decoder).holomorphic_mean
-        constant = known and _structure_of(decoder).constant_covariance
-        output: Any = decoder.parameters_at(z)
-    else:
-        output = _called(decoder, z)
-    batch = z.shape[:-1]
-    likelihood: Literal["complex", "real"] = "complex"
-    covariance: Structure = "diagonal"
-    if isinstance(output, ComplexNormal) and not output.is_circular:
-        output = output.to_real()  # the same law, as a real Gaussian on R^(2D)
-    if isinstance(output, ComplexNormal):
-        mean, covariance = output.loc, output.structure
-        given = {
-            "scalar": output.scale,
-            "diagonal": output.scale_diag,
-            "full": output.scale_tril if covariance == "full" else None,
-        }[covariance]
-        assert given is not None
-        factor = given
-    elif isinstance(output, MultivariateNormal):
-        likelihood, covariance = "real", "full"
-        mean, factor = output.loc, output.scale_tril
-    elif (
-        isinstance(output, Independent)
-        and isinstance(output.base_dist, Normal)
-        and output.reinterpreted_batch_ndims == 1
-    ):
-        likelihood = "real"
-        mean, factor = output.base_dist.loc, output.base_dist.scale
-    elif isinstance(output, tuple | list) and len(output) == 2:
-        mean, log_variance = output
-        if not isinstance(mean, Tensor) or not isinstance(log_variance, Tensor):
-            raise InputError(
-                "expected a decoder's pair (mean, log variance) to be tensors, but got "
-                f"{type(mean).__name__} and {type(log_variance).__name__}"
-            )
-        _check_mean(mean, z)
-        if log_variance.is_complex() or log_variance.shape not in (batch, mean.shape):
-            raise InputError(
-                "expected a decoder's log variance to be real, of shape "
-                f"{tuple(mean.shape)} or {tuple(batch)}, but got {log_variance.dtype} of shape "
-                f"{tuple(log_variance.shape)}"
-            )
-        likelihood = "complex" if mean.is_complex() else "real"
-        covariance = "scalar" if log_variance.ndim < mean.ndim else "diagonal"
-        factor = (log_variance / 2).exp()
-    else:
-        raise InputError(
-            "expected a decoder to return a ComplexNormal, an Independent(Normal, 1), a "
-            "MultivariateNormal or a pair (mean, log variance), but got "
-            f"{type(output).__name__}"
-        )
-    named = isinstance(output, Distribution) and likelihood == "real"
-    if named and (mean.is_complex() or factor.is_complex()):
-        kind = "MultivariateNormal" if covariance == "full" else "Normal"
-        raise InputError(
-            f"expected a decoder's {kind} to have a real mean and scale, but got {mean.dtype} and "
-            f"{factor.dtype}: the law of complex data is a ComplexNormal"
-        )
-    _check_mean(mean, z)
-    real, expected = mean.real if mean.is_complex() else mean, z.real
-    if real.dtype != expected.dtype or real.device != expected.device:
-        raise InputError(
-            f"expected a decoder to keep the precision and device of z ({expected.dtype}, "
-            f"{expected.device}), but its mean is {mean.dtype} on {mean.device}"
-        )
-    structure = LikelihoodStructure(likelihood, covariance, mean.shape[-1], holomorphic, constant)
-    sigma = factor @ factor.mH if covariance == "full" else factor * factor
-    return _Fields(structure, mean, sigma, factor)
-
-
-def _called(decoder: DecoderFunction, z: Tensor) -> Any:
-    """The decoder's output; an error of torch's for want of one dtype or device is said to be."""
-    try:
-        with _without_validation():
-            return decoder(z)
-    except RuntimeError as error:
-        module = decoder if isinstance(decoder, nn.Module) else nn.Module()
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            inexact = tensor.is_floating_point() or tensor.is_complex()
-            if tensor.device != z.device or (
-                inexact and tensor.dtype.to_real() != z.dtype.to_real()
-            ):
-                raise InputError(
-                    f"z: expected the precision and device of the decoder's {name} "
-                    f"({tensor.dtype}, {tensor.device}), got {z.dtype} on {z.device}: torch says "
-                    f"{error}; cast either"
-                ) from error
-        raise
-
-
-def _check_mean(mean: Tensor, z: Tensor) -> None:
-    if mean.ndim != z.ndim or mean.shape[:-1] != z.shape[:-1]:
-        raise InputError(
-            f"expected a decoder's mean to be {[*z.shape[:-1], 'D']} for z of shape "
-            f"{tuple(z.shape)}, but got {tuple(mean.shape)}"
-        )
-
-
-@contextmanager
-def _without_validation() -> Iterator[None]:
-    """Torch's distributions read values to check them, which vmap does not allow."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
-
-
-# Differentiation
-
-
 def _to_real(points: Tensor) -> Tensor:
     return torch.cat([points.real, points.imag], dim=-1)
 
@@ -334,35 +153,6 @@ def _pairs(field: Tensor) -> Tensor:
     return torch.stack([field, torch.zeros_like(field)], dim=-1)
 
 
-# Per order, the real derivatives of (mu, Sigma): [*field, 2, 2d, ..., 2d].
-_Derivatives = tuple[tuple[Tensor, Tensor], ...]
-# The derivatives of the highest order so far, then those of all orders and the factor.
-_Level = Callable[[Tensor], tuple[tuple[Tensor, Tensor], tuple[_Derivatives, Tensor]]]
-
-
-def _nested(
-    decoder: DecoderFunction, order: int, jacobian: Callable[..., Any]
-) -> Callable[[Tensor], tuple[_Derivatives, Tensor]]:
-    """From u = (x, y) [2d] of one point to the derivatives of orders 0 ... ``order``."""
-
-    def value(u: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[_Derivatives, Tensor]]:
-        fields = _at_point(decoder, _to_complex(u))
-        pairs = (_pairs(fields.mu), _pairs(fields.sigma))
-        return pairs, ((pairs,), fields.factor)
-
-    def differentiate(inner: _Level) -> _Level:
-        def outer(u: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[_Derivatives, Tensor]]:
-            highest, (lower, factor) = jacobian(inner, has_aux=True)(u)
-            return highest, ((*lower, highest), factor)
-
-        return outer
-
-    level: _Level = value
-    for _ in range(order):
-        level = differentiate(level)
-    return lambda u: level(u)[1]
-
-
 def _combine(derivative: Tensor, holomorphic: int, antiholomorphic: int) -> Tensor:
     """Real derivatives [B, *field, 2, 2d, ..., 2d] to the jet [B, d, ..., d, *field]."""
     order = holomorphic + antiholomorphic
@@ -374,236 +164,3 @@ def _combine(derivative: Tensor, holomorphic: int, antiholomorphic: int) -> Tens
         x, y = jet.chunk(2, dim=axis)
         jet = (x - 1j * y) / 2 if axis <= holomorphic else (x + 1j * y) / 2
     return jet
-
-
-# Checks
-
-# Functions that are not C² somewhere, by the names autograd gives them.
-_NOT_SMOOTH = {
-    "Relu": "ReLU has a kink at 0",
-    "LeakyRelu": "leaky ReLU has a kink at 0",
-    "PreluKernel": "PReLU has a kink at 0",
-    "Rrelu": "RReLU has a kink at 0",
-    "Elu": "ELU's second derivative (SELU's and CELU's too) jumps at 0",
-    "Hardtanh": "hardtanh and ReLU6 have kinks",
-    "Hardswish": "hardswish has kinks",
-    "Hardsigmoid": "hardsigmoid has kinks",
-    "Softshrink": "softshrink has kinks",
-    "Hardshrink": "hardshrink jumps",
-    "Threshold": "a threshold jumps",
-    "Abs": "abs has a corner at 0, and torch's Hessian of abs(z)**2 is 0 there; write z*z.conj()",
-    "LinalgVectorNorm": "a norm has a corner at 0; write the sum of z*z.conj()",
-    "Norm": "a norm has a corner at 0; write the sum of z*z.conj()",
-    "Sgn": "the phase z/|z| is not continuous at 0",
-    "Sign": "the sign jumps at 0",
-    "Angle": "the phase is not continuous at 0",
-    "Clamp": "clamp has kinks",
-    "ClampMin": "clamp has a kink",
-    "ClampMax": "clamp has a kink",
-    "Maximum": "a maximum has kinks",
-    "Minimum": "a minimum has kinks",
-    "Max": "a maximum has kinks",
-    "Min": "a minimum has kinks",
-    "Amax": "a maximum has kinks",
-    "Amin": "a minimum has kinks",
-    "MaxPool1D": "max pooling has kinks",
-    "MaxPool2DWithIndices": "max pooling has kinks",
-    "Round": "rounding jumps",
-    "Floor": "rounding jumps",
-    "Ceil": "rounding jumps",
-}
-
-
-def check_decoder(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
-    """Make sure that ``decoder`` can be differentiated at z, and that autograd does it right.
-
-    A handful of points suffices: this costs much more than ``decoder_jets``. It checks that
-
-    - values and jets to second order are finite;
-    - the function is C²: nothing with kinks or jumps stands in autograd's graph;
-    - the decoder is deterministic and acts on each point alone (a batch, single points and vmap
-      give the same);
-    - forward mode, reverse over reverse and central differences agree on the jets to second order.
-
-    Raises:
-        InputError: one of these fails; the message says which jet, and by how much.
-    """
-    points = _points(z).detach()
-    if len(points) == 0:
-        raise InputError("expected at least one point to check the decoder at, but got none")
-    _check_mode(decoder)
-    with torch.enable_grad():
-        _check_smooth(decoder, points)
-    structure = _check_batching(decoder, points)
-    _check_factor(decoder, points)
-    with torch.no_grad():  # functional derivatives are taken all the same; only weights' are not
-        forward, _ = torch.vmap(_nested(decoder, 2, jacfwd))(_to_real(points))
-        reverse = [_nested(decoder, 2, jacrev)(u)[0] for u in _to_real(points)]
-        stacked = tuple(
-            (torch.stack([mu for mu, _ in level]), torch.stack([sigma for _, sigma in level]))
-            for level in zip(*reverse, strict=True)
-        )
-    epsilon = torch.finfo(points.real.dtype).eps
-    _compare(forward, stacked, "reverse over reverse", 1e5 * epsilon)
-    # Second differences at step h = ε^(1/4) err by h² and by ε/h², both √ε.
-    tolerance = min(2e4 * epsilon**0.5, 0.05)
-    _compare(forward, _differences(decoder, points), "central differences", tolerance)
-    return structure
-
-
-def _check_mode(decoder: DecoderFunction) -> None:
-    if not isinstance(decoder, nn.Module):
-        return
-    for name, module in decoder.named_modules():
-        random = isinstance(module, nn.modules.dropout._DropoutNd)
-        mixing = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if module.training and (random or mixing):
-            why = "is random" if random else "mixes the points of a batch"
-            raise InputError(
-                f"the decoder's layer {name!r} ({module}) {why} while training; call .eval()"
-            )
-
-
-def _check_smooth(decoder: DecoderFunction, points: Tensor) -> None:
-    fields = _evaluate(decoder, points[:1].clone().requires_grad_(True))
-    pending = [field.grad_fn for field in (fields.mu, fields.sigma)]
-    seen: set[Any] = set()
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        kind = node.name().removeprefix("torch::autograd::").split("Backward")[0]
-        if kind in _NOT_SMOOTH:
-            raise InputError(
-                f"the metric needs a C² decoder, but {_culprit(decoder, kind)} is not: "
-                f"{_NOT_SMOOTH[kind]}"
-            )
-        pending.extend(parent for parent, _ in node.next_functions)
-
-
-def _culprit(decoder: DecoderFunction, kind: str) -> str:
-    if isinstance(decoder, nn.Module):
-        for name, module in decoder.named_modules():
-            if type(module).__name__.lower() == kind.lower():
-                return f"the layer {name!r} ({module})"
-    return f"the operation {kind} in it"
-
-
-def _check_batching(decoder: DecoderFunction, points: Tensor) -> LikelihoodStructure:
-    tolerance = 1e4 * torch.finfo(points.real.dtype).eps
-    rows = torch.cat([points, points.flip(0)]) if len(points) == 1 else points
-    with torch.no_grad():
-        batched = _evaluate(decoder, rows)
-        again = _evaluate(decoder, rows)
-        single = [_at_point(decoder, row) for row in rows]
-        try:
-            mapped = torch.vmap(lambda row: _mu_and_sigma(_at_point(decoder, row)))(rows)
-        except RuntimeError as error:
-            raise InputError(f"the decoder does not work under torch.vmap: {error}") from error
-    for index, name in enumerate(_FIELDS):
-        whole = _mu_and_sigma(batched)[index]
-        if not bool(torch.isfinite(whole).all()):
-            raise InputError(f"the decoder's {name} is not finite at the points z it is checked at")
-        size = max(float(whole.abs().max()), torch.finfo(whole.dtype).tiny)
-        for other, what in (
-            (_mu_and_sigma(again)[index], "a second call: it is random"),
-            (
-                torch.stack([_mu_and_sigma(fields)[index] for fields in single]),
-                "calls with single points: the points of a batch influence one another",
-            ),
-            (mapped[index], "torch.vmap over single points"),
-        ):
-            gap = float((whole - other).abs().max()) / size
-            if not gap <= tolerance:
-                raise InputError(
-                    f"the decoder's {name} in a batch differs by {gap:.1e} (relative) from {what}"
-                )
-    return batched.structure
-
-
-def _check_factor(decoder: DecoderFunction, points: Tensor) -> None:
-    """The likelihood's scale is one: torch's own checks are off, as they read values."""
-    with torch.no_grad():
-        structure, _, _, factor = _evaluate(decoder, points)
-    name = {"full": "scale_tril", "diagonal": "scale", "scalar": "scale"}[structure.covariance]
-    diagonal = factor
-    if structure.covariance == "full":
-        diagonal = factor.diagonal(dim1=-2, dim2=-1)
-        above = float(factor.triu(1).abs().max())
-        if above > 0:
-            raise InputError(
-                f"expected the decoder's {name} at z to be lower triangular, but an entry above "
-                f"its diagonal is {above:.3g}"
-            )
-    if not bool((diagonal.real > 0).all()):
-        raise InputError(
-            f"expected the decoder's {name} at z to be positive"
-            f"{' on its diagonal' if structure.covariance == 'full' else ''}, but got a minimum of "
-            f"{float(diagonal.real.min()):.3g}"
-        )
-
-
-def _differences(decoder: DecoderFunction, points: Tensor) -> _Derivatives:
-    """Central differences of orders 0 to 2, shaped like the nested derivatives."""
-    u = _to_real(points)
-    step = torch.finfo(u.dtype).eps ** 0.25
-    units = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device) * step
-
-    def fields(shifted: Tensor) -> list[Tensor]:
-        """From [..., B, 2d] to the pairs of mu and Sigma, [B, *field, 2, ...]."""
-        flat = _evaluate(decoder, _to_complex(shifted.reshape(-1, shifted.shape[-1])))
-        batch = shifted.shape[:-1]
-        results = []
-        for field in (flat.mu, flat.sigma):
-            pairs = _pairs(field)
-            pairs = pairs.reshape(*batch, *pairs.shape[1:])
-            shifts = len(batch) - 1
-            results.append(pairs.movedim(list(range(shifts)), list(range(-shifts, 0))))
-        return results
-
-    with torch.no_grad():
-        values = fields(u)
-        plus, minus = fields(u + units[:, None]), fields(u - units[:, None])
-        first = [(p - m) / (2 * step) for p, m in zip(plus, minus, strict=True)]
-        left, right = units[:, None, None], units[None, :, None]
-        corners = [
-            (sign_l * sign_r, fields(u + sign_l * left + sign_r * right))
-            for sign_l in (1, -1)
-            for sign_r in (1, -1)
-        ]
-        second = [sum(sign * corner[i] for sign, corner in corners) / (4 * step**2) for i in (0, 1)]
-    return tuple((level[0], level[1]) for level in (values, first, second))
-
-
-def _compare(ours: _Derivatives, theirs: _Derivatives, route: str, tolerance: float) -> None:
-    for index, field in enumerate(_FIELDS):
-        value_size = float(ours[0][index].abs().max())
-        for order, (our, their) in enumerate(zip(ours, theirs, strict=True)):
-            our_real, their_real = our[index], their[index]
-            if not bool(torch.isfinite(our_real).all()):
-                point = int(torch.nonzero(~torch.isfinite(our_real))[0, 0])
-                raise InputError(
-                    f"the derivatives of order {order} of the decoder's {field} are not finite at "
-                    f"point {point}"
-                )
-            # One yardstick per order: jets that vanish have no scale of their own.
-            size = max(float(our_real.abs().max()), value_size)
-            for holomorphic in range(order, -1, -1):
-                orders = (holomorphic, order - holomorphic)
-                gap = float(
-                    (_combine(our_real, *orders) - _combine(their_real, *orders)).abs().max()
-                )
-                if not gap <= tolerance * size:
-                    raise InputError(
-                        f"autograd contradicts itself on this decoder: the jet "
-                        f"{_jet_name(field, orders)} by forward mode and by {route} differ by "
-                        f"{gap:.1e}, where the jets of that order reach {size:.1e}. Known causes: "
-                        "linalg.solve, det, slogdet and cholesky_inverse (use cholesky and "
-                        "solve_triangular), layer_norm (write it out, or take mode='reverse'), "
-                        "abs(z)**2 (use z*z.conj()), or a custom backward"
-                    )
-
-
-def _jet_name(field: str, orders: Orders) -> str:
-    return f"{field}_{'d' * orders[0]}{'b' * orders[1]}".removesuffix("_")

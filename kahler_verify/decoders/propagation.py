@@ -26,10 +26,20 @@ from torch import Tensor, nn
 from torch.func import jacfwd
 
 from kahler_verify.decoders.activations import ActivationLayer
+from kahler_verify.decoders.differentiation import differentiate, refusal
 from kahler_verify.decoders.models import ComplexLinear, Decoder, Residual
+from kahler_verify.decoders.recognition import is_propagated, is_recognised
 from kahler_verify.products import complex_product, real_product
 
-__all__ = ["Jets", "decoder_field_jets", "is_recognised", "propagate", "routes"]
+__all__ = [
+    "Jets",
+    "decoder_field_jets",
+    "is_closed_form",
+    "is_propagated",
+    "is_recognised",
+    "propagate",
+    "routes",
+]
 
 Type = tuple[int, int]  # how many ∂ and how many ∂̄
 VALUE: Type = (0, 0)
@@ -342,7 +352,11 @@ def by_autograd(jets: Jets, module: nn.Module) -> Jets:
             nested.append(jacfwd(nested[-1]))
         return [f(origin) for f in nested[1:]]
 
-    derivatives = torch.vmap(levels)(jets.value, dense)
+    try:
+        derivatives = differentiate(lambda: torch.vmap(levels)(jets.value, dense))
+    except (NotImplementedError, RuntimeError) as error:
+        module(jets.value)  # its own errors come from here, as they are
+        raise refusal(error, order) from error
     parts = {t: _packed(_wirtinger(derivatives[sum(t) - 1], t), d, t) for t in jets.wanted}
     return replace(jets, value=module(jets.value), parts=parts)
 
@@ -370,25 +384,6 @@ def _packed(dense: Tensor, d: int, each: Type) -> Tensor:
 # Modules
 
 
-def is_recognised(module: nn.Module) -> bool:
-    """Does the closed form know what this module computes?"""
-    if _is_altered(module):
-        return False
-    if type(module) in (ComplexLinear, ActivationLayer, Residual, nn.Identity):
-        return True
-    if type(module) is nn.Flatten:  # of one point's features, which are one row already
-        return module.start_dim in (1, -1) and module.end_dim in (1, -1)
-    if type(module) is nn.Linear:
-        return bool(module.weight.is_complex())
-    return type(module) is nn.Sequential
-
-
-def _is_altered(module: nn.Module) -> bool:
-    """Hooks, and methods that were replaced on the instance."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return any(map(bool, hooks)) or bool({"forward", "parameters_at"} & set(vars(module)))
-
-
 def propagate(module: nn.Module, jets: Jets) -> Jets:
     """The jets behind a module, from those before it."""
     if not is_recognised(module):
@@ -407,7 +402,7 @@ def propagate(module: nn.Module, jets: Jets) -> Jets:
 
 def routes(decoder: Any) -> dict[str, str]:
     """Which route the jets take through each layer of a decoder: "closed form" or "autograd"."""
-    if type(decoder) is not Decoder or _is_altered(decoder):
+    if not is_propagated(decoder):
         return {type(decoder).__name__: "autograd"}
     found = dict(_layer_routes("layers", decoder.layers))
     for name in ("mean_head", "log_variance_head"):
@@ -426,11 +421,6 @@ def _layer_routes(name: str, module: nn.Module) -> Iterable[tuple[str, str]]:
 
 
 # Decoders
-
-
-def is_propagated(decoder: Any) -> TypeGuard[Decoder]:
-    """Is the decoder one whose heads are known, whatever its layers are?"""
-    return type(decoder) is Decoder and not _is_altered(decoder)
 
 
 def hidden_jets(decoder: Decoder, z: Tensor, types: Iterable[Type]) -> Jets:
@@ -455,6 +445,18 @@ def has_linear_heads(decoder: Any) -> TypeGuard[Decoder]:
         return False
     heads = (decoder.mean_head, decoder.log_variance_head)
     return all(h is None or (type(h) is ComplexLinear and is_recognised(h)) for h in heads)
+
+
+def is_closed_form(decoder: Any) -> bool:
+    """Are all of its layers, and its heads?"""
+    return has_linear_heads(decoder) and _is_known(decoder.layers)
+
+
+def _is_known(module: nn.Module) -> bool:
+    if not is_recognised(module):
+        return False
+    within = isinstance(module, nn.Sequential | Residual)
+    return not within or all(map(_is_known, module.children()))
 
 
 def mean_jets(decoder: Decoder, hidden: Jets) -> Jets:

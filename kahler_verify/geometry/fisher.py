@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,20 +12,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kahler_verify.decoders.checks import Examination, examine
+from kahler_verify.decoders.differentiation import Mode
 from kahler_verify.decoders.heads import (
     ReducedHeads,
     is_recorded,
     reduced,
     reduced_real,
 )
-from kahler_verify.decoders.jets import (
-    LikelihoodStructure,
-    check_decoder,
-    decoder_jets,
-    likelihood_structure,
-)
+from kahler_verify.decoders.jets import LikelihoodStructure, decoder_jets, likelihood_structure
 from kahler_verify.decoders.models import ComplexLinear, Decoder
-from kahler_verify.decoders.propagation import has_linear_heads, is_holomorphic, routes
+from kahler_verify.decoders.outputs import require_decoder
+from kahler_verify.decoders.propagation import (
+    has_linear_heads,
+    is_closed_form,
+    is_holomorphic,
+    routes,
+)
 from kahler_verify.decoders.tangents import (
     Rows,
     Tangents,
@@ -94,9 +98,11 @@ class FisherMetric(HermitianMetric):
             variance), or to a torch ``Independent(Normal, 1)`` or ``MultivariateNormal``.  It must
             keep the dtype's precision and the device of z.  A ``ComplexNormal`` with a relation is
             taken as the real Gaussian on R^{2D} that it is, with a full covariance.
-        check: compare two independent differentiation modes on the first point that is seen, and
-            raise :class:`InputError` where torch's derivatives of this decoder are wrong.  Not
-            needed, and not done, where all layers are known in closed form.
+        check: compare autograd's derivatives with differences at the first point that is seen, to
+            the order that is asked for, and take the mode of differentiation that is right: see
+            :func:`check_decoder`.  :class:`InputError` is raised where none is, and where a
+            connection or curvature is asked of a decoder with kinks.  Not needed, and not done,
+            where all layers are known in closed form.
         validate_args: see :class:`HermitianMetric`.
         memory_budget: see :class:`HermitianMetric`.
         fold: replace heads where it pays ("auto"), wherever possible, or never.
@@ -118,11 +124,7 @@ class FisherMetric(HermitianMetric):
         fold_ratio: float = FOLD_RATIO,
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
-        if not callable(decoder):
-            raise InputError(
-                "decoder: expected a module or another callable from z to a distribution, "
-                f"got {type(decoder).__name__}"
-            )
+        require_decoder(decoder)
         if fold not in ("auto", "always", "never"):
             raise InputError(f"fold: expected 'auto', 'always' or 'never', got {fold!r}")
         if not fold_ratio > 0:
@@ -130,7 +132,8 @@ class FisherMetric(HermitianMetric):
         self.decoder = decoder
         self.fold = fold
         self.fold_ratio = fold_ratio
-        self._unchecked = check and set(routes(decoder).values()) != {"closed form"}
+        self.check = check
+        self._examined: dict[int, Examination] = {}  # by the order of derivatives
         self._heads = ReducedHeads()
         self._widest = 0  # of all layers; of a decoder that is not known D, as soon as it is
         self._kinds = 2  # of derivatives: ∂ and ∂̄
@@ -160,7 +163,7 @@ class FisherMetric(HermitianMetric):
         decoder = decoder.to(device=device, dtype=dtype.to_real() if dtype is not None else None)
         return FisherMetric(
             decoder,
-            check=self._unchecked,
+            check=self.check,
             validate_args=self.validate_args,
             memory_budget=self.memory_budget,
             fold=self.fold,
@@ -169,6 +172,9 @@ class FisherMetric(HermitianMetric):
 
     def __repr__(self) -> str:
         lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]
+        for order, (_, mode, reason) in sorted(self._examined.items()):
+            if reason:
+                lines.append(f"derivatives of order {order}: autograd in the mode {mode!r}")
         if has_linear_heads(self.decoder):
             plan = self.plan()
             lines.append(f"heads of 256 points: mean {plan.mean}, log variance {plan.covariance}")
@@ -229,7 +235,7 @@ class FisherMetric(HermitianMetric):
 
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._widest == 0:
-            self._checked_structure(z)
+            self._checked_structure(z, order + 1)
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
             return fitting
@@ -264,8 +270,6 @@ class FisherMetric(HermitianMetric):
         rows = z.reshape(-1, d)
         if directions is not None:
             directions = directions.reshape(-1, *directions.shape[-2:])
-        if self._unchecked:
-            self._checked_structure(z)
         hidden = hidden_tangents(decoder, rows, self._heads, directions)
         plan = self._plan(
             decoder, self._heads.points or len(rows), complementary, hidden.holomorphic
@@ -358,41 +362,57 @@ class FisherMetric(HermitianMetric):
         return both
 
     # ------------------------------------------------------------- whole jets
-    def _evaluate(self, name: str, z: Tensor) -> tuple[Any, bool, float]:
+    def _evaluate(self, name: str, z: Tensor, order: int) -> tuple[Any, bool, float]:
         """A kernel's results on the decoder's jets, whether k vanishes, the likelihood's factor."""
-        structure = self._checked_structure(z)
+        structure = self._checked_structure(z, order)
         flat = structure.holomorphic_mean and structure.constant_covariance
         kernel = f"{name}_{structure.covariance}" + ("_holomorphic" if flat else "")
-        jets = self._jets(z, self._fisher.arguments(kernel))
+        jets = self._jets(z, self._fisher.arguments(kernel), order)
         out = self._fisher.call(kernel, jets)
         return out, flat, 0.5 if structure.likelihood == "real" else 1.0
 
-    def _checked_structure(self, z: Tensor) -> LikelihoodStructure:
-        if self._unchecked and z.numel() and not is_transformed(z):  # else at a later call
-            check_decoder(self.decoder, z.reshape(-1, z.shape[-1])[:1].detach())
-            self._unchecked = False
+    def _checked_structure(self, z: Tensor, order: int) -> LikelihoodStructure:
+        self._mode(z, order)
         structure = likelihood_structure(self.decoder, z)
         self._widest = self._widest or structure.data_dim
         return structure
 
-    def _jets(self, z: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        jets = decoder_jets(self.decoder, z, names)
+    def _mode(self, z: Tensor, order: int) -> Mode:
+        """How autograd differentiates to this order, found at the first point that is seen."""
+        if self.check and order not in self._examined and not is_closed_form(self.decoder):
+            if not z.numel() or is_transformed(z):
+                return "forward"  # the check is made in a later call
+            point = z.reshape(-1, z.shape[-1])[:1]
+            found = examine(self.decoder, point, order=order, memory_budget=self.memory_budget)
+            if found.reason and not any(known.reason for known in self._examined.values()):
+                warnings.warn(f"FisherMetric: {found.reason}", UserWarning, stacklevel=2)
+            self._examined[order] = found
+        return self._examined[order].mode if order in self._examined else "forward"
+
+    def _by_layers(self, z: Tensor) -> bool:
+        """Is forward mode, in which layers are differentiated one by one, right for all?"""
+        return self._mode(z, 1) == "forward"
+
+    def _jets(self, z: Tensor, names: Iterable[str], order: int) -> dict[str, Tensor]:
+        mode = self._mode(z, order)
+        # forward mode is what unknown layers of a known decoder are differentiated in
+        jets = decoder_jets(self.decoder, z, names, mode=None if mode == "forward" else mode)
         if "Sigma_factor" in jets and jets["Sigma_factor"].ndim > z.ndim:
             # solve_triangular drops imaginary parts for a real L
             jets["Sigma_factor"] = jets["Sigma_factor"].to(z.dtype)
         return jets
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        if has_linear_heads(self.decoder):
+        if has_linear_heads(self.decoder) and self._by_layers(z):
             return self._split(self.decoder, z, complementary=True)
-        out, flat, factor = self._evaluate("fisher_metric", z)
+        out, flat, factor = self._evaluate("fisher_metric", z, 1)
         if flat:
             return factor * out, None
         g, k = out
         return factor * g, factor * k
 
     def _hermitian(self, z: Tensor) -> Tensor:
-        if has_linear_heads(self.decoder):
+        if has_linear_heads(self.decoder) and self._by_layers(z):
             return self._split(self.decoder, z, complementary=False)[0]
         return self._parts(z)[0]
 
@@ -400,6 +420,8 @@ class FisherMetric(HermitianMetric):
         """Along u and v alone, where the decoder is known and d > 2."""
         decoder, shape = self.decoder, z.shape
         if not has_linear_heads(decoder) or shape[-1] <= 2 or not shape == u.shape == v.shape:
+            return super()._inner(u, v, z)
+        if not self._by_layers(z):
             return super()._inner(u, v, z)
         g, k = self._split(decoder, z, torch.stack([u, v], -2), complementary=True)
         out = 2 * g[..., 0, 1].real
@@ -420,13 +442,13 @@ class FisherMetric(HermitianMetric):
 
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """All from one set of jets."""
-        structure = self._checked_structure(z)
+        structure = self._checked_structure(z, order + 1)
         flat = structure.holomorphic_mean and structure.constant_covariance
         suffix = f"_{structure.covariance}" + ("_holomorphic" if flat else "")
         kernels = {"g": "fisher_metric", "g_d": "fisher_metric_d", "g_db": "fisher_metric_db"}
         wanted = list(kernels)[: order + 1]
         arguments = [self._fisher.arguments(kernels[name] + suffix) for name in wanted]
-        jets = self._jets(z, sorted(set().union(*arguments)))
+        jets = self._jets(z, sorted(set().union(*arguments)), order + 1)
         factor = 0.5 if structure.likelihood == "real" else 1.0
         out = {name: self._fisher.call(kernels[name] + suffix, jets) for name in wanted}
         if not flat:
@@ -434,9 +456,9 @@ class FisherMetric(HermitianMetric):
         return {name: factor * each for name, each in out.items()}
 
     def _metric_d(self, z: Tensor) -> Tensor:
-        out, _, factor = self._evaluate("fisher_metric_d", z)
+        out, _, factor = self._evaluate("fisher_metric_d", z, 2)
         return factor * out
 
     def _metric_db(self, z: Tensor) -> Tensor:
-        out, _, factor = self._evaluate("fisher_metric_db", z)
+        out, _, factor = self._evaluate("fisher_metric_db", z, 3)
         return factor * out

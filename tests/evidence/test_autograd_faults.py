@@ -31,6 +31,10 @@ NAMES = {
     "Hessian of abs()**2 at 0",
     "Hessian of vector_norm**2 at 0",
     "second derivative of det where singular values tie",
+    "nested forward mode over layer_norm",
+    "nested forward mode over instance_norm",
+    "third derivative of layer_norm",
+    "jacrev of cdist",
 }
 
 
