@@ -433,15 +433,7 @@ class Lowering:
         field, let = letter.field, self.program.let
         layout = self.layout(field)
         n = field.shape[0]
-        sizes = {"full": (n, n), "diagonal": (n,), "scalar": ()}[layout]
-        meaning = {
-            "full": f"Cholesky factor L of {field.name} = L Lᴴ, lower triangular",
-            "diagonal": f"s > 0 with {field.name} = diag(s²)",
-            "scalar": f"s > 0 with {field.name} = s² I",
-        }[layout]
-        if "constant" in field.traits:
-            self.program.constants.add(f"{_stored_name(field)}_factor")
-        factor = self._input(f"{_stored_name(field)}_factor", sizes, meaning, field)
+        factor = self.factor(field)
         is_vector = letter.jet is not None and 1 in letter.jet.field.shape
         if letter.jet is not None and not is_vector and layout != "scalar":
             neighbour = self.layout(letter.jet.field)
@@ -483,6 +475,19 @@ class Lowering:
         if right:
             x = let(f"{self._solve(factor, f'{x}.mH', right, work)}.mH", "y")
         return x, layout
+
+    def factor(self, field: Field) -> str:
+        """The input that holds the Cholesky factor of a positive field."""
+        layout, n = self.layout(field), field.shape[0]
+        sizes = {"full": (n, n), "diagonal": (n,), "scalar": ()}[layout]
+        meaning = {
+            "full": f"Cholesky factor L of {field.name} = L Lᴴ, lower triangular",
+            "diagonal": f"s > 0 with {field.name} = diag(s²)",
+            "scalar": f"s > 0 with {field.name} = s² I",
+        }[layout]
+        if "constant" in field.traits:
+            self.program.constants.add(f"{_stored_name(field)}_factor")
+        return self._input(f"{_stored_name(field)}_factor", sizes, meaning, field)
 
     def _spread(self, factor: str, latents: int) -> str:
         if latents == 0:

@@ -10,6 +10,7 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.module import Module, difference, generate_module, write_atomically
 from kahler_verify.codegen.pointwise import generate_pointwise
+from kahler_verify.codegen.progress import Step, progress_line
 from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
 from kahler_verify.errors import GenerationError
 
@@ -43,22 +44,29 @@ def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation | 
     return [(d, target) for target, d in found.items()]
 
 
-def _generated(declaration: Derivation | Pointwise) -> Module:
+def _generated(declaration: Derivation | Pointwise, step: Step) -> Module:
     if isinstance(declaration, Pointwise):
+        step(f"{declaration.name}: deriving")
         return generate_pointwise(declaration)
-    return generate_module(declaration)
+    return generate_module(declaration, step)
 
 
 def generate_files(
-    paths: Sequence[Path], out: Path | None = None, *, check: bool = False
+    paths: Sequence[Path],
+    out: Path | None = None,
+    *,
+    check: bool = False,
+    progress: bool | None = None,
 ) -> GenerationReport:
     """Generate kernels and write them, or with ``check`` compare them with what is on disk.
 
-    All derivations are generated before the first file is written.
+    All derivations are generated before the first file is written.  After two seconds ``progress``
+    shows what is being done: by default where standard error is a terminal.
     """
     report = GenerationReport()
     wanted = targets(paths, out)
-    modules = [(_generated(d), path) for d, path in wanted]
+    with progress_line(progress) as step:
+        modules = [(_generated(d, step), path) for d, path in wanted]
     for module, path in modules:
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
         if not check:
