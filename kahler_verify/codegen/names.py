@@ -94,6 +94,12 @@ def check_names(derivation: Derivation) -> None:
         return
     for field in sorted({j.field for e in outputs for j in e.atoms(Jet)}, key=str):
         check_argument(field.name, "field")
+        if (
+            field.name == POINT
+            and "coordinate" not in field.traits
+            and derivation.definition is not None
+        ):
+            raise GenerationError(f"field: two inputs would be named {POINT}: rename the field")
         if derivation.definition is None:
             continue
         if "coordinate" in field.traits and field.name != POINT:
