@@ -19,11 +19,11 @@ from __future__ import annotations
 import ast
 import builtins
 import hashlib
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import pi
 from types import SimpleNamespace
 from typing import Any
 
@@ -147,7 +147,10 @@ class Tape:
         return Real(out.node, a.sign * out.sign)
 
     def function(self, name: str, *arguments: Real) -> Real:
-        """A function of torch."""
+        """A function of torch; of numbers, its value."""
+        numbers = [known for a in arguments if (known := _constant(a)) is not None]
+        if len(numbers) == len(arguments):
+            return self.number(getattr(math, name)(*numbers))
         keys = zip(*[a.values for a in arguments], strict=True)
         values = tuple(_random(f"{name} {key}") for key in keys)
         return self._real(Node(name, arguments, values, any(a.node.over for a in arguments)))
@@ -178,6 +181,18 @@ class Tape:
                 rest = self.add(x, y if c.sign == e.sign else -y)
                 return c, rest if a.sign > 0 else -rest
         return self.one, a
+
+
+def _constant(a: Real) -> float | None:
+    """The value of a number, or of sums, products and quotients of numbers."""
+    if a.node.operation == "number":
+        return a.sign * float(a.node.code)
+    if a.node.operation not in ("+", "*", "/"):
+        return None
+    x, y = (_constant(operand) for operand in a.node.operands)
+    if x is None or y is None:
+        return None
+    return a.sign * {"+": x + y, "*": x * y, "/": x / (y or math.nan)}[a.node.operation]
 
 
 def _random(key: str) -> int:
@@ -256,7 +271,7 @@ class Pair:
             return Pair(tape, parts[0], parts[1])
         if name == "log":
             if x.node is tape.zero.node and y.node is tape.one.node:  # log i, of which π is made
-                return Pair(tape, tape.zero, Real(tape.number(pi / 2).node, y.sign))
+                return Pair(tape, tape.zero, Real(tape.number(math.pi / 2).node, y.sign))
             norm = tape.add(tape.multiply(x, x), tape.multiply(y, y))
             half = tape.multiply(tape.number(0.5), tape.function("log", norm))
             return Pair(tape, half, tape.function("atan2", y, x))
@@ -473,7 +488,7 @@ class Tracer:
             stack=lambda parts, axis: _joined(np.stack, parts, axis),
             reciprocal=lambda x: 1 / x,
             zeros_like=lambda x: x - x,
-            pow=lambda x, e: x.map(lambda v: v.power(e)),
+            pow=lambda x, e: x._combined(e, "power"),
             **functions,
         )
 

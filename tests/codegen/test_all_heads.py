@@ -16,6 +16,7 @@ from kahler_verify import PotentialMetric
 from kahler_verify.codegen.compiled import compile_file
 from kahler_verify.codegen.lowering import HEADS
 from kahler_verify.codegen.writing import generate_files
+from kahler_verify.geometry import unrolled_kernels
 
 C = torch.complex128
 Z = torch.tensor([[0.3 + 0.1j, -0.2 + 0.4j], [0.1 - 0.5j, 0.2j]], dtype=C)
@@ -40,6 +41,7 @@ HEAD = {
     "power_of_a_parameter": ("(1 + r)**t", lambda r: (1 + r) ** 0.7),
     "power_of_pi": ("(1 + r)**pi", lambda r: (1 + r) ** math.pi),
     "two_to_the": ("2**r", lambda r: 2**r),
+    "a_third_to_the": ("Rational(1, 3)**r", lambda r: 3**-r),
     "x_to_the_x": ("(1 + r)**r", lambda r: (1 + r) ** r),
     "constants": (
         "pi*r + E*r**2 + sqrt(2)*r**3 + GoldenRatio*r + log(3)*r + r*(sqrt(2) + pi)/(1 + E)",
@@ -190,3 +192,23 @@ def test_from_a_file_and_by_compile_it_is_the_same(
 
 def test_no_head_is_left_out() -> None:
     assert set(HEADS) <= set(HEAD)
+
+
+@pytest.mark.parametrize(("name", "notation"), CASES)
+def test_the_unrolled_variant_is_the_same(
+    module: ModuleType,
+    name: str,
+    notation: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What ``compile=True`` hands to torch.compile."""
+    monkeypatch.setattr(unrolled_kernels, "compile_kernel", lambda function: function)
+    unrolled_kernels._compiled.cache_clear()
+    metric = PotentialMetric(module, compile=True, **parameters(module))
+    torch.testing.assert_close(metric.metric_matrix(Z), _truth(name)[2])
+    plain = PotentialMetric(module, **parameters(module))
+    for method in ("christoffels", "ricci_tensor"):
+        torch.testing.assert_close(getattr(metric, method)(Z), getattr(plain, method)(Z))
+    assert metric._unrolled is not None
+    assert ("metric", 2) in metric._unrolled._variants
+    unrolled_kernels._compiled.cache_clear()
