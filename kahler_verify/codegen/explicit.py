@@ -51,7 +51,6 @@ LIKE = "z.select(-1, 0)"  # a tensor of the point's batch
 
 # Functions with f(conj x) = conj f(x) everywhere; log and roots have cuts.
 REAL = ("exp", "sin", "cos", "tan", "sinh", "cosh", "tanh")
-MOST_COORDINATES = 12  # the fourth derivatives have d⁴ entries
 
 
 class Conjugate(Symbol):

@@ -215,7 +215,11 @@ class Lowering:
                 below = 1  # each term's own fraction is exact, too, and shorter
             terms = [(below * term).as_coeff_Mul() for term in expr.args]
             above = self.program.let(signed_sum(terms, self.scalar), "s")
-            return above if below == 1 else self.program.let(f"{above} / {integer_code(Integer(below))}", "s")
+            return (
+                above
+                if below == 1
+                else self.program.let(f"{above} / {integer_code(Integer(below))}", "s")
+            )
         if expr.is_Mul or expr.is_Rational or (expr.is_Pow and expr.exp.is_Integer):
             above, below = expr.as_numer_denom() if expr.is_Rational else _fraction(expr)
             top = " * ".join(self.scalar(f) for f in _units(above)) or "1"

@@ -21,6 +21,7 @@ from kahler_verify.codegen.lowering import HEADS
 from kahler_verify.errors import GenerationError
 
 POINT = "z"
+MOST_COORDINATES = 12  # explicit ones: the kernels of 12 take 10 seconds
 # What `PotentialMetric` and `PotentialMetric.from_file` take besides parameters.
 OF_METRICS = (
     "cls",
@@ -112,6 +113,11 @@ def check_names(derivation: Derivation) -> None:
 
 
 def _check_symbols(coordinates: tuple[Symbol, ...], symbols: Iterable[Symbol]) -> None:
+    if len(coordinates) > MOST_COORDINATES:
+        raise GenerationError(
+            f"coordinates: expected at most {MOST_COORDINATES}, got {len(coordinates)}: the fourth "
+            "derivatives have d⁴ entries; potentials of letters hold in every dimension"
+        )
     names = [z.name for z in coordinates]
     if len(set(names)) < len(names):
         raise GenerationError(f"coordinates: expected different names, got {', '.join(names)}")

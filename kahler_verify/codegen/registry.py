@@ -13,7 +13,7 @@ from traceback import extract_tb
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
-from kahler_verify.errors import DerivationError
+from kahler_verify.errors import DerivationError, KahlerVerifyError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 KERNELS = PACKAGE / "kernels"
@@ -71,6 +71,8 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except KahlerVerifyError as error:
+        raise type(error)(_located(path, error)) from error
     except FAILURES as error:
         raise DerivationError(_located(path, error)) from error
     finally:
@@ -90,7 +92,8 @@ def _located(path: Path, error: Exception) -> str:
         lines.append(error.lineno)
     where = f"{path}, line {lines[-1]}" if lines and lines[-1] else f"{path}"
     reason = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = f"{where}: {type(error).__name__}: {' '.join(reason.split())}"
+    kind = "" if isinstance(error, KahlerVerifyError) else f"{type(error).__name__}: "
+    text = f"{where}: {kind}{' '.join(reason.split())}"
     name = error.name if isinstance(error, AttributeError) else None
     if name in NO_ATTRIBUTE:
         text += f": write {NO_ATTRIBUTE[name]} of a sum or a product"

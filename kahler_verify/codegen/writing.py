@@ -12,7 +12,7 @@ from kahler_verify.codegen.module import Module, difference, generate_module, wr
 from kahler_verify.codegen.pointwise import generate_pointwise
 from kahler_verify.codegen.progress import Step, progress_line
 from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
-from kahler_verify.errors import GenerationError
+from kahler_verify.errors import GenerationError, KahlerVerifyError
 
 
 @dataclass
@@ -45,10 +45,13 @@ def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation | 
 
 
 def _generated(declaration: Derivation | Pointwise, step: Step) -> Module:
-    if isinstance(declaration, Pointwise):
-        step(f"{declaration.name}: deriving")
-        return generate_pointwise(declaration)
-    return generate_module(declaration, step)
+    try:
+        if isinstance(declaration, Pointwise):
+            step(f"{declaration.name}: deriving")
+            return generate_pointwise(declaration)
+        return generate_module(declaration, step)
+    except KahlerVerifyError as error:
+        raise type(error)(f"{declaration.name}: {error}") from error
 
 
 def generate_files(
