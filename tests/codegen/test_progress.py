@@ -127,6 +127,6 @@ def test_a_failure_below_names_the_line_of_the_file(tmp_path: Path) -> None:
 def test_a_failure_of_generation_names_the_derivation(tmp_path: Path) -> None:
     path = tmp_path / "user.py"
     path.write_text(FLAT + "from sympy import gamma\nq = potential('q', gamma(1 + z.H * z))\n")
-    with pytest.raises(GenerationError, match="^q: the printer has no rule"):
+    with pytest.raises(GenerationError, match=r"^q: the printer has no rule"):
         generate_files([path])
     assert not (tmp_path / "plain_kernels.py").exists()  # all are generated before one is written
