@@ -155,7 +155,7 @@ class Circuit:
         if len(parts) < 2:
             return parts[0] if parts else self.zero
         parts.sort(key=lambda term: term.node.number)
-        content = _content([term.coefficient for term in parts])
+        content = common_factor([term.coefficient for term in parts])
         inner = tuple(term.scaled(content.inverse()) for term in parts)
         value = reduce(plus, [term.value for term in inner])
         return self._node("sum", inner, value).scaled(content)
@@ -275,7 +275,7 @@ def _canonical(value: Residue) -> tuple[int, Residue]:
     return turned.index(least), least
 
 
-def _content(coefficients: list[Gaussian]) -> Gaussian:
+def common_factor(coefficients: list[Gaussian]) -> Gaussian:
     """What to take out, so that coprime Gaussian integers are left and the first is positive."""
     parts = [part for c in coefficients for part in c]
     below = lcm(*[part.denominator for part in parts])

@@ -7,13 +7,12 @@ run has them exactly.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import lcm
 
-from sympy import Integer
-
-from kahler_verify.codegen.circuit import Gaussian, Node, Term, exact
+from kahler_verify.codegen.circuit import Gaussian, Node, Term, common_factor, exact
 from kahler_verify.codegen.program import Program
 
 LONGEST = 60  # characters of a node that is used once, before it gets a line of its own
@@ -22,6 +21,8 @@ EXACT_INTEGER = 2**63  # torch's integers
 LIMB = 2**60  # of a larger one
 # Real operations of a complex sum, of a product with a number, of a product and of a reciprocal.
 ADD, SCALE, MULTIPLY, DIVIDE = 2, 2, 6, 11
+
+NUMBER = r"(?:(?<![\w.])\d+j?|\d+j\))"  # before a product sign
 
 SUM, PRODUCT, NAME = range(3)  # what a text is, in the order in which parentheses are needed
 
@@ -46,6 +47,7 @@ class CircuitPrinter:
         divisors = [self._operands[n][1].node for n in needed if n.operation == "quotient"]
         self._divisions = Counter(divisors)
         self._texts: dict[Node, tuple[str, int]] = {}
+        self._factors: dict[Node, list[str]] = {}  # of products that are written where used
         for node in needed:
             self._texts[node] = self._named(node, *self._text(node))
 
@@ -72,34 +74,48 @@ class CircuitPrinter:
             return self._sum(self._operands[node]), SUM
         x, y = self._operands[node]
         if node.operation == "product":
-            self._count(MULTIPLY)
-            return f"{self._factor(x)} * {self._factor(y)}", PRODUCT
-        if self._divisions[y.node] == 1 and x.node.operation != "one":
-            self._count(DIVIDE)
-            below = self._factor(y, divisor=True)
-            return f"{self._factor(x)} / {below}", PRODUCT
-        code = f"torch.reciprocal({self._texts[y.node][0]})"
-        if self._divisions[y.node] == 1 or x.node.operation == "one":
-            self._count(DIVIDE)
-            return self.program.let(code, "r"), NAME
-        self._count(MULTIPLY)
-        return f"{self._factor(x)} * {self.program.let(code, 'r')}", PRODUCT
+            return self._product(node, [*self._factors_of(x.node), *self._factors_of(y.node)])
+        alone = self._divisions[y.node] == 1
+        if alone and x.node.operation != "one":
+            text, kind = self._texts[y.node]
+            below = text if kind == NAME else f"({text})"
+            return f"{' * '.join(self._factors_of(x.node))} / {below}", PRODUCT
+        inverse = self.program.let(f"torch.reciprocal({self._texts[y.node][0]})", "r")
+        if x.node.operation == "one":
+            return inverse, NAME
+        return self._product(node, [*self._factors_of(x.node), inverse])
 
-    def _factor(self, term: Term, *, divisor: bool = False) -> str:
-        text, kind = self._texts[term.node]
-        return f"({text})" if kind == SUM or (divisor and kind == PRODUCT) else text
+    def _product(self, node: Node, factors: list[str]) -> tuple[str, int]:
+        self._factors[node] = factors
+        return " * ".join(factors), PRODUCT
+
+    def _factors_of(self, node: Node) -> list[str]:
+        """Codes of the factors of a product that is written where it is used, or of the node."""
+        text, kind = self._texts[node]
+        if kind == PRODUCT:
+            return self._factors.get(node, [text])
+        return [f"({text})" if kind == SUM else text]
 
     def _sum(self, terms: tuple[Term, ...]) -> str:
-        out = ""
-        self._count(ADD * (len(terms) - 1))
+        """Code of a sum, in which factors that terms have in common stand outside."""
+        items = []
         for c, node in terms:
+            items.append((c, [] if node.operation == "one" else self._factors_of(node)))
+        while (common := _most_common(items)) is not None:
+            with_it = [(c, _without(factors, common)) for c, factors in items if common in factors]
+            items = [(c, factors) for c, factors in items if common not in factors]
+            content = common_factor([c for c, _ in with_it])
+            inner = [(c.times(content.inverse()), factors) for c, factors in with_it]
+            items.append((content, [common, f"({self._sum_of(inner)})"]))
+        return self._sum_of(items)
+
+    def _sum_of(self, items: list[tuple[Gaussian, list[str]]]) -> str:
+        out = ""
+        for c, factors in items:
             negative = c.x < 0 if c.y == 0 else c.x == 0 and c.y < 0
             size = Gaussian(-c.x, -c.y) if negative else c
-            if node.operation == "one":
-                body = self._number(size)
-            else:
-                text, kind = self._scaled(size, *self._texts[node])
-                body = f"({text})" if kind == SUM and negative else text
+            body = " * ".join(factors)
+            body = self._scaled(size, body, PRODUCT)[0] if factors else self._number(size)
             sign = "-" if negative else "+"
             out += f" {sign} {body}" if out else (f"-{body}" if negative else body)
         return out
@@ -110,14 +126,11 @@ class CircuitPrinter:
         below = lcm(c.x.denominator, c.y.denominator)
         above = c.times(exact(below))
         if above == exact(-1):
-            self._count(SCALE)
             text, kind = f"-{text}" if kind == NAME else f"-({text})", PRODUCT
         elif above != exact(1):
-            self._count(SCALE)
             inner = f"({text})" if kind == SUM else text
             text, kind = f"{self._number(above)} * {inner}", PRODUCT
         if below != 1:
-            self._count(SCALE)
             inner = f"({text})" if kind == SUM else text
             text, kind = f"{inner} / {self._number(exact(below))}", PRODUCT
         return text, kind
@@ -143,8 +156,29 @@ class CircuitPrinter:
         high, low = divmod(x, LIMB)
         return f"{self.program.let(self._large(high, 0), 'n')} * {LIMB} + {low}"
 
-    def _count(self, operations: int) -> None:
-        self.program.operations += Integer(operations)
+
+def _most_common(items: list[tuple[Gaussian, list[str]]]) -> str | None:
+    """The factor that saves most products outside of a sum, if any saves one."""
+    saved: Counter[str] = Counter()
+    for _, factors in items:
+        saved.update({f: 1 if len(factors) > 1 else 0 for f in factors})
+    best = max(saved, key=lambda f: (saved[f], f), default=None)
+    return best if best is not None and saved[best] > 1 else None
+
+
+def _without(factors: list[str], one: str) -> list[str]:
+    place = factors.index(one)
+    return factors[:place] + factors[place + 1 :]
+
+
+def operations_of(lines: Iterable[tuple[str, str]]) -> int:
+    """Real operations of lines of complex numbers."""
+    text = "\n".join(code for _, code in lines)
+    by_numbers = len(re.findall(NUMBER + r" \*", text)), len(re.findall(r" / \d", text))
+    products, quotients = text.count(" * ") - by_numbers[0], text.count(" / ") - by_numbers[1]
+    quotients += text.count("torch.reciprocal(")
+    sums = text.count(" + ") + text.count(" - ") + len(re.findall(r"(?<![\w\s])-\(?[a-z]", text))
+    return SCALE * sum(by_numbers) + MULTIPLY * products + DIVIDE * quotients + ADD * sums
 
 
 def _flattened(outputs: Iterable[Node]) -> tuple[dict[Node, tuple[Term, ...]], Counter[Node]]:

@@ -8,6 +8,7 @@ potential is read into an arithmetic circuit, and the circuit is differentiated:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations_with_replacement, product
 
@@ -40,7 +41,7 @@ from kahler_verify.codegen.circuit import (
     random_residue,
 )
 from kahler_verify.codegen.circuit import conjugate as conjugate_residue
-from kahler_verify.codegen.circuit_printer import CircuitPrinter, live
+from kahler_verify.codegen.circuit_printer import CircuitPrinter, live, operations_of
 from kahler_verify.codegen.kernel import Printed, finish_program
 from kahler_verify.codegen.lowering import HEADS, Lowering, normal_head
 from kahler_verify.codegen.program import Input, Program
@@ -312,7 +313,8 @@ def print_explicit(
         result = f"torch.stack([{', '.join(codes[t.value] for t in entries.values())}], -1)"
         if axes > 1:
             result += f".unflatten(-1, ({', '.join([str(dimension)] * axes)}))"
-    return finish_program(program, [program.let(result, "out")])
+    printed = finish_program(program, [program.let(result, "out")])
+    return replace(printed, operations=Integer(operations_of(printed.lines)))
 
 
 def _entry(reading: Reading, printer: CircuitPrinter, term: Term) -> str:
