@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from keyword import iskeyword
 
 from sympy import Basic, Symbol
@@ -34,7 +34,16 @@ OF_METRICS = (
     "validate_args",
 )
 # What a generated module has at its top level besides its kernels, and what kernels call.
-OF_MODULES = ("DIMENSION", "HEADS", "PARAMETERS", "VANISHING", "annotations", "heads", "torch")
+OF_MODULES = (
+    "DIMENSION",
+    "FUNCTIONS",
+    "HEADS",
+    "PARAMETERS",
+    "VANISHING",
+    "annotations",
+    "heads",
+    "torch",
+)
 # What `kahler_verify.compile` gives besides the kernels.
 OF_COMPILED = ("derivation", "source")
 _KINDS = "|".join([*HEADS, "power", "constant", "log_det", "log_sum_exp"])
@@ -71,19 +80,29 @@ def check_identifier(name: str, what: str) -> None:
         raise GenerationError(f"{what}: Python reads {name!r} as {usual!r}: write it so")
 
 
+def check_functions(module: str, functions: Sequence[str]) -> None:
+    """The name of a module, and those of its functions.
+
+    Raises:
+        GenerationError: one is no name, two are the same, or generated modules use it themselves.
+    """
+    check_identifier(module, "name")
+    for name in functions:
+        check_identifier(name, "kernel")
+        if name in (*OF_MODULES, *OF_COMPILED) or name.startswith("__"):
+            raise GenerationError(f"kernel: {name!r} is a name of generated modules: rename it")
+        if functions.count(name) > 1:
+            raise GenerationError(f"kernel: two functions would be named {name!r}: rename one")
+
+
 def check_names(derivation: Derivation) -> None:
     """The names of a derivation, its kernels, its fields, its coordinates and its parameters.
 
     Raises:
         GenerationError: one is no name, or could be taken for another.
     """
-    check_identifier(derivation.name, "name")
+    check_functions(derivation.name, [kernel.name for kernel in derivation.kernels])
     for kernel in derivation.kernels:
-        check_identifier(kernel.name, "kernel")
-        if kernel.name in (*OF_MODULES, *OF_COMPILED) or kernel.name.startswith("__"):
-            raise GenerationError(
-                f"kernel: {kernel.name!r} is a name of generated modules: rename it"
-            )
         for output in kernel.outputs:
             check_identifier(output, "output")
     outputs = [out.definition for k in derivation.kernels for out in k.outputs.values()]

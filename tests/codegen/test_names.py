@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sympy import Abs, Symbol, exp, log
+from sympy import Abs, Expr, Symbol, conjugate, exp, log
 
 import kahler_verify
 from kahler_verify import PotentialMetric
@@ -25,9 +25,11 @@ from kahler_verify.calculus import (
     parameter,
     potential,
 )
+from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.lowering import HEADS
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.names import OF_COMPILED, OF_METRICS, OF_MODULES, check_argument
+from kahler_verify.codegen.pointwise import generate_pointwise
 from kahler_verify.codegen.registry import load_file
 from kahler_verify.errors import DerivationError, GenerationError
 
@@ -35,6 +37,7 @@ C = torch.complex128
 Z = torch.tensor([[0.3 + 0.1j, -0.2 + 0.4j]], dtype=C)
 POINT = torch.tensor([[0.3 + 0.1j, -0.2 + 0.4j, 1.1 - 0.3j]], dtype=C)
 T = torch.tensor(1.7, dtype=C)
+U = Symbol("z", complex=True)
 d = dimension("d")
 z = coordinates("z", d)
 
@@ -242,6 +245,24 @@ def test_kernels_and_derivations_have_names_of_their_own(name: str) -> None:
         with pytest.raises(GenerationError, match="name"):
             generate_module(potential(name, z.H * z))
     assert b is not a
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ({"torch": U}, "'torch' is a name of generated modules"),
+        ({"class": U}, "'class' cannot name"),
+        ({"f": U, "f_1": U * 2}, "two functions would be named 'f_1'"),
+        ({"f": U * conjugate(U), "f_real": U}, "two functions would be named 'f_real'"),
+        ({"f": U * Symbol("lambda", real=True)}, "'lambda' cannot name"),
+        ({"f": U * Symbol("x", real=True)}, "x"),
+    ],
+)
+def test_pointwise_functions_have_names_of_their_own(
+    functions: dict[str, Expr], message: str
+) -> None:
+    with pytest.raises((GenerationError, DerivationError), match=message):
+        generate_pointwise(Pointwise("family", "A family", U, functions, order=1))
 
 
 @pytest.mark.parametrize("stem", ["torch", "sympy", "my file", "a.b", "class", "2x", "été", "x-y"])
