@@ -64,6 +64,10 @@ ZERO = exact(0)
 UNITS = (exact(1), exact(0, 1), exact(-1), exact(0, -1))  # the powers of i
 
 
+# The derivative of a number by an input.
+Slope = Callable[["Node"], "Term"]
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """A number that is computed once.
@@ -81,7 +85,7 @@ class Node:
     operands: tuple[Term, ...]
     value: Residue
     number: int
-    slope: Callable[[Node], Term] | None = field(default=None, repr=False)
+    slope: Slope | None = field(default=None, repr=False)
 
 
 class Term(NamedTuple):
@@ -125,7 +129,7 @@ class Circuit:
         operation: Operation,
         operands: tuple[Term, ...],
         value: Residue,
-        slope: Callable[[Node], Term] | None = None,
+        slope: Slope | None = None,
     ) -> Term:
         """The node, or i^k times the one that was known before and has its value up to i^k."""
         if value == (0, 0):
@@ -142,7 +146,7 @@ class Circuit:
         """An exact number."""
         return Term(value, self.one)
 
-    def input(self, value: Residue, slope: Callable[[Node], Term] | None = None) -> Term:
+    def input(self, value: Residue, slope: Slope | None = None) -> Term:
         """A number that is given; ``slope`` is its derivative by a coordinate, by default 0."""
         return self._node("input", (), value, slope)
 
@@ -160,7 +164,7 @@ class Circuit:
         value = reduce(plus, [term.value for term in inner])
         return self._node("sum", inner, value).scaled(content)
 
-    def multiply(self, a: Term, b: Term, slope: Callable[[Node], Term] | None = None) -> Term:
+    def multiply(self, a: Term, b: Term, slope: Slope | None = None) -> Term:
         """A product; numbers stand outside.  ``slope`` is its derivative, if not by Leibniz."""
         coefficient = a.coefficient.times(b.coefficient)
         if coefficient == ZERO:
@@ -169,7 +173,7 @@ class Circuit:
         if x is self.one:
             return Term(coefficient, y)
         operands = (Term(exact(1), x), Term(exact(1), y))
-        own = None
+        own: Slope | None = None
         if slope is not None:
             own = lambda by: slope(by).scaled(coefficient.inverse())  # noqa: E731
         value = times(x.value, y.value)

@@ -36,6 +36,7 @@ from kahler_verify.codegen.circuit import (
     Circuit,
     Node,
     Residue,
+    Slope,
     Term,
     exact,
     random_residue,
@@ -126,12 +127,12 @@ class Reading:
         self.inputs: dict[Node, Expr] = {}  # z_i, z̄_i, parameters and heads
         self._terms: dict[Expr, Term] = {}
         for z in coordinates:
-            value = random_residue(z.name)
+            value = random_residue(("coordinate", z.name))
             self._input(z, value)
             self._input(bar(z), conjugate_residue(value))
 
-    def _input(self, expr: Expr, value: Residue, **slope: object) -> Term:
-        term = self.circuit.input(value, **slope)  # type: ignore[arg-type]
+    def _input(self, expr: Expr, value: Residue, slope: Slope | None = None) -> Term:
+        term = self.circuit.input(value, slope)
         self.inputs[term.node] = expr
         self._terms[expr] = term
         return term
@@ -157,7 +158,7 @@ class Reading:
         if expr is S.ImaginaryUnit:
             return circuit.number(exact(0, 1))
         if isinstance(expr, Symbol):
-            value = random_residue(str(expr), real=bool(expr.is_real))
+            value = random_residue(("parameter", expr.name), real=bool(expr.is_real))
             return self._input(expr, value)
         if expr.is_Add:
             return circuit.add(*[self.term(a) for a in expr.args])
@@ -184,7 +185,8 @@ class Reading:
         """
         Lowering(Program(), Integer(1), heads=self.heads).head(spelled)
         if expr.is_number:
-            return self._input(spelled, random_residue(str(expr), real=bool(expr.is_real)))
+            value = random_residue(("constant", str(expr)), real=bool(expr.is_real))
+            return self._input(spelled, value)
         arguments = [self.term(a) for a in expr.args]
         value = _value_of_head(type(expr).__name__, [a.value for a in arguments])
         slope = self._slope
@@ -192,7 +194,7 @@ class Reading:
             slope = self._slope_of_power
             root = _modulus(expr.base, self.coordinates) if expr.exp.is_Rational else None
             if root is not None:
-                value = random_residue(str(spelled), real=True)
+                value = random_residue(("power", str(expr)), real=True)
                 power = expr.exp
                 return self._input(
                     spelled, value, slope=lambda by: self._slope_of_modulus(root, power, 0, by)

@@ -3,11 +3,12 @@
 import builtins
 import inspect
 import keyword
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from sympy import Abs, Expr, Symbol, conjugate, exp, log
+from sympy import Abs, E, Expr, Symbol, conjugate, exp, log, pi, sqrt
 
 import kahler_verify
 from kahler_verify import PotentialMetric
@@ -197,6 +198,16 @@ def test_coordinates_may_have_internal_names(group: int) -> None:
     x = POINT.abs()[0, 0] ** 2
     expected = torch.stack([1 + (1 + x) ** -2, torch.tensor(2.0), torch.tensor(3.0)])
     torch.testing.assert_close(g.diagonal().real, expected, check_dtype=False)
+
+
+def test_parameters_and_coordinates_named_like_constants_are_no_constants() -> None:
+    """π, E and √2 beside symbols that print as they do."""
+    a, b = Symbol("E", complex=True), Symbol("sqrt(2)", complex=True)
+    t = Symbol("pi", real=True)
+    phi = (t - pi) * Abs(a) ** 2 + (E - sqrt(2)) * Abs(b) ** 2 + 2 * sqrt(2) * Abs(b) ** 2
+    g = PotentialMetric(kahler_verify.compile(phi, coordinates=(a, b)), pi=T).metric_matrix(Z)[0]
+    expected = [1.7 - math.pi, math.e + math.sqrt(2)]
+    torch.testing.assert_close(g, torch.diag(torch.tensor(expected, dtype=C)))
 
 
 def test_two_symbols_of_one_name_are_refused() -> None:
