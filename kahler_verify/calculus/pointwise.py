@@ -33,6 +33,9 @@ class softplus(Function):
         return sigmoid(self.args[0])
 
 
+HIGHEST_ORDER = 8  # of derivatives: each one more makes expressions several times as long
+
+
 @dataclass(frozen=True)
 class Pointwise:
     """A family of functions of one complex variable, to be generated with its derivatives.
@@ -57,5 +60,7 @@ class Pointwise:
         for name in (self.name, *self.functions):
             if not name.isidentifier():
                 raise DerivationError(f"name: expected a Python identifier, got {name!r}")
-        if self.order < 0:
-            raise DerivationError(f"order: expected a whole number ≥ 0, got {self.order}")
+        if self.order not in range(HIGHEST_ORDER + 1):
+            raise DerivationError(
+                f"order: expected a whole number from 0 to {HIGHEST_ORDER}, got {self.order}"
+            )

@@ -10,6 +10,7 @@ from sympy import Expr, latex
 
 from kahler_verify.calculus.derivation import Derivation, potential
 from kahler_verify.codegen.module import Module, generate_module
+from kahler_verify.codegen.progress import progress_line
 from kahler_verify.codegen.registry import load_file
 from kahler_verify.errors import DerivationError
 
@@ -65,9 +66,11 @@ def compile(definition: Derivation | Expr, name: str = "potential", **options: A
             "definition: expected a SymPy expression or a Derivation, "
             f"got {type(definition).__name__}"
         )
-    if not isinstance(definition, Derivation):
-        definition = potential(name, definition, **options)
-    return Compiled(definition, generate_module(definition))
+    if isinstance(definition, Derivation):
+        return Compiled(definition, generate_module(definition))
+    definition = potential(name, definition, **options)
+    with progress_line() as step:
+        return Compiled(definition, generate_module(definition, step))
 
 
 def compile_file(path: str | Path, name: str | None = None) -> Compiled:
@@ -79,4 +82,6 @@ def compile_file(path: str | Path, name: str | None = None) -> Compiled:
         raise DerivationError(
             f"{path}: expected name to be one of {', '.join(found)}, got {name!r}"
         )
-    return compile(found[name] if name is not None else next(iter(found.values())))
+    chosen = found[name] if name is not None else next(iter(found.values()))
+    with progress_line() as step:
+        return Compiled(chosen, generate_module(chosen, step))

@@ -1,27 +1,30 @@
 """Potentials in explicit coordinates of a fixed dimension: every component unrolled and shared.
 
-z̄ is a symbol of its own (polarisation), so that SymPy's ``diff`` is a Wirtinger derivative.
+z̄ is a symbol of its own (polarisation), so that a derivative by z is a Wirtinger derivative.  The
+potential is read into an arithmetic circuit, and the circuit is differentiated: see
+:mod:`kahler_verify.codegen.circuit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations_with_replacement, product
 
 from sympy import (
     Abs,
-    Add,
-    Basic,
-    Derivative,
     Expr,
     Function,
     I,
     Integer,
+    Mul,
     NumberSymbol,
     Pow,
+    Rational,
+    S,
     Symbol,
     conjugate,
-    cse,
     im,
     log,
     re,
@@ -29,15 +32,38 @@ from sympy import (
     sympify,
 )
 
+from kahler_verify.codegen.circuit import (
+    Circuit,
+    Node,
+    Residue,
+    Slope,
+    Term,
+    exact,
+    random_residue,
+)
+from kahler_verify.codegen.circuit import conjugate as conjugate_residue
+from kahler_verify.codegen.circuit_printer import CircuitPrinter, live, operations_of
 from kahler_verify.codegen.kernel import Printed, finish_program
-from kahler_verify.codegen.lowering import HEADS, Lowering, check_name, normal_head
+from kahler_verify.codegen.lowering import HEADS, Lowering, normal_head
 from kahler_verify.codegen.program import Input, Program
+from kahler_verify.codegen.transcendental import constant_code, head_code
 from kahler_verify.errors import GenerationError
+
+LIKE = "z.select(-1, 0)"  # a tensor of the point's batch
+
+# Functions with f(conj x) = conj f(x) everywhere; log and roots have cuts.
+REAL = ("exp", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+
+
+class Conjugate(Symbol):
+    """z̄ for a coordinate z: of a class of its own, so that no user's symbol is equal to it."""
+
+    __slots__ = ()
 
 
 def bar(z: Symbol) -> Symbol:
     """The symbol that stands for z̄."""
-    return Symbol(f"{z.name}_bar", complex=True)
+    return Conjugate(f"{z.name}_bar", complex=True)
 
 
 def polarised(expr: Expr, coordinates: tuple[Symbol, ...]) -> Expr:
@@ -53,7 +79,8 @@ def polarised(expr: Expr, coordinates: tuple[Symbol, ...]) -> Expr:
         return (inner - other) / (2 * I) if isinstance(expr, im) else sqrt(inner * other)
     if isinstance(expr, Pow) and isinstance(expr.base, Abs):  # |f|² is a polynomial, |f| is not
         inner = polarised(expr.base.args[0], coordinates)
-        return (inner * conjugated(inner, coordinates)) ** (expr.exp / 2)
+        power = polarised(expr.exp, coordinates)
+        return (inner * conjugated(inner, coordinates)) ** (power / 2)
     if expr.is_Float:
         raise GenerationError(f"expected exact numbers, got {expr}: write it as a Rational")
     if expr.is_Atom:
@@ -86,106 +113,299 @@ def conjugated(expr: Expr, coordinates: tuple[Symbol, ...]) -> Expr:
     raise GenerationError(f"no conjugate is known for {type(expr).__name__}: {expr}")
 
 
-def components(
-    phi: Expr, coordinates: tuple[Symbol, ...], hol: int, anti: int, order: tuple[int, ...]
-) -> dict[tuple[int, ...], Expr]:
-    """All ∂^hol ∂̄^anti Φ; ``order`` says which derivative each output axis belongs to."""
-    out = {}
-    for entry in product(range(len(coordinates)), repeat=hol + anti):
-        by = [entry[order.index(n)] for n in range(hol + anti)]
-        symbols = [coordinates[i] for i in by[:hol]]
-        symbols += [bar(coordinates[i]) for i in by[hol:]]
-        value = phi.diff(*symbols) if symbols else phi
-        if value.has(Derivative, conjugate, re, im, Abs):
-            raise GenerationError(f"SymPy left a derivative unevaluated in {value}")
-        out[entry] = value
-    return out
+class Reading:
+    """A potential, its parts and its derivatives as terms of one circuit.
 
+    Args:
+        coordinates: z_1, …, z_d.
+        heads: names of transcendental values, by expression; those that are met are added.
+    """
 
-class _Coordinates(Lowering):
-    """Lowering in which symbols are coordinates and parameters instead of dimensions."""
+    def __init__(self, coordinates: tuple[Symbol, ...], heads: dict[Expr, str]):
+        self.coordinates, self.heads = coordinates, heads
+        self.circuit = Circuit()
+        self.inputs: dict[Node, Expr] = {}  # z_i, z̄_i, parameters and heads
+        self._terms: dict[Expr, Term] = {}
+        for z in coordinates:
+            value = random_residue(("coordinate", z.name))
+            self._input(z, value)
+            self._input(bar(z), conjugate_residue(value))
 
-    def __init__(self, program: Program, names: Mapping[Symbol, str], heads: dict[Expr, str]):
-        super().__init__(program, Integer(len(names)), heads=heads)
-        self.names = names
+    def _input(self, expr: Expr, value: Residue, slope: Slope | None = None) -> Term:
+        term = self.circuit.input(value, slope)
+        self.inputs[term.node] = expr
+        self._terms[expr] = term
+        return term
 
-    def symbol(self, symbol: Symbol) -> str:
-        return self.names[symbol]
+    def node(self, symbol: Symbol) -> Node:
+        """The node of a coordinate or of its conjugate."""
+        return self._terms[symbol].node
 
+    def term(self, expr: Expr) -> Term:
+        """A polarised expression as a term of the circuit."""
+        if expr not in self._terms:
+            self._terms[expr] = self._read(expr)
+        return self._terms[expr]
 
-def with_heads(expr: Expr, heads: dict[Expr, str]) -> Expr:
-    """Replace transcendental parts by symbols for their values; ``heads`` collects them."""
-    if isinstance(expr, Function | NumberSymbol) or (expr.is_Pow and not expr.exp.is_Integer):
-        if normal_head(expr) != expr:
-            return with_heads(normal_head(expr), heads)
-        probe = Lowering(Program(), Integer(1), heads=heads)
-        return Symbol(probe.head(expr), complex=True)
-    if expr.is_Atom or not isinstance(expr, Basic):
-        return expr
-    return expr.func(*[with_heads(a, heads) for a in expr.args])
+    def _read(self, expr: Expr) -> Term:
+        circuit = self.circuit
+        if expr.has(S.NaN, S.Infinity, S.NegativeInfinity, S.ComplexInfinity):
+            raise GenerationError(f"expected finite numbers, got {expr}")
+        if expr.is_Float:
+            raise GenerationError(f"expected exact numbers, got {expr}: write it as a Rational")
+        if expr.is_Rational:
+            return circuit.number(exact(_fraction(expr)))
+        if expr is S.ImaginaryUnit:
+            return circuit.number(exact(0, 1))
+        if isinstance(expr, Symbol):
+            value = random_residue(("parameter", expr.name), real=bool(expr.is_real))
+            return self._input(expr, value)
+        if expr.is_Add:
+            return circuit.add(*[self.term(a) for a in expr.args])
+        if expr.is_Mul:
+            out = circuit.number(exact(1))
+            for a in expr.args:
+                out = circuit.multiply(out, self.term(a))
+            return out
+        if expr.is_Pow and expr.exp.is_Integer:
+            return circuit.power(self.term(expr.base), int(expr.exp))
+        if isinstance(expr, Function | Pow | NumberSymbol):
+            spelled = normal_head(expr)
+            if type(spelled) is not type(expr) or spelled.is_number:
+                return self._head(spelled, spelled) if spelled == expr else self.term(spelled)
+            return self._terms.get(spelled) or self._head(expr, spelled)
+        raise GenerationError(f"the printer has no rule for {type(expr).__name__}: {expr}")
+
+    # ------------------------------------------------------------------ heads
+    def _head(self, expr: Expr, spelled: Expr) -> Term:
+        """A transcendental value, which kernels take as an input; its derivative is known.
+
+        Kernels know it by its normal form ``spelled``, which multiplies arguments out; the circuit
+        computes it, and its derivatives, as ``expr`` stands.
+        """
+        Lowering(Program(), Integer(1), heads=self.heads).head(spelled)
+        if expr.is_number:
+            value = random_residue(("constant", str(expr)), real=bool(expr.is_real))
+            return self._input(spelled, value)
+        arguments = [self.term(a) for a in expr.args]
+        value = _value_of_head(type(expr).__name__, [a.value for a in arguments])
+        slope = self._slope
+        if isinstance(expr, Pow):
+            slope = self._slope_of_power
+            root = _modulus(expr.base, self.coordinates) if expr.exp.is_Rational else None
+            if root is not None:
+                value = random_residue(("power", str(expr)), real=True)
+                power = expr.exp
+                return self._input(
+                    spelled, value, slope=lambda by: self._slope_of_modulus(root, power, 0, by)
+                )
+        return self._input(spelled, value, slope=lambda by: slope(expr, by))
+
+    def _slope(self, head: Expr, by: Node) -> Term:
+        """The chain rule, written as a recurrence where a function has one."""
+        circuit, argument = self.circuit, self.term(head.args[0])
+        moved = circuit.derivative(argument, by)
+        if moved.is_zero:
+            return moved
+        if isinstance(head, log):
+            return circuit.divide(moved, argument)
+        slope = head if type(head).__name__ == "exp" else head.fdiff()
+        return circuit.multiply(self.term(slope), moved)
+
+    def _slope_of_power(self, head: Pow, by: Node) -> Term:
+        circuit, base, power = self.circuit, self.term(head.base), self.term(head.exp)
+        moved, turned = (circuit.derivative(a, by) for a in (base, power))
+        out = circuit.zero
+        if not moved.is_zero and head.exp.is_Rational and head.exp > 1:
+            lower = self.term(head.base ** (head.exp - 1))  # has a value where the base is 0
+            out = circuit.multiply(circuit.multiply(power, lower), moved)
+        elif not moved.is_zero:
+            ratio = circuit.multiply(power, circuit.divide(moved, base))
+            out = circuit.multiply(self.term(head), ratio)
+        if not turned.is_zero:
+            logarithm = circuit.multiply(self.term(log(head.base)), turned)
+            out = circuit.add(out, circuit.multiply(self.term(head), logarithm))
+        return out
+
+    def _of_modulus(self, root: Expr, power: Rational, excess: int) -> Term:
+        """|f|^{2p} f^k, or |f|^{2p} f̄^{-k} for k < 0.
+
+        Its derivatives are of that form again, (p + k) |f|^{2p} f^{k-1} ∂f and p |f|^{2p-2} f^{k+1}
+        ∂f̄ for k > 0, and so have values where f is 0 as long as p does not become negative.
+        """
+        circuit, other = self.circuit, conjugated(root, self.coordinates)
+        size = self.term((root * other) ** power)
+        if excess == 0:
+            return size
+        factor = circuit.power(self.term(root if excess > 0 else other), abs(excess))
+        return circuit.multiply(
+            size, factor, lambda by: self._slope_of_modulus(root, power, excess, by)
+        )
+
+    def _slope_of_modulus(self, root: Expr, power: Rational, excess: int, by: Node) -> Term:
+        circuit = self.circuit
+        parts = []
+        for of, k, step in (
+            (root, excess, -1),
+            (conjugated(root, self.coordinates), -excess, 1),
+        ):
+            moved = circuit.derivative(self.term(of), by)
+            factor = power + max(k, 0)
+            if moved.is_zero or factor == 0:
+                continue
+            lower = power if k > 0 else power - 1
+            rest = self._of_modulus(root, lower, excess + step)
+            parts.append(circuit.multiply(self.term(factor), circuit.multiply(rest, moved)))
+        return circuit.add(*parts)
+
+    # ------------------------------------------------------------------ derivatives
+    def components(
+        self, phi: Expr, hol: int, anti: int, order: tuple[int, ...]
+    ) -> dict[tuple[int, ...], Term]:
+        """All ∂^hol ∂̄^anti Φ; ``order`` says which derivative each output axis belongs to."""
+        each = range(len(self.coordinates))
+        derivatives: dict[tuple[int, ...], Term] = {}
+        for by_hol in combinations_with_replacement(each, hol):
+            for by_anti in combinations_with_replacement(each, anti):
+                out = self.term(phi)
+                for symbol in self._symbols(by_hol, by_anti):
+                    out = self.circuit.derivative(out, self.node(symbol))
+                derivatives[(*by_hol, *by_anti)] = out
+        entries = {}
+        for entry in product(each, repeat=hol + anti):
+            by = [entry[order.index(n)] for n in range(hol + anti)]
+            entries[entry] = derivatives[(*sorted(by[:hol]), *sorted(by[hol:]))]
+        return entries
+
+    def _symbols(self, hol: tuple[int, ...], anti: tuple[int, ...]) -> Iterator[Symbol]:
+        yield from (self.coordinates[i] for i in hol)
+        yield from (bar(self.coordinates[i]) for i in anti)
+
+    # ------------------------------------------------------------------ inputs
+    def is_running(self, term: Term) -> bool:
+        """Does a term move with the point?"""
+        own = {*self.coordinates, *map(bar, self.coordinates)}
+        inputs = [self.inputs[n] for n in live([term.node]) if n in self.inputs]
+        return any(e.free_symbols & own for e in inputs)
 
 
 def print_explicit(
-    entries: Mapping[tuple[int, ...], Expr],
-    coordinates: tuple[Symbol, ...],
-    heads: dict[Expr, str],
+    reading: Reading, entries: Mapping[tuple[int, ...], Term], dimension: int
 ) -> Printed:
-    """Print all components of one derivative as one tensor over the trailing axes."""
-    d = len(coordinates)
-    values = [with_heads(v, heads) for v in entries.values()]
-    shared, reduced = cse(values, order="canonical")
-    program, names = begin(coordinates, values, heads)
-    lowering = _Coordinates(program, names, heads)
-    for symbol, value in shared:
-        names[symbol] = program.let(lowering.scalar(value), "c")
-    codes = []
-    running = {*coordinates, *[bar(z) for z in coordinates]}
-    for entry, value in zip(entries.values(), reduced, strict=True):
-        if entry.free_symbols & running:
-            codes.append(lowering.scalar(value))
-            continue
-        code = program.let("torch.zeros_like(z.select(-1, 0))", "o")  # it has the batch of z
-        if value != 0:
-            above, below = value.as_numer_denom() if value.is_number else (value, Integer(1))
-            code = program.let(f"{code} + {lowering.scalar(above)}")
-            code = lowering.times(1 / below, code)
-        codes.append(code)
+    """Print all components of one derivative as one tensor over the trailing axes.
+
+    Of two entries that are conjugates of each other, as those of g, one is computed.
+    """
+    own = {term.value: term for term in entries.values()}
+    for value in list(own):
+        mirrored = conjugate_residue(value)
+        if value in own and mirrored != value:
+            own.pop(mirrored, None)
+    program, names = begin(reading, own.values())
+    printer = CircuitPrinter(program, names, LIKE, [term.node for term in own.values()])
+    codes = {value: _entry(reading, printer, term) for value, term in own.items()}
+    for term in entries.values():
+        if term.value not in codes:
+            code = codes[conjugate_residue(term.value)]
+            codes[term.value] = program.let(f"{program.let(code, 'e')}.conj()", "e")
     axes = len(next(iter(entries)))
     if axes == 0:
-        result = codes[0]
+        (result,) = codes.values()
     else:
-        result = f"torch.stack([{', '.join(codes)}], -1)"
+        result = f"torch.stack([{', '.join(codes[t.value] for t in entries.values())}], -1)"
         if axes > 1:
-            result += f".unflatten(-1, ({', '.join([str(d)] * axes)}))"
-    result = program.let(result, "out")
-    program.operations = Integer(8) * Add(
-        *[v.count_ops(visual=False) for _, v in shared],
-        *[v.count_ops(visual=False) for v in reduced],
-    )
-    return finish_program(program, [result])
+            result += f".unflatten(-1, ({', '.join([str(dimension)] * axes)}))"
+    printed = finish_program(program, [program.let(result, "out")])
+    return replace(printed, operations=Integer(operations_of(printed.lines)))
 
 
-def begin(
-    coordinates: tuple[Symbol, ...], values: list[Expr], heads: dict[Expr, str]
-) -> tuple[Program, dict[Symbol, str]]:
-    """A program whose first lines split z into its coordinates, and the names of all symbols."""
-    program = Program()
-    d = Integer(len(coordinates))
-    names: dict[Symbol, str] = {}
-    used: set[Symbol] = set().union(*[v.free_symbols for v in values])
-    for symbol in sorted(used - {*coordinates, *map(bar, coordinates)}, key=str):
-        names[symbol] = symbol.name
-        check_name(symbol.name)
-        if symbol.name == "z" or symbol.name in program.inputs:
-            raise GenerationError(f"two inputs would be named {symbol.name}: rename the parameter")
-        meaning = next(
-            (f"the value of {e}" for e, n in heads.items() if n == symbol.name), "parameter"
-        )
-        program.inputs[symbol.name] = Input(symbol.name, (), meaning)
-    program.inputs["z"] = Input(
-        "z", (d,), "the point, coordinates " + ", ".join(map(str, coordinates))
-    )
+def _entry(reading: Reading, printer: CircuitPrinter, term: Term) -> str:
+    """Code of an entry, which has the batch of z even where it does not move with it."""
+    program = printer.program
+    if reading.is_running(term):
+        return program.let(printer.code(term), "e")
+    zero = program.let(f"torch.zeros_like({LIKE})", "zero")
+    return zero if term.is_zero else program.let(f"{zero} + {printer.code(term)}", "e")
+
+
+def begin(reading: Reading, terms: Iterable[Term]) -> tuple[Program, dict[Node, str]]:
+    """A program whose first lines split z into its coordinates, and the names of all inputs."""
+    program, names = Program(), {}
+    coordinates = reading.coordinates
+    needed = [n for n in live(term.node for term in terms) if n in reading.inputs]
+    for node in needed:
+        expr = reading.inputs[node]
+        if expr in reading.heads:
+            names[node], meaning = reading.heads[expr], f"the value of {expr}"
+        elif expr not in coordinates and not isinstance(expr, Conjugate):
+            names[node], meaning = expr.name, "parameter"
+        else:
+            continue
+        program.inputs[names[node]] = Input(names[node], (), meaning)
+    described = "the point, coordinates " + ", ".join(map(str, coordinates))
+    program.inputs["z"] = Input("z", (Integer(len(coordinates)),), described)
     for i, z in enumerate(coordinates):
-        names[z] = program.let(f"z.select(-1, {i})", "z")
-        names[bar(z)] = program.let(f"{names[z]}.conj()", "zb")
+        names[reading.node(z)] = program.let(f"z.select(-1, {i})", "z")
+        names[reading.node(bar(z))] = program.let(f"{names[reading.node(z)]}.conj()", "zb")
     return program, names
+
+
+def print_heads(reading: Reading, used: Collection[str]) -> tuple[Printed, dict[str, str]]:
+    """The function that computes transcendental values, and which variable holds which.
+
+    ``used`` are those that kernels take; they are computed from z, parameters, and each other.
+    """
+    terms = {expr: reading.term(expr).node for expr in reading.heads}
+    order = sorted(terms, key=lambda e: terms[e].number)
+    wanted = {e for e in order if reading.heads[e] in used}
+    arguments = {e: [] if e.is_number else [reading.term(a) for a in e.args] for e in order}
+    for e in reversed(order):  # a head is made after those in its arguments
+        if e in wanted:
+            inside = live(a.node for a in arguments[e])
+            wanted |= {reading.inputs[n] for n in inside if n in reading.inputs} & set(order)
+    order = [e for e in order if e in wanted]
+    program, names = begin(reading, [a for e in order for a in arguments[e]])
+    given = {reading.heads[e] for e in order}
+    program.inputs = {n: i for n, i in program.inputs.items() if n not in given}
+    computed: dict[str, str] = {}
+    for e in order:
+        printer = CircuitPrinter(program, names, LIKE, [a.node for a in arguments[e]])
+        if e.is_number:
+            value = constant_code(e, program, LIKE)
+        else:
+            codes = [program.let(printer.code(a), "x") for a in arguments[e]]
+            value = head_code(e, codes, program)
+        names[terms[e]] = computed[reading.heads[e]] = program.let(value, f"{reading.heads[e]}_")
+    return finish_program(program, list(computed.values())), computed
+
+
+def _fraction(number: Rational) -> Fraction:
+    return Fraction(int(number.p), int(number.q))
+
+
+def _modulus(base: Expr, coordinates: tuple[Symbol, ...]) -> Expr | None:
+    """f, where the base is f f̄ as it stands."""
+    left, root = list(Mul.make_args(base)), []
+    while left:
+        factor = left.pop()
+        try:
+            other = conjugated(factor, coordinates)
+        except GenerationError:
+            return None
+        if other not in left:
+            return None
+        left.remove(other)
+        root.append(factor)
+    return Mul(*root)
+
+
+def _value_of_head(name: str, arguments: list[Residue]) -> Residue:
+    """A value that depends on the arguments; conj f(x) = f(conj x) for functions without cuts."""
+    mirrored = [conjugate_residue(a) for a in arguments]
+    if name not in REAL:
+        return random_residue((name, arguments))
+    if arguments == mirrored:
+        return random_residue((name, arguments), real=True)
+    if arguments < mirrored:
+        return random_residue((name, arguments))
+    return conjugate_residue(random_residue((name, mirrored)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sympy import Expr, Integer, Mul, Symbol, factor_terms
+from sympy import Basic, Expr, Integer, Mul, Symbol, factor_terms
 
 from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
 from kahler_verify.codegen.program import Axis, Operand, Program
@@ -22,6 +22,9 @@ class Printed:
     lines: tuple[tuple[str, str], ...]
     results: tuple[str, ...]
     operations: Expr
+    owners: Mapping[str, Basic | None] = field(
+        default_factory=dict
+    )  # what each argument holds, where that has a name
 
 
 def print_kernel(
@@ -57,6 +60,7 @@ def finish_program(program: Program, results: list[str]) -> Printed:
         lines=tuple(live),
         results=tuple(results),
         operations=factor_terms(program.operations),
+        owners={i.name: program.owners[i.name] for i in inputs if i.name in program.owners},
     )
 
 

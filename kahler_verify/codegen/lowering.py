@@ -203,7 +203,7 @@ class Lowering:
         if expr.is_Float:
             raise GenerationError(f"expected exact numbers, got {expr}: write it as a Rational")
         if expr.is_Integer:
-            return str(expr)
+            return integer_code(expr)
         if expr is S.ImaginaryUnit:
             return "1j"
         if isinstance(expr, Symbol):
@@ -211,9 +211,15 @@ class Lowering:
         if expr.is_Add:
             # over one denominator, since 1 / 3 alone would be a rounded Python float
             below = ilcm(*[term.as_coeff_Mul()[0].q for term in expr.args])
+            if below > 2**31 and not any(term.is_number for term in expr.args):
+                below = 1  # each term's own fraction is exact, too, and shorter
             terms = [(below * term).as_coeff_Mul() for term in expr.args]
             above = self.program.let(signed_sum(terms, self.scalar), "s")
-            return above if below == 1 else self.program.let(f"{above} / {below}", "s")
+            return (
+                above
+                if below == 1
+                else self.program.let(f"{above} / {integer_code(Integer(below))}", "s")
+            )
         if expr.is_Mul or expr.is_Rational or (expr.is_Pow and expr.exp.is_Integer):
             above, below = expr.as_numer_denom() if expr.is_Rational else _fraction(expr)
             top = " * ".join(self.scalar(f) for f in _units(above)) or "1"
@@ -433,15 +439,7 @@ class Lowering:
         field, let = letter.field, self.program.let
         layout = self.layout(field)
         n = field.shape[0]
-        sizes = {"full": (n, n), "diagonal": (n,), "scalar": ()}[layout]
-        meaning = {
-            "full": f"Cholesky factor L of {field.name} = L Lᴴ, lower triangular",
-            "diagonal": f"s > 0 with {field.name} = diag(s²)",
-            "scalar": f"s > 0 with {field.name} = s² I",
-        }[layout]
-        if "constant" in field.traits:
-            self.program.constants.add(f"{_stored_name(field)}_factor")
-        factor = self._input(f"{_stored_name(field)}_factor", sizes, meaning, field)
+        factor = self.factor(field)
         is_vector = letter.jet is not None and 1 in letter.jet.field.shape
         if letter.jet is not None and not is_vector and layout != "scalar":
             neighbour = self.layout(letter.jet.field)
@@ -483,6 +481,19 @@ class Lowering:
         if right:
             x = let(f"{self._solve(factor, f'{x}.mH', right, work)}.mH", "y")
         return x, layout
+
+    def factor(self, field: Field) -> str:
+        """The input that holds the Cholesky factor of a positive field."""
+        layout, n = self.layout(field), field.shape[0]
+        sizes = {"full": (n, n), "diagonal": (n,), "scalar": ()}[layout]
+        meaning = {
+            "full": f"Cholesky factor L of {field.name} = L Lᴴ, lower triangular",
+            "diagonal": f"s > 0 with {field.name} = diag(s²)",
+            "scalar": f"s > 0 with {field.name} = s² I",
+        }[layout]
+        if "constant" in field.traits:
+            self.program.constants.add(f"{_stored_name(field)}_factor")
+        return self._input(f"{_stored_name(field)}_factor", sizes, meaning, field)
 
     def _spread(self, factor: str, latents: int) -> str:
         if latents == 0:
@@ -626,6 +637,20 @@ def _units(product: Expr) -> list[Expr]:
     return [f for f in factors_of(product) if f != 1] if product != 1 else []
 
 
+def integer_code(number: Expr) -> str:
+    """An integer as torch takes it: of 64 bits.
+
+    Raises:
+        GenerationError: it is larger.
+    """
+    if abs(int(number)) >= 2**63:
+        raise GenerationError(
+            f"expected integers below 2^63, which torch can multiply tensors by, got {number}: "
+            "make it a parameter, or write the potential in explicit coordinates"
+        )
+    return str(number)
+
+
 def signed_sum(terms: list[tuple[Expr, Expr]], code: Callable[[Expr], str]) -> str:
     """Code of Σ coefficient × term with rational coefficients, signs in front."""
     out = ""
@@ -633,9 +658,10 @@ def signed_sum(terms: list[tuple[Expr, Expr]], code: Callable[[Expr], str]) -> s
         size = abs(Rational(coefficient))
         body = code(term) if term != 1 else ""
         if size.p != 1 or not body:
-            body = f"{size.p} * {body}" if body else str(size.p)
+            above = integer_code(Integer(size.p))
+            body = f"{above} * {body}" if body else above
         if size.q != 1:
-            body = f"{body} / {size.q}"
+            body = f"{body} / {integer_code(Integer(size.q))}"
         sign = "-" if coefficient < 0 else "+"
         out += f" {sign} {body}" if out else (f"-{body}" if coefficient < 0 else body)
     return out

@@ -11,21 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy
-from sympy import Expr, Function, Pow, Symbol
+from sympy import Basic, Expr, Function, Pow
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.codegen.explicit import (
-    _Coordinates,
-    begin,
-    components,
-    polarised,
-    print_explicit,
-    with_heads,
-)
+from kahler_verify.calculus.mixture import LogSumExp
+from kahler_verify.calculus.words import LogDet, factor_word
+from kahler_verify.codegen.explicit import Reading, polarised, print_explicit, print_heads
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
 from kahler_verify.codegen.lowering import Lowering, head_name
+from kahler_verify.codegen.names import check_names, check_owners
 from kahler_verify.codegen.program import Input, Program
+from kahler_verify.codegen.progress import Step, silent
+from kahler_verify.codegen.transcendental import constant_code, head_code
 from kahler_verify.errors import GenerationError
 
 Meaning = tuple[str, str, str]  # of an input: its name, its shape, what it is
@@ -47,25 +45,30 @@ class Module:
         return body_of(self.text)
 
 
-def generate_module(derivation: Derivation) -> Module:
-    """Derive, print and format all kernels of a derivation.
+def generate_module(derivation: Derivation, step: Step = silent) -> Module:
+    """Derive, print and format all kernels of a derivation; ``step`` is told what is being done.
 
     Raises:
         DerivationError: the calculus cannot differentiate a definition.
         GenerationError: an expression has no rule in the printer.
     """
+    check_names(derivation)
     heads: dict[Expr, str] = {}
     meanings: list[Meaning] = []
-    derived = {
-        k.name: k.derived() if not derivation.coordinates else {} for k in derivation.kernels
-    }
+    owners: list[Mapping[str, Basic | None]] = []
+    derived: dict[str, dict[str, Expr]] = {}
+    for kernel in derivation.kernels:
+        step(f"{derivation.name}: deriving {kernel.name}")
+        derived[kernel.name] = kernel.derived() if not derivation.coordinates else {}
     functions, vanishing = [], []
+    reading = Reading(derivation.coordinates, heads)
     for kernel in derivation.kernels:
         if any(v == 0 for v in derived[kernel.name].values()):
             vanishing.append(kernel.name)
             continue
+        step(f"{derivation.name}: printing {kernel.name}")
         if derivation.coordinates:
-            printed, formula = _explicit_kernel(derivation, kernel, heads)
+            printed, formula = _explicit_kernel(reading, kernel)
         else:
             outputs = {
                 name: (derived[kernel.name][name], out.indices)
@@ -74,12 +77,22 @@ def generate_module(derivation: Derivation) -> Module:
             printed = print_kernel(outputs, derivation.latent, kernel.layout, heads)
             formula = _formulas(kernel, derived[kernel.name])
         meanings += printed.meanings
+        owners.append(printed.owners)
         functions.append(_function(kernel.name, printed, tuple(kernel.outputs), formula))
-    heads_text, of_heads = _heads_function(derivation, heads)
+    if derivation.coordinates:
+        taken = {name for name, _, _ in meanings}
+        printed, computed = print_heads(reading, taken)
+        heads = {e: n for e, n in heads.items() if n in computed}
+        heads_text, of_heads = _heads_text(printed, computed), printed.meanings
+    else:
+        heads_text, of_heads = _heads_function(derivation, heads)
     if heads_text:
         meanings += of_heads
         functions.append(heads_text)
+    if derivation.definition is not None:
+        check_owners(owners)
     fingerprint = _fingerprint(derivation, derived)
+    step(f"{derivation.name}: formatting")
     names = [k.name for k in derivation.kernels if k.name not in vanishing]
     names = sorted(names + (["heads"] if heads_text else []))
     header = [
@@ -143,11 +156,8 @@ def _parameters(
     return {name: (axes[name], traits(name)) for name in sorted(axes)}
 
 
-def _explicit_kernel(
-    derivation: Derivation, kernel: Kernel, heads: dict[Expr, str]
-) -> tuple[Printed, list[str]]:
+def _explicit_kernel(reading: Reading, kernel: Kernel) -> tuple[Printed, list[str]]:
     ((_, out),) = kernel.outputs.items()
-    coordinates = derivation.coordinates
     definition = out.definition
     phi, hol, anti = definition, 0, 0
     order: tuple[int, ...] = ()
@@ -156,8 +166,8 @@ def _explicit_kernel(
         hol, anti = len(definition.hol), len(definition.anti)
         by = (*definition.hol, *definition.anti)
         order = tuple(by.index(i) for i in out.indices)
-    entries = components(polarised(phi, coordinates), coordinates, hol, anti, order)
-    return print_explicit(entries, coordinates, heads), [f"{definition}"]
+    entries = reading.components(polarised(phi, reading.coordinates), hol, anti, order)
+    return print_explicit(reading, entries, len(reading.coordinates)), [f"{definition}"]
 
 
 def _formulas(kernel: Kernel, derived: dict[str, Expr]) -> list[str]:
@@ -203,12 +213,54 @@ def _heads_function(
 ) -> tuple[str, tuple[Meaning, ...]]:
     """The function that computes all heads from z and parameters, where torch has them."""
     heads = _closed(derivation, heads)
-    # log det and log-sum-exp are computed where their factor or weights are: by the geometry.
-    own = [e for e in heads if head_name(e) not in ("log_det", "log_sum_exp")]
+    # Elsewhere log det and log-sum-exp are computed where their factor or weights are: by geometry.
+    elsewhere = () if _is_potential(derivation) else ("log_det", "log_sum_exp")
+    own = [e for e in heads if head_name(e) not in elsewhere]
     if not own:
         return "", ()
     program, computed = _heads_program(derivation, own, heads)
     printed = finish_program(program, list(computed.values()))
+    return _heads_text(printed, computed), printed.meanings
+
+
+def _is_potential(derivation: Derivation) -> bool:
+    """Is it a function of the point and of parameters, which is all that a metric is given?"""
+    phi = derivation.definition
+    return phi is not None and any("coordinate" in j.field.traits for j in phi.atoms(Jet))
+
+
+def _log_det(log_det: LogDet, lowering: Lowering) -> str:
+    """Code of log det of a product of parameters, from their Cholesky factors.
+
+    Raises:
+        GenerationError: one is not declared positive, or the matrix is no such product.
+    """
+    coefficient, word = factor_word(log_det.args[0])
+    if coefficient != 1 or not all(isinstance(base, Jet) for base, _ in word):
+        raise GenerationError(
+            f"{log_det}: kernels have log det of products of parameters only: write "
+            "LogDet(2*P) as n*log(2) + LogDet(P), and take log det of sums out"
+        )
+    code = ""
+    for base, power in word:
+        field = base.field
+        if not {"constant", "positive"} <= field.traits:
+            raise GenerationError(
+                f"{log_det}: declare {field.name} positive=True (and constant), so that kernels "
+                "take its Cholesky factor"
+            )
+        diagonal = lowering.program.let(f'torch.einsum("...aa->...a", {lowering.factor(field)})')
+        logarithms = lowering.program.let(f"torch.log({diagonal})")
+        total = lowering.program.let(f'torch.einsum("...a->...", {logarithms})')
+        sign = (" + " if code else "") if power > 0 else (" - " if code else "-")
+        code += f"{sign}2 * {total}"
+    return code
+
+
+def _heads_text(printed: Printed, computed: Mapping[str, str]) -> str:
+    """The text of a function that returns values by name; "" if there are none."""
+    if not computed:
+        return ""
     lines = [f"def heads({', '.join(f'{a}: torch.Tensor' for a in printed.arguments)}) -> dict:"]
     lines += [
         '    """Return the transcendental values that kernels take as inputs.',
@@ -219,7 +271,7 @@ def _heads_function(
     lines += ['    """'] + [f"    {left} = {right}" for left, right in printed.lines]
     pairs = ", ".join(f'"{name}": {code}' for name, code in computed.items())
     lines.append(f"    return {{{pairs}}}")
-    return "\n".join(lines), printed.meanings
+    return "\n".join(lines)
 
 
 def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:
@@ -229,12 +281,9 @@ def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:
         for e in todo:
             done.add(e)
             if head_name(e) in ("constant", "log_det", "log_sum_exp"):
-                continue
+                continue  # what is inside is no number
             for a in e.args:
-                if derivation.coordinates:
-                    with_heads(a, heads)
-                else:
-                    Lowering(Program(draft=True), derivation.latent, heads=heads).scalar(a)
+                Lowering(Program(draft=True), derivation.latent, heads=heads).scalar(a)
     return heads
 
 
@@ -244,40 +293,35 @@ def _heads_program(
     """Heads in the order of their nesting, each computed by one torch function."""
     nested = sorted(own, key=lambda e: (len(e.atoms(Function, Pow)), heads[e]))
     computed: dict[str, str] = {}
-    names: dict[Symbol, str] = {}
-    if derivation.coordinates:
-        arguments = {e: tuple(with_heads(a, heads) for a in e.args) for e in nested}
-        program, names = begin(
-            derivation.coordinates, [a for args in arguments.values() for a in args], heads
-        )
-        lowering: Lowering = _Coordinates(program, names, heads)
-        point = "z"
-    else:
-        draft = Program(draft=True)
-        for e in (e for e in nested if not e.is_number):
-            for a in e.args:
-                Lowering(draft, derivation.latent, heads=heads).scalar(a)
-        program = Program(inputs=dict(draft.inputs))
-        lowering = Lowering(program, derivation.latent, heads=heads)
-        arguments = {e: e.args for e in nested}
-        point = _point(derivation, program) if any(e.is_number for e in nested) else ""
+    draft = Program(draft=True)
+    for e in (e for e in nested if not e.is_number):
+        if isinstance(e, LogDet):
+            _log_det(e, Lowering(draft, derivation.latent, heads=heads))
+            continue
+        for a in e.args:
+            Lowering(draft, derivation.latent, heads=heads).scalar(a)
+    program = Program(inputs=dict(draft.inputs))
+    lowering = Lowering(program, derivation.latent, heads=heads)
+    point = _point(derivation, program) if any(e.is_number for e in nested) else ""
     given = {heads[e] for e in own}
     program.inputs = {n: i for n, i in program.inputs.items() if n not in given}
     for e in nested:
         if e.is_number:  # a tensor of the point's batch and dtype
-            value = f"torch.zeros_like({point}.select(-1, 0)) + {complex(e.evalf(17))!r}"
-        elif not derivation.coordinates and not e.atoms(Jet):
+            value = constant_code(e, program, f"{point}.select(-1, 0)")
+        elif isinstance(e, LogDet):
+            value = _log_det(e, lowering)
+        elif isinstance(e, LogSumExp):
+            raise GenerationError(
+                f"{derivation.name}: {e} needs all components at the point, which a potential is "
+                "not given: use MixtureMetric"
+            )
+        elif not e.atoms(Jet):
             raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
         else:
-            codes = [_argument(lowering, a) for a in arguments[e]]
-            name = "pow" if isinstance(e, Pow) else type(e).__name__
-            value = f"torch.{name}({', '.join(codes)})"
+            value = head_code(e, _arguments(lowering, e), program)
         value = program.let(value, heads[e] + "_")
         computed[heads[e]] = value
-        if derivation.coordinates:
-            names[Symbol(heads[e], complex=True)] = value  # the lowering reads it
-        else:
-            program.lines.append((heads[e], value))
+        program.lines.append((heads[e], value))
     for n in given:  # a head inside another one is computed here, not given
         program.inputs.pop(n, None)
     return program, computed
@@ -294,10 +338,15 @@ def _point(derivation: Derivation, program: Program) -> str:
     return name
 
 
-def _argument(lowering: Lowering, argument: Expr) -> str:
-    if argument.is_Rational and not argument.is_Integer:
-        return f"{argument.p} / {argument.q}"
-    return lowering.scalar(argument)
+def _arguments(lowering: Lowering, head: Expr) -> list[str]:
+    """Code of a head's arguments; numbers are tensors like the others."""
+    program = lowering.program
+    codes = {a: program.let(lowering.scalar(a), "x") for a in head.args if not a.is_number}
+    like = next(iter(codes.values()))
+    for a in head.args:
+        if a.is_number:
+            codes[a] = program.let(constant_code(a, program, like), "k")
+    return [codes[a] for a in head.args]
 
 
 def _fingerprint(derivation: Derivation, derived: dict[str, dict[str, Expr]]) -> str:
@@ -321,7 +370,8 @@ def formatted(text: str) -> str:
         check=False,
     )
     if run.returncode:
-        raise GenerationError(f"ruff could not format generated code: {run.stderr.strip()}\n{text}")
+        reason = " ".join(run.stderr.split())
+        raise GenerationError(f"ruff could not format generated code: {reason}")
     return run.stdout
 
 

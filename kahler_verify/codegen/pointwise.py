@@ -42,10 +42,13 @@ from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.kernel import Printed, _live
 from kahler_verify.codegen.lowering import check_name, signed_sum
 from kahler_verify.codegen.module import Module, _function, formatted
+from kahler_verify.codegen.names import check_functions
 from kahler_verify.codegen.program import Program
 from kahler_verify.errors import GenerationError
 
 Pair = tuple[Expr, Expr]  # real and imaginary part, in real symbols
+
+
 X, Y = Symbol("x", real=True), Symbol("y", real=True)
 
 
@@ -113,6 +116,8 @@ def generate_pointwise(family: Pointwise) -> Module:
     digest = hashlib.sha256(family.name.encode())
     for name, declared in family.functions.items():
         z = family.variable
+        if sympify(declared).has(X, Y):
+            raise GenerationError(f"{name}: x and y are the parts of z: rename the parameter")
         f = _separated(sympify(declared), z)
         holomorphic = not f.has(bar(z), X, Y)
         parameters = tuple(sorted(f.free_symbols - {z, bar(z), X, Y}, key=str))
@@ -141,6 +146,7 @@ def generate_pointwise(family: Pointwise) -> Module:
             text = _function(f"{name}_real", printed, tuple(outputs), [meaning])
             functions.append(_returning_several(text, len(outputs)))
             names.append(f"{name}_real")
+    check_functions(family.name, names)
     header = [
         f'"""{family.title}.',
         "",

@@ -6,13 +6,14 @@ A derivation file is Python code and is executed: run only files that you trust.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from traceback import extract_tb
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
-from kahler_verify.errors import DerivationError
+from kahler_verify.errors import DerivationError, KahlerVerifyError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 KERNELS = PACKAGE / "kernels"
@@ -29,6 +30,15 @@ FAILURES = (  # what a mistake in a user's file raises; interrupts and exits pas
     TypeError,
     ValueError,
 )
+# What SymPy's sums and products lack, although letters may have it.
+NO_ATTRIBUTE = {
+    "H": "adjoint(…) from kahler_verify.calculus for the adjoint",
+    "T": "adjoint(…) from kahler_verify.calculus for the adjoint (there is no transpose)",
+    "mH": "adjoint(…) from kahler_verify.calculus for the adjoint",
+    "conj": "conjugate(…) from sympy for the conjugate",
+    "real": "re(…) from sympy for the real part",
+    "imag": "im(…) from sympy for the imaginary part",
+}
 
 
 def shipped_folder() -> Path:
@@ -53,7 +63,7 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     path = Path(path)
     if not path.is_file():
         raise DerivationError(f"path: expected a derivation file, got {path}, which is not a file")
-    name = f"_derivation_{path.stem}"
+    name = "_derivation_" + re.sub(r"\W", "_", path.stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise DerivationError(f"path: expected a Python file (.py), got {path}")
@@ -61,10 +71,10 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except KahlerVerifyError as error:
+        raise type(error)(_located(path, error)) from error
     except FAILURES as error:
-        inside = [f for f in extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = f", line {inside[-1].lineno}" if inside else ""
-        raise DerivationError(f"{path}{line}: {type(error).__name__}: {error}") from error
+        raise DerivationError(_located(path, error)) from error
     finally:
         sys.modules.pop(name, None)
     found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]
@@ -72,6 +82,22 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     if not unique:
         raise DerivationError(f"{path}: declares no Derivation at its top level")
     return unique
+
+
+def _located(path: Path, error: Exception) -> str:
+    """One line: the file, the line in it that failed, what failed, and what to write instead."""
+    own = path.resolve()  # Python reports absolute paths
+    lines = [f.lineno for f in extract_tb(error.__traceback__) if Path(f.filename).resolve() == own]
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == own:
+        lines.append(error.lineno)
+    where = f"{path}, line {lines[-1]}" if lines and lines[-1] else f"{path}"
+    reason = error.msg if isinstance(error, SyntaxError) else str(error)
+    kind = "" if isinstance(error, KahlerVerifyError) else f"{type(error).__name__}: "
+    text = f"{where}: {kind}{' '.join(reason.split())}"
+    name = error.name if isinstance(error, AttributeError) else None
+    if name in NO_ATTRIBUTE:
+        text += f": write {NO_ATTRIBUTE[name]} of a sum or a product"
+    return text
 
 
 def shipped_pointwise() -> list[Pointwise]:

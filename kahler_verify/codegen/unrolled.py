@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import builtins
 import hashlib
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from kahler_verify.errors import GenerationError
 
 PRIME = 2**61 - 1
 COMPONENTS = 7  # of a mixture at the random point: more than any moment's rank at small d
+LARGE = 2**16  # integers from here on are printed as floats, or torch refuses products of them
 LINE = 92  # characters, behind the indentation
 LONGEST = 60  # characters of an expression before it gets a line of its own
 REAL_FUNCTIONS = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
@@ -101,7 +103,8 @@ class Tape:
         """A constant; floats are exact binary fractions."""
         top, below = abs(value).as_integer_ratio()
         residue = top * pow(below, -1, PRIME) % PRIME
-        node = Node("number", (), (residue,) * COMPONENTS, code=repr(abs(value)))
+        size = abs(value) if abs(value) < LARGE else float(abs(value))
+        node = Node("number", (), (residue,) * COMPONENTS, code=repr(size))
         found = self._real(node)
         return -found if value < 0 else found
 
@@ -144,7 +147,10 @@ class Tape:
         return Real(out.node, a.sign * out.sign)
 
     def function(self, name: str, *arguments: Real) -> Real:
-        """A function of torch."""
+        """A function of torch; of numbers, its value."""
+        numbers = [known for a in arguments if (known := _constant(a)) is not None]
+        if len(numbers) == len(arguments):
+            return self.number(getattr(math, name)(*numbers))
         keys = zip(*[a.values for a in arguments], strict=True)
         values = tuple(_random(f"{name} {key}") for key in keys)
         return self._real(Node(name, arguments, values, any(a.node.over for a in arguments)))
@@ -175,6 +181,18 @@ class Tape:
                 rest = self.add(x, y if c.sign == e.sign else -y)
                 return c, rest if a.sign > 0 else -rest
         return self.one, a
+
+
+def _constant(a: Real) -> float | None:
+    """The value of a number, or of sums, products and quotients of numbers."""
+    if a.node.operation == "number":
+        return a.sign * float(a.node.code)
+    if a.node.operation not in ("+", "*", "/"):
+        return None
+    x, y = (_constant(operand) for operand in a.node.operands)
+    if x is None or y is None:
+        return None
+    return a.sign * {"+": x + y, "*": x * y, "/": x / (y or math.nan)}[a.node.operation]
 
 
 def _random(key: str) -> int:
@@ -252,6 +270,8 @@ class Pair:
             parts = [tape.multiply(size, tape.function(turn, y)) for turn in ("cos", "sin")]
             return Pair(tape, parts[0], parts[1])
         if name == "log":
+            if x.node is tape.zero.node and y.node is tape.one.node:  # log i, of which π is made
+                return Pair(tape, tape.zero, Real(tape.number(math.pi / 2).node, y.sign))
             norm = tape.add(tape.multiply(x, x), tape.multiply(y, y))
             half = tape.multiply(tape.number(0.5), tape.function("log", norm))
             return Pair(tape, half, tape.function("atan2", y, x))
@@ -468,7 +488,7 @@ class Tracer:
             stack=lambda parts, axis: _joined(np.stack, parts, axis),
             reciprocal=lambda x: 1 / x,
             zeros_like=lambda x: x - x,
-            pow=lambda x, e: x.map(lambda v: v.power(e)),
+            pow=lambda x, e: x._combined(e, "power"),
             **functions,
         )
 
@@ -514,7 +534,7 @@ class Tracer:
         """
         values = np.empty(shape, dtype=object)
         rows: dict[str, int] = {}
-        separator = "_" if max(shape, default=0) > 10 else ""
+        separator = "x" if max(shape, default=0) > 10 else ""  # not _, which ends the name
         for flat, place in enumerate(np.ndindex(*shape)):
             if hermitian and place[-1] < place[-2]:
                 values[place] = values[(*place[:-2], place[-1], place[-2])].conjugate()
@@ -766,9 +786,11 @@ def written(
         codes.append(code)
     if constant:
         lines.append(f"zero = torch.zeros_like({texts[base]})")
-    head = [line for a in arguments for line in _bracketed("(", a.rows, f",) = {a.name}")]
+    # no row is named so, whatever the arguments are called
+    given = {a.name: f"{a.name}_rows" for a in arguments}
+    head = [line for a in arguments for line in _bracketed("(", a.rows, f",) = {given[a.name]}")]
     end = _bracketed("return torch.stack([", codes, "], -1)")
-    signature = ", ".join([a.name for a in arguments] + ["axis"] * over)
+    signature = ", ".join([*given.values(), *["axis"] * over])
     work = [n for n in order if n.operation not in ("input", "number")]
     body = [*_docstring(title, work, over), *head, *lines, *end]
     indented = [f"    {line}" if line else "" for line in body]

@@ -10,8 +10,9 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.module import Module, difference, generate_module
 from kahler_verify.codegen.pointwise import generate_pointwise
+from kahler_verify.codegen.progress import Step, progress_line
 from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
-from kahler_verify.errors import GenerationError
+from kahler_verify.errors import GenerationError, KahlerVerifyError
 from kahler_verify.files import write_text
 
 
@@ -44,22 +45,32 @@ def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation | 
     return [(d, target) for target, d in found.items()]
 
 
-def _generated(declaration: Derivation | Pointwise) -> Module:
-    if isinstance(declaration, Pointwise):
-        return generate_pointwise(declaration)
-    return generate_module(declaration)
+def _generated(declaration: Derivation | Pointwise, step: Step) -> Module:
+    try:
+        if isinstance(declaration, Pointwise):
+            step(f"{declaration.name}: deriving")
+            return generate_pointwise(declaration)
+        return generate_module(declaration, step)
+    except KahlerVerifyError as error:
+        raise type(error)(f"{declaration.name}: {error}") from error
 
 
 def generate_files(
-    paths: Sequence[Path], out: Path | None = None, *, check: bool = False
+    paths: Sequence[Path],
+    out: Path | None = None,
+    *,
+    check: bool = False,
+    progress: bool | None = None,
 ) -> GenerationReport:
     """Generate kernels and write them, or with ``check`` compare them with what is on disk.
 
-    All derivations are generated before the first file is written.
+    All derivations are generated before the first file is written.  After two seconds ``progress``
+    shows what is being done: by default where standard error is a terminal.
     """
     report = GenerationReport()
     wanted = targets(paths, out)
-    modules = [(_generated(d), path) for d, path in wanted]
+    with progress_line(progress) as step:
+        modules = [(_generated(d, step), path) for d, path in wanted]
     for module, path in modules:
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
         if not check:

@@ -164,10 +164,12 @@ def unitary_equivariant(trial: Trial) -> None:
     latent = str(trial.derivation.latent)
     axes = axes_of(trial.kernel, assumed_fields(trial.kernel))
     axes["z"] = [latent]
-    turned = {
-        name: multiply_axes(x, axes[name], {latent: turn, f"{latent}*": turn.conj()})
-        for name, x in tensors.items()
-    }
+    turned = {}
+    for name, x in tensors.items():
+        if name.endswith("_factor") and axes[name][:1] == [latent]:  # of UPUᴴ, triangular again
+            turned[name] = torch.linalg.cholesky(turn @ x @ x.mH @ turn.mH)
+        else:
+            turned[name] = multiply_axes(x, axes[name], {latent: turn, f"{latent}*": turn.conj()})
     maps = {"hol": turn.conj(), "anti": turn}
     _compare_frames(trial, tensors, turned, maps, "at Uz and turned by U")
 

@@ -118,7 +118,8 @@ def _draw(
     values = _explicit_values(kernel, arithmetic, rng, set(head_exprs or {}), set(table))
     if kernel.coordinates:
         tensors["z"] = array([values[z] for z in kernel.coordinates], (len(kernel.coordinates),))
-        tensors |= {s.name: array(x) for s, x in values.items()}
+        own = {symbol for z in kernel.coordinates for symbol in (z, bar(z))}
+        tensors |= {s.name: array(x) for s, x in values.items() if s not in own}
     point = Point(
         arithmetic,
         table,

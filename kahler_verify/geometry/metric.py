@@ -44,6 +44,13 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, MEMORY_BUDGET)
 
 
+# What is left to say where a formula has no value: |z|³ has derivatives at 0, but z̄/|z| has none.
+AT_A_ZERO = (
+    ": its formula divides by zero there (a modulus, a root or a negative power at its zero?), "
+    "even if it has a limit; move z off that point"
+)
+
+
 class HermitianMetric(ABC):
     """A Hermitian metric g with an optional complementary part k.
 
@@ -333,7 +340,10 @@ class HermitianMetric(ABC):
                             f"{name}: expected finite vectors other than 0, got NaN, infinity or 0"
                         )
                 culprit = "z" if not bool(torch.isfinite(z).all()) else "the metric at z"
-                raise InputError(f"z: expected finite values, but {culprit} has NaN or infinities")
+                raise InputError(
+                    f"z: expected finite values, but {culprit} has NaN or infinities"
+                    + (AT_A_ZERO if culprit != "z" else "")
+                )
         return out
 
     def _require_positive(self, g: Tensor, degenerate: Tensor, quantity: str) -> None:
@@ -342,6 +352,7 @@ class HermitianMetric(ABC):
         if not bool(torch.isfinite(g).all()):
             raise InputError(
                 f"z: {quantity} needs finite values, but the metric has NaN or infinities"
+                + AT_A_ZERO
             )
         smallest = torch.linalg.eigvalsh(g).min().item()
         raise InputError(

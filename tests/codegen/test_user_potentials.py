@@ -16,6 +16,7 @@ import pytest
 import torch
 from sympy import (
     Abs,
+    E,
     Expr,
     I,
     Rational,
@@ -88,6 +89,8 @@ DIMENSION_FREE: dict[str, Expr] = {
     "scalar_in_a_word": z.H * (1 + c.H * c) * z * r,
     "row_vectors": log(1 + Tr(w * z) * Tr(z.H * w.H)) + Tr(w * A * z) * Tr(z.H * A * w.H),
     "mean_over_d": Tr(z * z.H) ** 2 / d,
+    "imaginary_fractions": im(c.H * z) * r / 9 + r**2 * Rational(5, 7) + re(I * c.H * z / 11) / 3,
+    "long_integers": (2**53 + 1) * r**2 / (2**61 - 3) + 3**39 * r,
 }
 EXPLICIT: dict[str, Expr] = {
     "weighted": log(1 + z1 * conjugate(z1) + t * z2 * conjugate(z2)),
@@ -99,6 +102,16 @@ EXPLICIT: dict[str, Expr] = {
     "products": sqrt(1 + Abs(z1) ** 2) * log(1 + exp(Abs(z2) ** 2)),
     "entire": re(exp(z1)) * t + cos(im(z1)) + tanh(re(z2)) + t**2,
     "nested": log(1 + sqrt(1 + Abs(z1) ** 2)) + log(1 + exp(re(z1)) + exp(2 * re(z2))),
+    "gaussian_rationals": im(z1) * z2 * conjugate(z2) / 9
+    + Abs(z1 * (2 + I) / 5 + z2 * (3 - 7 * I) / 4) ** 2 / 3
+    + re(z1 * z2 * (1 + I) / 18) * Abs(z1) ** 2,
+    "large_integers": (2**53 + 1) * Abs(z1) ** 4 / (2**61 - 3)
+    + (10**40 + 7) * Abs(z2) ** 4
+    + re(z1 * conjugate(z2) * (2**70 + 1 + I * (2**64 + 3)) / (10**50 + 1)),
+    "decimals": Rational("0.1") * Abs(z1) ** 2 + Rational("12.75") * Abs(z2) ** 4,
+    "rational_exponent": 3 ** (Abs(z1) ** 2 / 3) + (2 + Abs(z2) ** 2) ** Rational(2, 3),
+    "named_constants": pi * Abs(z1) ** 2 + E * Abs(z2) ** 4 + sqrt(2) * Abs(z1 * z2) ** 2,
+    "powers_of_moduli": Abs(z1) ** 3 + Abs(z1 * z2) ** 5 + Abs(z2) ** Rational(7, 3),
     "constant_entries": exp(t) * Abs(z1) ** 2 + Abs(z2) ** 2 * sqrt(2) + Abs(z1 + I * z2) ** 2,
 }
 

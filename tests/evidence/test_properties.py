@@ -21,6 +21,7 @@ from torch import Tensor
 import kahler_verify
 from kahler_verify.calculus import (
     Derivation,
+    LogDet,
     adjoint,
     coordinates,
     dimension,
@@ -270,6 +271,16 @@ def test_all_properties_of_a_users_file() -> None:
     results = check_all(DERIVATIONS["hartogs"], kernels("hartogs"), examples=2)
     assert results["positive"] == (2, "")
     assert all(failure == "" for _, failure in results.values())
+
+
+def test_properties_of_a_potential_with_a_log_det_of_a_parameter() -> None:
+    """Kernels take its Cholesky factor; UPUᴴ has another one than ULUᴴ."""
+    d = dimension("d")
+    z, p = coordinates("z", d), parameter("P", d, d, hermitian=True, positive=True)
+    phi = potential("with_log_det", log(1 + z.H * p**-1 * z) + LogDet(p), positive=True)
+    results = check_all(phi, KernelSet(kahler_verify.compile(phi)), examples=1)
+    assert "unitary_equivariant" in results
+    assert [failure for _, failure in results.values() if failure] == []
 
 
 def test_a_false_claim_is_found() -> None:
