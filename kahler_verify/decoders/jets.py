@@ -14,8 +14,7 @@ inputs, and are combined into Wirtinger derivatives. Autograd is a witness and n
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +32,7 @@ from kahler_verify.decoders.propagation import (
 )
 from kahler_verify.distributions import ComplexNormal, Structure
 from kahler_verify.errors import InputError
+from kahler_verify.torch_state import alone, outside_autocast, without_validation
 
 __all__ = ["LikelihoodStructure", "check_decoder", "decoder_jets", "likelihood_structure"]
 
@@ -85,6 +85,7 @@ def _structure_of(decoder: Decoder) -> LikelihoodStructure:
     )
 
 
+@outside_autocast()
 def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
     """The kind of Gaussian that ``decoder`` returns at z [..., d].
 
@@ -98,6 +99,7 @@ def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStruc
     return _evaluate(decoder, _at_least_one(points)[:1]).structure
 
 
+@outside_autocast()
 def decoder_jets(
     decoder: DecoderFunction,
     z: Tensor,
@@ -144,7 +146,8 @@ def decoder_jets(
             for name, jet in closed.items()
         }
     nested = _nested(decoder, order, jacrev if mode == "reverse" else jacfwd)
-    derivatives, factor = torch.vmap(nested, chunk_size=chunk_size)(_to_real(rows))
+    with alone():
+        derivatives, factor = torch.vmap(nested, chunk_size=chunk_size)(_to_real(rows))
     real = _evaluate(decoder, rows[:1])
     values = {"mu": real.mu.is_complex(), "Sigma": real.sigma.is_complex()}
 
@@ -280,7 +283,7 @@ def _evaluate(decoder: DecoderFunction, z: Tensor) -> _Fields:
 def _called(decoder: DecoderFunction, z: Tensor) -> Any:
     """The decoder's output; an error of torch's for want of one dtype or device is said to be."""
     try:
-        with _without_validation():
+        with without_validation():
             return decoder(z)
     except RuntimeError as error:
         module = decoder if isinstance(decoder, nn.Module) else nn.Module()
@@ -303,17 +306,6 @@ def _check_mean(mean: Tensor, z: Tensor) -> None:
             f"expected a decoder's mean to be {[*z.shape[:-1], 'D']} for z of shape "
             f"{tuple(z.shape)}, but got {tuple(mean.shape)}"
         )
-
-
-@contextmanager
-def _without_validation() -> Iterator[None]:
-    """Torch's distributions read values to check them, which vmap does not allow."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 # Differentiation
@@ -414,6 +406,8 @@ _NOT_SMOOTH = {
 }
 
 
+@outside_autocast()
+@alone()
 def check_decoder(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
     """Make sure that ``decoder`` can be differentiated at z, and that autograd does it right.
 

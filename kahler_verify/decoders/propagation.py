@@ -28,6 +28,7 @@ from torch.func import jacfwd
 from kahler_verify.decoders.activations import ActivationLayer
 from kahler_verify.decoders.models import ComplexLinear, Decoder, Residual
 from kahler_verify.products import complex_product, real_product
+from kahler_verify.torch_state import alone
 
 __all__ = ["Jets", "decoder_field_jets", "is_recognised", "propagate", "routes"]
 
@@ -342,7 +343,8 @@ def by_autograd(jets: Jets, module: nn.Module) -> Jets:
             nested.append(jacfwd(nested[-1]))
         return [f(origin) for f in nested[1:]]
 
-    derivatives = torch.vmap(levels)(jets.value, dense)
+    with alone():
+        derivatives = torch.vmap(levels)(jets.value, dense)
     parts = {t: _packed(_wirtinger(derivatives[sum(t) - 1], t), d, t) for t in jets.wanted}
     return replace(jets, value=module(jets.value), parts=parts)
 

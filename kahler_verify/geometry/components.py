@@ -50,6 +50,11 @@ class Components(ABC):
         size = len(centres) * self._numbers(centres.shape[-1]) * weights.itemsize
         self._made: dict[str, Tensor] | None = {} if size <= room else None
 
+    @property
+    def fit(self) -> bool:
+        """Is there room for products of the parameters?"""
+        return self._made is not None
+
     def made(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """``make()``, or what it returned before."""
         if self._made is None:
