@@ -9,7 +9,7 @@ from typing import Any
 from sympy import Expr, latex
 
 from kahler_verify.calculus.derivation import Derivation, potential
-from kahler_verify.codegen.module import Module, generate_module
+from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import load_file
 from kahler_verify.errors import DerivationError
 
@@ -24,9 +24,9 @@ class Compiled(SimpleNamespace):
     derivation: Derivation
     source: str
 
-    def __init__(self, derivation: Derivation, module: Module):
+    def __init__(self, derivation: Derivation, text: str):
         scope: dict[str, Any] = {"__name__": f"<kernels of {derivation.name}>"}
-        exec(module.text, scope)
+        exec(text, scope)
         public = {name: scope[name] for name in scope["__all__"]}
         super().__init__(
             **public,
@@ -37,8 +37,11 @@ class Compiled(SimpleNamespace):
             __all__=scope["__all__"],
             __name__=scope["__name__"],
             derivation=derivation,
-            source=module.text,
+            source=text,
         )
+
+    def __reduce__(self) -> tuple[type[Compiled], tuple[Derivation, str]]:
+        return Compiled, (self.derivation, self.source)
 
     def __repr__(self) -> str:
         return f"Compiled({self.derivation.name}: {', '.join(self.__all__)})"
@@ -67,7 +70,7 @@ def compile(definition: Derivation | Expr, name: str = "potential", **options: A
         )
     if not isinstance(definition, Derivation):
         definition = potential(name, definition, **options)
-    return Compiled(definition, generate_module(definition))
+    return Compiled(definition, generate_module(definition).text)
 
 
 def compile_file(path: str | Path, name: str | None = None) -> Compiled:

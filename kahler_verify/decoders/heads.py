@@ -126,7 +126,7 @@ def _plain(x: Tensor) -> Tensor:
 
 
 def _are_same(copies: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
-    """Do they agree in every bit?  (NaN equals itself here; 7 times as fast as ``torch.equal``.)"""
+    """Do they agree in every bit, NaN included?  Seven times as fast as ``torch.equal``."""
     if len(copies) != len(sources):
         return False
     for copy, source in zip(copies, sources, strict=True):

@@ -165,7 +165,7 @@ class FisherMetric(HermitianMetric):
         plan = self._plan(decoder, points, complementary, is_holomorphic(decoder.layers))
         d, head = decoder.config.latent_dim, decoder.mean_head
         latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
-        recorded = ", weights under autograd" if is_recorded([head.weight]) else ""
+        recorded = ", nothing is kept of weights" if is_recorded([head.weight]) else ""
         reason = (
             f"D = {head.out_features}, h = {head.in_features}, {decoder.config.covariance} Σ, "
             f"fold {self.fold} from D ≥ {self.fold_ratio:g} rows{recorded}"

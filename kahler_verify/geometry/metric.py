@@ -82,7 +82,7 @@ class HermitianMetric(ABC):
 
     # ------------------------------------------------------------- moving and casting
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Self:
-        """The same metric, with copies of what it is made of, on another device or of another dtype.
+        """The same metric on another device or of another dtype, of copies of what it is made of.
 
         ``dtype`` is complex, that of the latents: complex parameters (and buffers of a decoder) get
         it, real ones its precision.  As in torch, either may come first, as may a tensor that has
@@ -108,7 +108,7 @@ class HermitianMetric(ABC):
         """:meth:`to` complex32, to be stored or sent: nothing is computed in it."""
         return self.to(dtype=torch.complex32)
 
-    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:  # noqa: ARG002
         """Move or cast all that the metric is made of."""
         raise InputError(f"to: expected a metric that can be moved, got {type(self).__name__}")
 

@@ -43,7 +43,7 @@ def check_shapes(expected: Mapping[str, Expected], tensors: Mapping[str, Tensor]
 
 
 def mover(device: Any, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-    """What moves a metric's tensors to a device, and to a complex dtype: real ones to its precision.
+    """What moves a metric's tensors to a device and to a complex dtype, real ones to its precision.
 
     As in torch, either may come first, and so may a tensor that has both.
 

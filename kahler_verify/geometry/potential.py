@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor

@@ -19,7 +19,7 @@ from torch import Tensor
 from kahler_verify.codegen.unrolled import Argument, Unrolled, unroll, unroll_mixture
 from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import GenerationError, InputError
-from kahler_verify.geometry.kernel_set import KernelSet, compile_kernel
+from kahler_verify.geometry.kernel_set import KernelSet, compile_kernel, text_of
 from kahler_verify.kernels import hermitian_geometry
 from kahler_verify.products import in_forward_mode, is_transformed
 
@@ -204,14 +204,6 @@ def _compiled(
     scope: dict[str, Any] = {}
     exec(compile(text, f"<unrolled {name}>", "exec"), scope)
     return compile_kernel(scope[name])
-
-
-def text_of(module: ModuleType | SimpleNamespace) -> str | None:
-    """The source of a generated module, or of what ``kahler_verify.compile`` returns."""
-    if isinstance(module, ModuleType):
-        return inspect.getsource(module)
-    text: str | None = getattr(module, "source", None)
-    return text
 
 
 def potential_tracer(kernels: KernelSet, parameters: Mapping[str, Tensor]) -> Tracer:
