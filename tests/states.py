@@ -1,4 +1,4 @@
-"""One small metric of each kind, for the tests of what surrounds a call: threads, autocast, copies."""
+"""A small metric of each kind, for tests of what surrounds a call: threads, autocast, copies."""
 
 from collections.abc import Callable
 

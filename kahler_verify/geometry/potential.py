@@ -218,8 +218,9 @@ class MixtureMetric(HermitianMetric):
             have nothing else, real and positive [K, d].
         kind: which of the two potentials.
         validate_args: see :class:`HermitianMetric`.
-        memory_budget: see :class:`HermitianMetric`.  What is made of the parameters takes four
-            times their room; up to a quarter of the budget it is kept besides, until they change.
+        memory_budget: see :class:`HermitianMetric`.  A copy of the parameters and what is made of
+            them take five times their room; up to a quarter of the budget they are kept besides,
+            until the parameters change.
         compile: see :class:`PotentialMetric`; a mixture's logits, weights and moments become one
             function.  It takes precisions to be Hermitian, and reads their upper triangles.
 
