@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +51,11 @@ class Activation:
     biased: bool = False
     split: bool = False
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """A registered one goes by its name: its functions have none."""
         if ACTIVATIONS.get(self.name) is self:
             return get_activation, (self.name,)
-        return super().__reduce_ex__(2)
+        return super().__reduce_ex__(protocol)
 
     def __call__(self, z: Tensor, *bias: Tensor) -> Tensor:
         """Apply the function entry by entry."""
