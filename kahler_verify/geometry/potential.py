@@ -264,8 +264,9 @@ class MixtureMetric(HermitianMetric):
         parameters = (self.weights, self.centres, self.precisions)
         structure = FullComponents if self.precisions.is_complex() else DiagonalComponents
 
-        def make(*parameters: Tensor) -> Components:
-            return structure(*parameters, self._sign, self.memory_budget // 4)
+        def make(weights: Tensor, centres: Tensor, precisions: Tensor) -> Components:
+            room = self.memory_budget // 4
+            return structure(weights, centres, precisions, self._sign, room)
 
         components = make(*parameters)
         return self._kept.get("components", parameters, make) if components.fit else components
