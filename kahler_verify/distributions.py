@@ -23,6 +23,7 @@ from torch.distributions.kl import kl_divergence, register_kl
 from torch.types import _size
 
 from kahler_verify.errors import InputError
+from kahler_verify.torch_state import outside_autocast
 
 __all__ = ["ComplexNormal", "Structure", "complex_lower_cholesky", "complex_vector"]
 
@@ -418,6 +419,7 @@ class ComplexNormal(Distribution):
 
     # ------------------------------------------------------------------ what it does
 
+    @outside_autocast()
     def rsample(self, sample_shape: _size = _ONE_SAMPLE) -> Tensor:
         """Draws ``loc + L ε``, ``ε ~ CN(0, I)`` if circular: differentiable in all arguments."""
         shape = self._extended_shape(sample_shape)

@@ -9,7 +9,7 @@ from typing import Any
 from sympy import Expr, latex
 
 from kahler_verify.calculus.derivation import Derivation, potential
-from kahler_verify.codegen.module import Module, generate_module
+from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.progress import progress_line
 from kahler_verify.codegen.registry import load_file
 from kahler_verify.errors import DerivationError
@@ -25,9 +25,9 @@ class Compiled(SimpleNamespace):
     derivation: Derivation
     source: str
 
-    def __init__(self, derivation: Derivation, module: Module):
+    def __init__(self, derivation: Derivation, text: str):
         scope: dict[str, Any] = {"__name__": f"<kernels of {derivation.name}>"}
-        exec(module.text, scope)
+        exec(text, scope)
         public = {name: scope[name] for name in scope["__all__"]}
         super().__init__(
             **public,
@@ -38,8 +38,11 @@ class Compiled(SimpleNamespace):
             __all__=scope["__all__"],
             __name__=scope["__name__"],
             derivation=derivation,
-            source=module.text,
+            source=text,
         )
+
+    def __reduce__(self) -> tuple[type[Compiled], tuple[Derivation, str]]:
+        return Compiled, (self.derivation, self.source)
 
     def __repr__(self) -> str:
         return f"Compiled({self.derivation.name}: {', '.join(self.__all__)})"
@@ -67,10 +70,10 @@ def compile(definition: Derivation | Expr, name: str = "potential", **options: A
             f"got {type(definition).__name__}"
         )
     if isinstance(definition, Derivation):
-        return Compiled(definition, generate_module(definition))
+        return Compiled(definition, generate_module(definition).text)
     definition = potential(name, definition, **options)
     with progress_line() as step:
-        return Compiled(definition, generate_module(definition, step))
+        return Compiled(definition, generate_module(definition, step).text)
 
 
 def compile_file(path: str | Path, name: str | None = None) -> Compiled:
@@ -84,4 +87,4 @@ def compile_file(path: str | Path, name: str | None = None) -> Compiled:
         )
     chosen = found[name] if name is not None else next(iter(found.values()))
     with progress_line() as step:
-        return Compiled(chosen, generate_module(chosen, step))
+        return Compiled(chosen, generate_module(chosen, step).text)

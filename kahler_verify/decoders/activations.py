@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,12 @@ class Activation:
     pole_distance: Callable[[Tensor], Tensor] | None = None
     biased: bool = False
     split: bool = False
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """A registered one goes by its name: its functions have none."""
+        if ACTIVATIONS.get(self.name) is self:
+            return get_activation, (self.name,)
+        return super().__reduce_ex__(protocol)
 
     def __call__(self, z: Tensor, *bias: Tensor) -> Tensor:
         """Apply the function entry by entry."""

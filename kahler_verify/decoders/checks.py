@@ -38,6 +38,7 @@ from kahler_verify.decoders.severed import severed_by
 from kahler_verify.decoders.smoothness import require_smooth, require_smooth_operations
 from kahler_verify.decoders.written_out import WrittenOut
 from kahler_verify.errors import InputError
+from kahler_verify.torch_state import alone, outside_autocast
 
 __all__ = ["Examination", "check_decoder", "examine"]
 
@@ -79,6 +80,8 @@ class _Contradiction(InputError):
         self.order = order
 
 
+@outside_autocast()
+@alone()
 def check_decoder(
     decoder: DecoderFunction,
     z: Tensor,

@@ -32,6 +32,7 @@ from kahler_verify.decoders.outputs import (
 )
 from kahler_verify.decoders.propagation import decoder_field_jets, is_propagated
 from kahler_verify.errors import InputError
+from kahler_verify.torch_state import alone, outside_autocast
 
 __all__ = ["LikelihoodStructure", "check_decoder", "decoder_jets", "likelihood_structure"]
 
@@ -42,6 +43,7 @@ _FACTOR = "Sigma_factor"
 _HIGHEST_ORDER = 4
 
 
+@outside_autocast()
 def decoder_jets(
     decoder: DecoderFunction,
     z: Tensor,
@@ -104,7 +106,8 @@ def decoder_jets(
         return torch.vmap(derivatives, chunk_size=chunk_size)(inputs)
 
     try:
-        derivatives, factor = differentiate(all_points)
+        with alone():
+            derivatives, factor = differentiate(all_points)
     except (NotImplementedError, RuntimeError) as error:
         raise refusal(error, order) from error
     values = {"mu": real.mu.is_complex(), "Sigma": real.sigma.is_complex()}

@@ -11,6 +11,7 @@ Complex weights are stored as pairs of real numbers (a trailing axis of length 2
 a real one and drop its imaginary part.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +25,7 @@ from torch.distributions import Distribution, Independent, Normal
 from kahler_verify.decoders.activations import ActivationLayer, get_activation
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
+from kahler_verify.torch_state import alone, outside_autocast
 
 __all__ = [
     "ComplexLinear",
@@ -253,6 +255,7 @@ class Decoder(nn.Module):
         """Whether the mean is holomorphic in z, away from poles."""
         return self.config.decoder == "holomorphic"
 
+    @outside_autocast()
     def parameters_at(self, z: Tensor) -> DecoderFields:
         """The mean and the log variances at z [..., d]."""
         self._check(z)
@@ -286,6 +289,7 @@ class Decoder(nn.Module):
             return ComplexNormal(mean, scale=deviation, validate_args=False)
         return ComplexNormal(mean, scale_diag=deviation, validate_args=False)
 
+    @outside_autocast()
     def pole_distance(self, z: Tensor) -> Tensor:
         """The least distance [...] from a unit's input to a pole of its activation, or infinity."""
         self._check(z)
@@ -296,13 +300,13 @@ class Decoder(nn.Module):
             if layer.activation.pole_distance is not None:
                 distances.append(layer.activation.pole_distance(inputs[0]).amin(-1))
 
-        units = [m for m in self.layers.modules() if isinstance(m, ActivationLayer)]
-        handles = [unit.register_forward_pre_hook(look) for unit in units]
-        try:
-            self.layers(z)
-        finally:
-            for handle in handles:
-                handle.remove()
+        # hooks go to modules of this call's own, of the same weights: others may be at work here
+        weights = (*self.layers.parameters(), *self.layers.buffers())
+        layers = copy.deepcopy(self.layers, {id(x): x for x in weights})
+        for unit in layers.modules():
+            if isinstance(unit, ActivationLayer):
+                unit.register_forward_pre_hook(look)
+        layers(z)
         return torch.stack(distances).amin(0)
 
     def _check(self, z: Tensor) -> None:
@@ -334,6 +338,7 @@ class Encoder(nn.Module):
         self.register_buffer("location", torch.zeros(config.data_dim, *pair))
         self.register_buffer("scale", torch.ones(()))
 
+    @outside_autocast()
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior's mean and log variances."""
         real = self.scale.dtype
@@ -358,10 +363,12 @@ class ComplexVAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        # the same weights for any default device, and no generator left elsewhere than it was
+        with alone(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(config.seed)
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
+        self.to(torch.get_default_device())
 
     def standardise(self, x: Tensor) -> None:
         """Fix location and scale from training data [n, D], before training."""

@@ -1,7 +1,6 @@
 """What a decoder returns, read as the fields of a Gaussian: mean, covariance and its factor."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from kahler_verify.decoders.models import Decoder
 from kahler_verify.decoders.propagation import has_linear_heads, is_holomorphic, is_propagated
 from kahler_verify.distributions import ComplexNormal, Structure
 from kahler_verify.errors import InputError
+from kahler_verify.torch_state import outside_autocast, without_validation
 
 __all__ = [
     "DecoderFunction",
@@ -80,6 +80,7 @@ def _structure_of(decoder: Decoder) -> LikelihoodStructure:
     )
 
 
+@outside_autocast()
 def likelihood_structure(decoder: DecoderFunction, z: Tensor) -> LikelihoodStructure:
     """The kind of Gaussian that ``decoder`` returns at z [..., d].
 
@@ -216,7 +217,7 @@ def evaluate(decoder: DecoderFunction, z: Tensor) -> Fields:
 def _called(decoder: DecoderFunction, z: Tensor) -> Any:
     """The decoder's output; an error of torch's for want of one dtype or device is said to be."""
     try:
-        with _without_validation():
+        with without_validation():
             return decoder(z)
     except RuntimeError as error:
         module = decoder if isinstance(decoder, nn.Module) else nn.Module()
@@ -241,14 +242,3 @@ def _check_mean(mean: Tensor, z: Tensor) -> None:
             f"expected a decoder's mean to be {[*z.shape[:-1], 'D']} for z of shape "
             f"{tuple(z.shape)}, but got {tuple(mean.shape)}"
         )
-
-
-@contextmanager
-def _without_validation() -> Iterator[None]:
-    """Torch's distributions read values to check them, which vmap does not allow."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)

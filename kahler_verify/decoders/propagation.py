@@ -30,6 +30,7 @@ from kahler_verify.decoders.differentiation import differentiate, refusal
 from kahler_verify.decoders.models import ComplexLinear, Decoder, Residual
 from kahler_verify.decoders.recognition import is_propagated, is_recognised
 from kahler_verify.products import complex_product, real_product
+from kahler_verify.torch_state import alone
 
 __all__ = [
     "Jets",
@@ -353,7 +354,8 @@ def by_autograd(jets: Jets, module: nn.Module) -> Jets:
         return [f(origin) for f in nested[1:]]
 
     try:
-        derivatives = differentiate(lambda: torch.vmap(levels)(jets.value, dense))
+        with alone():
+            derivatives = differentiate(lambda: torch.vmap(levels)(jets.value, dense))
     except (NotImplementedError, RuntimeError) as error:
         module(jets.value)  # its own errors come from here, as they are
         raise refusal(error, order) from error

@@ -102,12 +102,11 @@ def affine(
     tangents: Tangents, layer: ComplexLinear | nn.Linear, kept: ReducedHeads, name: str
 ) -> Tangents:
     """h ↦ h Wᵀ + b: one real matrix product for all tangents."""
-    matrix, bias = layer.weight, layer.bias
 
-    def make() -> tuple[Weight, Tensor | None]:
+    def make(matrix: Tensor, bias: Tensor | None = None) -> tuple[Weight, Tensor | None]:
         return Weight(matrix), None if bias is None else planes_of(bias)[:, None]
 
-    sources = [matrix] if bias is None else [matrix, bias]
+    sources = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
     weight, shift = kept.get(name, sources, make)
     value = pair_product(tangents.value, weight)
     return Tangents(value if shift is None else value + shift, pair_product(tangents.rows, weight))
@@ -181,8 +180,11 @@ def deviation(decoder: Decoder, tangents: Tangents, kept: ReducedHeads) -> Tenso
     """exp(φ/2) [B, D] or [B, 1], φ = Re head(h), of a decoder whose Σ varies, in units of scale."""
     head = decoder.log_variance_head
     assert head is not None
-    matrix, bias = head.weight, head.bias
-    weight, shift = kept.get("deviation", [matrix, bias], lambda: (Weight(matrix), bias.real))
+
+    def make(matrix: Tensor, bias: Tensor) -> tuple[Weight, Tensor]:
+        return Weight(matrix), bias.real
+
+    weight, shift = kept.get("deviation", [head.weight, head.bias], make)
     return torch.add(real_part_product(tangents.value, weight), shift).mul_(0.5).exp_()
 
 

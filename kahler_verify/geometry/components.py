@@ -50,6 +50,11 @@ class Components(ABC):
         size = len(centres) * self._numbers(centres.shape[-1]) * weights.itemsize
         self._made: dict[str, Tensor] | None = {} if size <= room else None
 
+    @property
+    def fit(self) -> bool:
+        """Is there room for products of the parameters?"""
+        return self._made is not None
+
     def made(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """``make()``, or what it returned before."""
         if self._made is None:
@@ -111,7 +116,7 @@ class Components(ABC):
     @staticmethod
     @abstractmethod
     def _numbers(d: int) -> int:
-        """Real numbers kept for each component."""
+        """Real numbers kept for each component, a copy of its parameters among them."""
 
     @abstractmethod
     def _second(self, some: slice) -> Tensor:
@@ -135,7 +140,7 @@ class FullComponents(Components):
 
     @staticmethod
     def _numbers(d: int) -> int:
-        return 2 * d * (4 * d + 3)
+        return 2 * d * (5 * d + 4)
 
     def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
         """As for all components; q is (x - c)·v, or x·v - c·v where far components count.
@@ -193,7 +198,7 @@ class DiagonalComponents(Components):
 
     @staticmethod
     def _numbers(d: int) -> int:
-        return 5 * d
+        return 8 * d
 
     def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
         """As for all components."""

@@ -141,34 +141,14 @@ class FisherMetric(HermitianMetric):
             self._widest = max(decoder.mean_head.out_features, *decoder.config.hidden)
             self._kinds = 1 if is_holomorphic(decoder.layers) else 2
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> FisherMetric:
-        """The same metric with a copy of its decoder on another device, or of another dtype.
-
-        ``dtype`` is complex, that of the latents; the decoder's weights get its precision.  A
-        decoder keeps the precision and the device of z: z of any other kind raises
-        :class:`InputError`.
-
-        Raises:
-            InputError: the decoder is a plain function, which cannot be moved, or dtype is not
-            complex.
-        """
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         if not isinstance(self.decoder, torch.nn.Module):
             raise InputError(
                 "decoder: expected a module to move or to cast, "
                 f"got {type(self.decoder).__name__}; move what it closes over instead"
             )
-        if dtype is not None and not dtype.is_complex:
-            raise InputError(f"dtype: expected a complex dtype, that of the latents, got {dtype}")
-        decoder = copy.deepcopy(self.decoder)
-        decoder = decoder.to(device=device, dtype=dtype.to_real() if dtype is not None else None)
-        return FisherMetric(
-            decoder,
-            check=self.check,
-            validate_args=self.validate_args,
-            memory_budget=self.memory_budget,
-            fold=self.fold,
-            fold_ratio=self.fold_ratio,
-        )
+        self.decoder = copy.deepcopy(self.decoder)._apply(move)
+        self._examined = {}
 
     def __repr__(self) -> str:
         lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]
@@ -192,7 +172,7 @@ class FisherMetric(HermitianMetric):
         plan = self._plan(decoder, points, complementary, is_holomorphic(decoder.layers))
         d, head = decoder.config.latent_dim, decoder.mean_head
         latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
-        recorded = ", weights under autograd" if is_recorded([head.weight]) else ""
+        recorded = ", nothing is kept of weights" if is_recorded([head.weight]) else ""
         reason = (
             f"D = {head.out_features}, h = {head.in_features}, {decoder.config.covariance} Σ, "
             f"fold {self.fold} from D ≥ {self.fold_ratio:g} rows{recorded}"
@@ -250,7 +230,7 @@ class FisherMetric(HermitianMetric):
             return super()._by_chunks(compute, order, z, *vectors)
 
     def forget_heads(self) -> None:
-        """Drop reduced heads: needed after weights were written through ``.data`` only."""
+        """Drop reduced heads and what else is kept of weights, to free its memory."""
         self._heads.forget()
 
     # ------------------------------------------------------------- linear heads
@@ -298,8 +278,7 @@ class FisherMetric(HermitianMetric):
         else:  # in the weights
             sigma = torch.ones_like(decoder.scale)[None]
 
-        def make() -> Weight:
-            weight = head.weight
+        def make(weight: Tensor, constant: Tensor | None = None) -> Weight:
             if constant is not None:
                 weight = weight / (constant / 2).exp()[:, None]
             if plan.mean == "reduced":
@@ -338,10 +317,10 @@ class FisherMetric(HermitianMetric):
         copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
         complex_triangle = not complementary and hidden.holomorphic
 
-        def make() -> Weight:
+        def make(weight: Tensor) -> Weight:
             if plan.covariance == "reduced":
-                return Weight((reduced if complex_triangle else reduced_real)(head.weight))
-            return Weight(head.weight)
+                weight = (reduced if complex_triangle else reduced_real)(weight)
+            return Weight(weight)
 
         name = f"log variance {plan.covariance} {complex_triangle}"
         weight = self._heads.get(name, [head.weight], make)

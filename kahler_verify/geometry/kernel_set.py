@@ -42,6 +42,20 @@ class KernelSet:
         self.module = module
         self._arguments: dict[str, tuple[str, ...]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Shipped modules go by their name, a user's by their text."""
+        module = self.module
+        package, _, name = module.__name__.rpartition(".")
+        if package == "kahler_verify.kernels":
+            return KernelSet, (name,)
+        if isinstance(module, ModuleType) or type(module) is SimpleNamespace:
+            return _of_text, (module.__name__, text_of(module))
+        return KernelSet, (module,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KernelSet:
+        """There is nothing in it to change."""
+        return self
+
     def __contains__(self, name: str) -> bool:
         return hasattr(self.module, name) or name in self.vanishing
 
@@ -88,6 +102,22 @@ class KernelSet:
         if missing:
             raise InputError(f"{name}: expected the tensors {', '.join(wanted)}; missing {missing}")
         return self.function(name)(*[tensors[a] for a in wanted])
+
+
+def text_of(module: ModuleType | SimpleNamespace) -> str | None:
+    """The source of a generated module, or of what ``kahler_verify.compile`` returns."""
+    if isinstance(module, ModuleType):
+        return inspect.getsource(module)
+    text: str | None = getattr(module, "source", None)
+    return text
+
+
+def _of_text(name: str, text: str) -> KernelSet:
+    """What a generated module with that text has, in a process that may not have the module."""
+    scope: dict[str, Any] = {"__name__": name}
+    exec(compile(text, f"<kernels of {name}>", "exec"), scope)
+    scope.pop("__builtins__")
+    return KernelSet(SimpleNamespace(**scope, source=text))
 
 
 def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,20 +6,26 @@ The first index of a metric is holomorphic, the second antiholomorphic: g[..., a
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.cholesky import factored, log_det
 from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.parameters import mover
+from kahler_verify.geometry.unrolled_kernels import UnrolledKernels
 from kahler_verify.products import is_transformed
+from kahler_verify.torch_state import outside_autocast, refuse_autocast_in_backward
 
 MEMORY_BUDGET = 512 * 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # in malloc.h
@@ -76,6 +82,43 @@ class HermitianMetric(ABC):
         self.memory_budget = memory_budget
         keep_freed_memory()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, shallow or deep, in this process or another: it keeps nothing of its own."""
+        kept = (ReducedHeads, UnrolledKernels)
+        return {n: copy.copy(x) if isinstance(x, kept) else x for n, x in vars(self).items()}
+
+    # ------------------------------------------------------------- moving and casting
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Self:
+        """The same metric on another device or of another dtype, of copies of what it is made of.
+
+        ``dtype`` is complex, that of the latents: complex parameters (and buffers of a decoder) get
+        it, real ones its precision.  As in torch, either may come first, as may a tensor that has
+        both.  A metric keeps the precision and the device of z: z of any other kind raises
+        :class:`InputError`.
+
+        Raises:
+            InputError: dtype is not complex, or the metric is made of a plain function.
+        """
+        moved = copy.copy(self)
+        moved._move(mover(device, dtype))
+        return moved
+
+    def double(self) -> Self:
+        """:meth:`to` complex128."""
+        return self.to(dtype=torch.complex128)
+
+    def float(self) -> Self:
+        """:meth:`to` complex64."""
+        return self.to(dtype=torch.complex64)
+
+    def half(self) -> Self:
+        """:meth:`to` complex32, to be stored or sent: nothing is computed in it."""
+        return self.to(dtype=torch.complex32)
+
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:  # noqa: ARG002
+        """Move or cast all that the metric is made of."""
+        raise InputError(f"to: expected a metric that can be moved, got {type(self).__name__}")
+
     # ------------------------------------------------------------- what a metric has to provide
     @abstractmethod
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -130,7 +173,15 @@ class HermitianMetric(ABC):
     def _by_chunks(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
     ) -> Tensor:
-        """``compute(z, *vectors)``, of a few points at a time."""
+        """``compute(z, *vectors)``, of a few points at a time, in the precision of z."""
+        with outside_autocast():
+            out = self._cut(compute, order, z, *vectors)
+        refuse_autocast_in_backward(out)
+        return out
+
+    def _cut(
+        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
+    ) -> Tensor:
         size = self._points_at_once(z, order)
         batch = z.shape[:-1]
         shapes = [v.shape[:-1] for v in vectors]
@@ -323,6 +374,8 @@ class HermitianMetric(ABC):
         if not isinstance(z, Tensor) or not z.is_complex():
             what = z.dtype if isinstance(z, Tensor) else type(z).__name__
             raise InputError(f"z: expected a complex tensor [..., d], got {what}")
+        if z.dtype is torch.complex32:
+            raise InputError("z: expected complex64 or complex128, got complex32")
         if z.ndim == 0 or z.shape[-1] == 0:
             raise InputError(f"z: expected shape [..., d] with d ≥ 1, got {list(z.shape)}")
         return z

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,29 @@ def check_shapes(expected: Mapping[str, Expected], tensors: Mapping[str, Tensor]
                 continue
             if size != wanted:
                 raise InputError(f"{name}: expected shape {shape}{reason}, got {list(x.shape)}")
+
+
+def mover(device: Any, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+    """What moves a metric's tensors to a device and to a complex dtype, real ones to its precision.
+
+    As in torch, either may come first, and so may a tensor that has both.
+
+    Raises:
+        InputError: dtype is not complex.
+    """
+    if isinstance(device, torch.dtype):
+        device, dtype = None, device
+    elif isinstance(device, Tensor):
+        device, dtype = device.device, device.dtype
+    if dtype is not None and not dtype.is_complex:
+        raise InputError(f"dtype: expected a complex dtype, that of the latents, got {dtype}")
+
+    def move(x: Tensor) -> Tensor:
+        if dtype is None or not (x.is_complex() or x.is_floating_point()):
+            return x.to(device=device)
+        return x.to(device=device, dtype=dtype if x.is_complex() else dtype.to_real())
+
+    return move
 
 
 def check_values(expected: Mapping[str, Expected], parameters: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -130,18 +130,8 @@ class PotentialMetric(HermitianMetric):
             **parameters,
         )
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> PotentialMetric:
-        """The same metric with its parameters on another device, or in another complex dtype."""
-        moved = {
-            name: p.to(device=device, dtype=dtype or p.dtype) for name, p in self.parameters.items()
-        }
-        return PotentialMetric(
-            self.kernels.module,
-            validate_args=self.validate_args,
-            memory_budget=self.memory_budget,
-            compile=self._unrolled is not None,
-            **moved,
-        )
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.parameters = {name: move(p) for name, p in self.parameters.items()}
 
     def _width(self) -> int:
         return max((len(p) for p in self.parameters.values() if p.ndim), default=1)
@@ -166,7 +156,7 @@ class PotentialMetric(HermitianMetric):
     def value(self, z: Tensor) -> Tensor:
         """Φ(z), real [...]."""
         z = self._point(z)
-        return self._checked(z, self._evaluate("value", z).real)
+        return self._checked(z, self._by_chunks(partial(self._evaluate, "value"), 0, z).real)
 
     def _evaluate(self, kernel: str, z: Tensor) -> Tensor:
         d, batch = z.shape[-1], z.shape[:-1]
@@ -228,8 +218,9 @@ class MixtureMetric(HermitianMetric):
             have nothing else, real and positive [K, d].
         kind: which of the two potentials.
         validate_args: see :class:`HermitianMetric`.
-        memory_budget: see :class:`HermitianMetric`.  What is made of the parameters takes four
-            times their room; up to a quarter of the budget it is kept besides, until they change.
+        memory_budget: see :class:`HermitianMetric`.  A copy of the parameters and what is made of
+            them take five times their room; up to a quarter of the budget they are kept besides,
+            until the parameters change.
         compile: see :class:`PotentialMetric`; a mixture's logits, weights and moments become one
             function.  It takes precisions to be Hermitian, and reads their upper triangles.
 
@@ -263,21 +254,9 @@ class MixtureMetric(HermitianMetric):
             tracer = mixture_tracer(quadratic_form, self._mixture.module, self._sign, diagonal)
             self._unrolled = UnrolledKernels(tracer)
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> MixtureMetric:
-        """The same metric on another device, or in another complex dtype."""
-        complex_dtype = dtype or self.centres.dtype
-        real = torch.empty(0, dtype=complex_dtype).real.dtype
-        return MixtureMetric(
-            self.weights.to(device=device, dtype=real),
-            self.centres.to(device=device, dtype=complex_dtype),
-            self.precisions.to(
-                device=device, dtype=complex_dtype if self.precisions.is_complex() else real
-            ),
-            kind=self.kind,
-            validate_args=self.validate_args,
-            memory_budget=self.memory_budget,
-            compile=self._unrolled is not None,
-        )
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.weights, self.centres = move(self.weights), move(self.centres)
+        self.precisions = move(self.precisions)
 
     @property
     def _components(self) -> Components:
@@ -285,10 +264,12 @@ class MixtureMetric(HermitianMetric):
         parameters = (self.weights, self.centres, self.precisions)
         structure = FullComponents if self.precisions.is_complex() else DiagonalComponents
 
-        def make() -> Components:
-            return structure(*parameters, self._sign, self.memory_budget // 4)
+        def make(weights: Tensor, centres: Tensor, precisions: Tensor) -> Components:
+            room = self.memory_budget // 4
+            return structure(weights, centres, precisions, self._sign, room)
 
-        return self._kept.get("components", parameters, make)
+        components = make(*parameters)
+        return self._kept.get("components", parameters, make) if components.fit else components
 
     # ------------------------------------------------------------- blocks
     def _block_numbers(self) -> int:

@@ -9,7 +9,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from kahler_verify.codegen.unrolled import Argument, Unrolled, unroll, unroll_mixture
+from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import GenerationError, InputError
-from kahler_verify.geometry.kernel_set import KernelSet, compile_kernel
+from kahler_verify.geometry.kernel_set import KernelSet, compile_kernel, text_of
 from kahler_verify.kernels import hermitian_geometry
 from kahler_verify.products import in_forward_mode, is_transformed
 
@@ -47,8 +48,10 @@ class UnrolledKernels:
     def __init__(self, trace: Tracer):
         self.trace = trace
         self._variants: dict[tuple[str, int], Unrolled | None] = {}
-        # by kernel: what does not move with the points, the tensors it is of, and their versions
-        self._fixed: dict[str, tuple[list[Tensor], list[int], dict[str, Tensor]]] = {}
+        self._fixed = ReducedHeads()  # by kernel: what does not move with the points
+
+    def __reduce__(self) -> tuple[type[UnrolledKernels], tuple[Tracer]]:
+        return UnrolledKernels, (self.trace,)
 
     def __call__(self, kernel: str, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor | None:
         """The kernel at z [..., d], complex [..., d, …], or None where the general one should run.
@@ -111,22 +114,19 @@ class UnrolledKernels:
     ) -> dict[str, Tensor]:
         """Arguments that all points share as rows, [rows, K, 1], [rows, 1, K], or [rows, 1].
 
-        They are kept until a tensor, or its version, is another one.
+        They are kept until a number in one of the tensors is another one.
         """
         own = {a.name for a in along}
         shared = [a for a in variant.arguments if a.name not in own]
-        sources = [given[a.name] for a in shared]
-        versions = [-1 if x.is_inference() else x._version for x in sources]
-        known = self._fixed.get(kernel, ([], [-1], {}))
-        same = known[1] == versions and -1 not in versions
-        if same and all(x is y for x, y in zip(known[0], sources, strict=True)):
-            return known[2]
-        rows = {}
-        for a, x in zip(shared, sources, strict=True):
-            entries = _entries(x, a).unsqueeze(1 if a.over and inner else -1)
-            rows[a.name] = entries.unsqueeze(-1) if variant.over and not a.over else entries
-        self._fixed[kernel] = (sources, versions, rows)
-        return rows
+
+        def make(*sources: Tensor) -> dict[str, Tensor]:
+            rows = {}
+            for a, x in zip(shared, sources, strict=True):
+                entries = _entries(x, a).unsqueeze(1 if a.over and inner else -1)
+                rows[a.name] = entries.unsqueeze(-1) if variant.over and not a.over else entries
+            return rows
+
+        return self._fixed.get(f"{kernel} {inner}", [given[a.name] for a in shared], make)
 
     def _variant(self, kernel: str, d: int) -> Unrolled | None:
         if (kernel, d) not in self._variants:
@@ -206,14 +206,6 @@ def _compiled(
     return compile_kernel(scope[name])
 
 
-def text_of(module: ModuleType | SimpleNamespace) -> str | None:
-    """The source of a generated module, or of what ``kahler_verify.compile`` returns."""
-    if isinstance(module, ModuleType):
-        return inspect.getsource(module)
-    text: str | None = getattr(module, "source", None)
-    return text
-
-
 def potential_tracer(kernels: KernelSet, parameters: Mapping[str, Tensor]) -> Tracer:
     """Variants of the kernels of a potential, from the text of its module.
 
@@ -234,21 +226,19 @@ def potential_tracer(kernels: KernelSet, parameters: Mapping[str, Tensor]) -> Tr
     for name, value in parameters.items():
         axes, _ = kernels.inputs.get(name, ((), ()))
         sizes |= zip(axes, value.shape[value.ndim - len(axes) :], strict=True)
-    return lambda kernel, d: _of_potential(text, kernel, tuple(sorted({**sizes, "d": d}.items())))
+    return partial(_of_potential, text, tuple(sorted(sizes.items())))
 
 
 def mixture_tracer(
     component: ModuleType, mixture: ModuleType | SimpleNamespace, sign: int, diagonal: bool
 ) -> Tracer:
     """Variants of the kernels of a mixture together with those of its components."""
-    texts = text_of(component) or "", text_of(mixture) or ""
-    return lambda kernel, d: _of_mixture(*texts, kernel, d, sign, diagonal)
+    return partial(_of_mixture, text_of(component) or "", text_of(mixture) or "", sign, diagonal)
 
 
 def geometry_tracer() -> Tracer:
     """Variants of the kernels of Chern geometry, which have no point among their arguments."""
-    text = inspect.getsource(hermitian_geometry)
-    return lambda kernel, d: _of_geometry(text, kernel, d)
+    return partial(_of_geometry, inspect.getsource(hermitian_geometry))
 
 
 @lru_cache(maxsize=64)
@@ -257,12 +247,12 @@ def _of_geometry(text: str, kernel: str, d: int) -> Unrolled:
 
 
 @lru_cache(maxsize=64)
-def _of_potential(text: str, kernel: str, sizes: tuple[tuple[str, int], ...]) -> Unrolled:
-    return unroll(text, kernel, dict(sizes), "z")
+def _of_potential(text: str, sizes: tuple[tuple[str, int], ...], kernel: str, d: int) -> Unrolled:
+    return unroll(text, kernel, {**dict(sizes), "d": d}, "z")
 
 
 @lru_cache(maxsize=64)
 def _of_mixture(
-    component: str, mixture: str, kernel: str, d: int, sign: int, diagonal: bool
+    component: str, mixture: str, sign: int, diagonal: bool, kernel: str, d: int
 ) -> Unrolled:
     return unroll_mixture(component, mixture, kernel, d, sign, diagonal=diagonal)
