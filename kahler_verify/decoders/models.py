@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from kahler_verify.decoders.activations import ActivationLayer, get_activation
-from kahler_verify.distributions import ComplexNormal
+from kahler_verify.distributions import ComplexNormal, log_excess
 from kahler_verify.errors import InputError
 
 __all__ = [
@@ -385,7 +385,9 @@ class ComplexVAE(nn.Module):
         # The real and the imaginary part of a standard circular normal have variance ½.
         z = mean + torch.view_as_complex(pair) * ((log_variance - math.log(2)) / 2).exp()
         squared_mean = mean.real.square() + mean.imag.square()
-        return z, (squared_mean + log_variance.exp() - 1 - log_variance).sum(-1)
+        # s² - 1 - log s² is never negative, as rounding would have it where s² is nearly 1
+        excess = log_excess(log_variance.expm1(), log_variance)
+        return z, (squared_mean + excess).sum(-1)
 
     def elbo_terms(
         self, x: Tensor, *, generator: torch.Generator | None = None

@@ -195,3 +195,18 @@ def test_bad_samples():
         model.encoder(torch.zeros(3, 6))
     with pytest.raises(InputError, match="all equal"):
         model.standardise(torch.ones(5, 6, dtype=torch.complex64))
+
+
+def test_the_posterior_s_divergence_is_never_negative_in_single_precision() -> None:
+    """Σ |m|² + s² - 1 - log s² where log s² is nearly 0, against double precision."""
+    model = ComplexVAE(VAEConfig(data_dim=6, latent_dim=3))
+    log_variance = torch.logspace(-7, 0.5, 300).reshape(-1, 3)
+    for sign in (-1, 1):
+        values = sign * log_variance
+        model.encoder.forward = lambda x, v=values: (torch.zeros_like(v).to(torch.complex64), v)  # type: ignore[method-assign]
+        _, divergence = model.draw_latents(torch.zeros(1))
+        truth = torch.special.expm1(values.double()) - values.double()
+        tiny = values.double().abs() < 1e-3
+        series = values.double() ** 2 / 2 * (1 + values.double() / 3)
+        truth = torch.where(tiny, series, truth).sum(-1)
+        torch.testing.assert_close(divergence.double(), truth, rtol=2e-6, atol=0)
