@@ -234,15 +234,25 @@ class HermitianMetric(ABC):
         d = g.shape[-1]
         if k is None:
             return d * math.log(2) + self._log_det(g, "log_volume")
+        # Where k nearly cancels g, an entry's rounding error is still that of g.
+        units = g.detach().diagonal(dim1=-2, dim2=-1).real
+        units = torch.where(units > 0, 2 * units, 1).sqrt()
+        outer = units.unsqueeze(-1) * units.unsqueeze(-2)
         # a metric is never indefinite, so that a failed factorisation means a zero volume
-        value, degenerate = log_det(self._real(g, k), if_degenerate=-torch.inf)
+        value, degenerate = log_det(
+            self._real(g / outer, k / outer),
+            if_degenerate=-torch.inf,
+            units=True,
+            terms=self._width(),
+        )
+        value = value + 4 * units.log().sum(-1)
         watched = self.validate_args and value.requires_grad and not is_transformed(value)
         if watched and degenerate is not None:
             value.register_hook(partial(_require_volume, degenerate))
         return self._checked(z, value / 2, allow_infinite=True)
 
     def _log_det(self, g: Tensor, quantity: str) -> Tensor:
-        value, degenerate = log_det(g)
+        value, degenerate = log_det(g, terms=self._width())
         if self.validate_args and degenerate is not None:
             self._require_positive(g, degenerate, quantity)
         return value
@@ -301,7 +311,7 @@ class HermitianMetric(ABC):
     def _curved_at(self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor]) -> Tensor:
         tensors = {**self._derivatives(z, order), **more}
         g = tensors["g"]
-        factor, degenerate = factored(g)
+        factor, degenerate = factored(g, terms=self._width())
         if self.validate_args:
             self._require_positive(g, degenerate, kernel)
         factor = torch.where(degenerate[..., None, None], torch.nan, factor)
