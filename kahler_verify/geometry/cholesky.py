@@ -42,7 +42,7 @@ PARTS = 2**17
 # A 2 × 2 matrix written out takes thirty calls; from so many matrices on that is less.
 MANY_PAIRS = 128
 
-# From g [B, n, n], and whether to invert it, to its pivots, real [n, B], and g⁻¹ or an empty tensor;
+# From g [B, n, n], and whether to invert it, to pivots, real [n, B], and g⁻¹ or an empty tensor;
 # of degenerate matrices the last pivots and g⁻¹ mean nothing.
 Eliminate = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
 
@@ -70,7 +70,7 @@ def factored(g: Tensor, *, terms: int = 1) -> tuple[Tensor, Tensor]:
         return factor, ~(
             _are_positive(pivots, -1) & (trace * limit(g.shape[-1], g.dtype, terms) < 1)
         )
-    n, few = g.shape[-1], (~sound).nonzero(as_tuple=True)
+    few = (~sound).nonzero(as_tuple=True)
     closer = _Closer.of(g[few], scale[few], terms)
     better = closer.factor(scale[few]).to(g.dtype)
     factor = factor.index_put(few, torch.where(closer.sound[:, None, None], better, factor[few]))

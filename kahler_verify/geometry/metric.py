@@ -184,10 +184,13 @@ class HermitianMetric(ABC):
         _check_tangent("v", v, z)
         _check_broadcast({"u": u, "v": v, "z": z})
 
+        (u, along), (v, across) = _unit(u), _unit(v)
+
         def compute(z: Tensor, u: Tensor, v: Tensor) -> Tensor:
             return self._inner(u, v, z)
 
-        return self._checked(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
+        out = self._checked(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
+        return self._in_range(_by_power_of_two(out, along + across), "u and v")
 
     def metric_vector_product(self, u: Tensor, z: Tensor) -> Tensor:
         """The covector w [..., d] of u [..., d]: Re Σ_b w̄_b v_b = ``inner_product(u, v, z)``.
@@ -198,10 +201,13 @@ class HermitianMetric(ABC):
         _check_tangent("u", u, z)
         _check_broadcast({"u": u, "z": z})
 
+        u, length = _unit(u)
+
         def compute(z: Tensor, u: Tensor) -> Tensor:
             return self._covector(u, z)
 
-        return self._checked(z, self._by_chunks(compute, 0, z, u))
+        out = self._checked(z, self._by_chunks(compute, 0, z, u), u=u)
+        return self._in_range(_by_power_of_two(out, length.unsqueeze(-1)), "u")
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:
@@ -284,11 +290,14 @@ class HermitianMetric(ABC):
     def holomorphic_sectional_curvature(self, z: Tensor, v: Tensor) -> Tensor:
         """R(v, v̄, v, v̄) / g(v, v̄)² for v [..., d] ≠ 0, real [...]: 2 for Fubini-Study.
 
-        The batch dimensions of z and v broadcast.
+        The batch dimensions of z and v broadcast; v may be of any length.
         """
         z = self._point(z)
         _check_tangent("v", v, z)
         _check_broadcast({"v": v, "z": z})
+        v, _ = _unit(v)
+        if self.validate_args and not is_transformed(v) and bool((v == 0).all(-1).any()):
+            raise InputError("v: expected vectors other than 0, which have no curvature, got 0")
         return self._curved(z, "holomorphic_sectional", 2, v=v).real
 
     def kahler_defect(self, z: Tensor) -> Tensor:
@@ -338,12 +347,16 @@ class HermitianMetric(ABC):
             bad = out.isnan() if allow_infinite else ~torch.isfinite(out)
             if bool(bad.any()):
                 for name, v in vectors.items():
-                    if not bool(torch.isfinite(v).all()) or bool((v == 0).all(-1).any()):
-                        raise InputError(
-                            f"{name}: expected finite vectors other than 0, got NaN, infinity or 0"
-                        )
+                    if not bool(torch.isfinite(v).all()):
+                        raise InputError(f"{name}: expected finite vectors, got NaN or infinity")
                 culprit = "z" if not bool(torch.isfinite(z).all()) else "the metric at z"
                 raise InputError(f"z: expected finite values, but {culprit} has NaN or infinities")
+        return out
+
+    def _in_range(self, out: Tensor, vectors: str) -> Tensor:
+        """One look at what was finite for unit vectors."""
+        if self.validate_args and not is_transformed(out) and not bool(torch.isfinite(out).all()):
+            raise InputError(f"{vectors}: expected vectors whose product {out.dtype} can hold")
         return out
 
     def _require_positive(self, g: Tensor, degenerate: Tensor, quantity: str) -> None:
@@ -368,6 +381,25 @@ def _check_tangent(name: str, w: Tensor, z: Tensor) -> None:
             f"{name}: expected a complex tensor [..., {z.shape[-1]}] like z ({z.dtype}, "
             f"{z.device}), got {w.dtype} {list(w.shape)} on {w.device}"
         )
+
+
+def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
+    """v [..., d] over 2^e, which is of the order of one, and e [...], no part of any derivative.
+
+    What is homogeneous in v is computed so: squares of 1e-30 or 1e30 are not to be had in single
+    precision, nor fourth powers of 1e-10.
+    """
+    parts = v.detach()
+    largest = torch.maximum(parts.real.abs(), parts.imag.abs()).amax(-1)
+    exponent = torch.frexp(largest).exponent
+    return _by_power_of_two(v, -exponent.unsqueeze(-1)), exponent
+
+
+def _by_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
+    """x 2^e, in two steps, as 2^e itself may be out of range."""
+    half = torch.div(exponent, 2, rounding_mode="floor")
+    one = torch.ones((), dtype=x.dtype.to_real() if x.is_complex() else x.dtype, device=x.device)
+    return x * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)
 
 
 def _check_broadcast(tensors: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Which metrics are degenerate, and which only ill conditioned: in both precisions and any units."""
+"""Which metrics are degenerate and which ill conditioned, in both precisions and any units."""
 
 import math
 from collections.abc import Callable
