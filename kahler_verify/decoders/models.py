@@ -360,11 +360,23 @@ class ComplexVAE(nn.Module):
             self.decoder = Decoder(config)
 
     def standardise(self, x: Tensor) -> None:
-        """Fix location and scale from training data [n, D], before training."""
-        location = x.mean(0)
-        scale = (x - location).abs().square().mean().sqrt()
-        if not bool(scale > 0):
+        """Fix location and scale from training data [n, D], before training.
+
+        In double precision, and of units in which squares are of the order of one.
+        """
+        wide = x.to(torch.complex128 if x.is_complex() else torch.float64)
+        location = wide.mean(0)
+        apart = (wide - location).abs()
+        largest = apart.amax()
+        if not bool(largest > 0):
             raise InputError("the training samples are all equal: there is nothing to learn")
+        scale = largest * (apart / largest).square().mean().sqrt()
+        own = torch.finfo(self.decoder.scale.dtype)
+        if not own.smallest_normal <= scale.item() <= own.max:
+            raise InputError(
+                f"expected training samples whose spread {own.dtype} can hold, "
+                f"but got {scale.item():.2g}: change their units"
+            )
         if x.is_complex():
             location = torch.view_as_real(location)
         for part in (self.encoder, self.decoder):
@@ -397,7 +409,13 @@ class ComplexVAE(nn.Module):
         See `draw_latents`.
         """
         z, divergence = self.draw_latents(x, generator=generator)
-        return self.decoder(z).log_prob(x), divergence
+        law = self.decoder(z)
+        if self.config.likelihood == "complex":
+            return law.log_prob(x), divergence
+        # torch's normal squares deviations: of 1e-24 that is 0 in single precision
+        unit, normal = self.decoder.scale, law.base_dist
+        law = Independent(Normal(normal.loc / unit, normal.scale / unit, validate_args=False), 1)
+        return law.log_prob(x / unit) - self.config.data_dim * unit.log(), divergence
 
     @torch.no_grad()
     def elbo(self, x: Tensor, *, samples: int = 16, seed: int = 0) -> float:

@@ -398,7 +398,7 @@ def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
 def _by_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
     """x 2^e, in two steps, as 2^e itself may be out of range."""
     half = torch.div(exponent, 2, rounding_mode="floor")
-    one = torch.ones((), dtype=x.dtype.to_real() if x.is_complex() else x.dtype, device=x.device)
+    one = torch.ones_like(half, dtype=x.dtype.to_real() if x.is_complex() else x.dtype)
     return x * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)
 
 
