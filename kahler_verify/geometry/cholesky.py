@@ -57,6 +57,9 @@ def factored(g: Tensor, *, terms: int = 1) -> tuple[Tensor, Tensor]:
 
     ``terms``: as in `log_det`.
     """
+    if g.ndim == 2:
+        factor, degenerate = factored(g[None], terms=terms)
+        return factor[0], degenerate[0]
     factor, pivots = _cholesky(g)
     scale = _diagonal(g)
     sound = _are_large(pivots, scale, terms, -1)

@@ -10,7 +10,7 @@ import ctypes
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache, partial
 
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.cholesky import factored, log_det
 from kahler_verify.geometry.kernel_set import KernelSet
-from kahler_verify.products import is_transformed
+from kahler_verify.geometry.rounding import Rounding
+from kahler_verify.products import in_forward_mode, is_transformed
 
 MEMORY_BUDGET = 512 * 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # in malloc.h
@@ -67,6 +68,7 @@ class HermitianMetric(ABC):
             raise InputError(f"memory_budget: expected bytes > 0, got {memory_budget!r}")
         self.validate_args = validate_args
         self.memory_budget = memory_budget
+        self._sound: dict[Hashable, list[float]] = {}
         keep_freed_memory()
 
     # ------------------------------------------------------------- what a metric has to provide
@@ -219,10 +221,12 @@ class HermitianMetric(ABC):
         """
         z = self._point(z)
 
-        def compute(z: Tensor) -> Tensor:
-            return self._log_det(self._hermitian(z), "log_det_hermitian")
+        def compute(z: Tensor, *, check: bool = True) -> Tensor:
+            return self._log_det(self._hermitian(z), "log_det_hermitian" if check else None)
 
-        return self._by_chunks(compute, 0, z)
+        out = self._by_chunks(compute, 0, z)
+        self._watch("log_det_hermitian", partial(compute, check=False), z, out)
+        return out
 
     def log_volume(self, z: Tensor) -> Tensor:
         """log of the volume density √det g_ℝ = 2^d √det [[g, k], [k̄, ḡ]], real [...].
@@ -233,7 +237,13 @@ class HermitianMetric(ABC):
         where a mask has made the cotangent 0).
         """
         z = self._point(z)
-        return self._by_chunks(self._log_volume, 0, z)
+        out = self._by_chunks(self._log_volume, 0, z)
+
+        def compute(z: Tensor) -> Tensor:
+            return self._log_det(self._hermitian(z), None)  # which differs by a constant
+
+        self._watch("log_volume", compute, z, out)
+        return out
 
     def _log_volume(self, z: Tensor) -> Tensor:
         g, k = self._parts(z)
@@ -257,9 +267,9 @@ class HermitianMetric(ABC):
             value.register_hook(partial(_require_volume, degenerate))
         return self._checked(z, value / 2, allow_infinite=True)
 
-    def _log_det(self, g: Tensor, quantity: str) -> Tensor:
+    def _log_det(self, g: Tensor, quantity: str | None) -> Tensor:
         value, degenerate = log_det(g, terms=self._width())
-        if self.validate_args and degenerate is not None:
+        if self.validate_args and degenerate is not None and quantity is not None:
             self._require_positive(g, degenerate, quantity)
         return value
 
@@ -311,17 +321,35 @@ class HermitianMetric(ABC):
         return self._checked(z, self._by_chunks(compute, 1, z))
 
     def _curved(self, z: Tensor, kernel: str, order: int, **more: Tensor) -> Tensor:
-        def compute(z: Tensor, *vectors: Tensor) -> Tensor:
-            return self._curved_at(z, kernel, order, dict(zip(more, vectors, strict=True)))
+        def compute(z: Tensor, *vectors: Tensor, check: bool = True) -> Tensor:
+            named = dict(zip(more, vectors, strict=True))
+            return self._curved_at(z, kernel, order, named, check=check)
 
         out = self._by_chunks(compute, order, z, *more.values())
-        return self._checked(z, out, allow_infinite=False, **more)
+        out = self._checked(z, out, allow_infinite=False, **more)
+        again = partial(self._by_chunks, partial(compute, check=False), order)
+        self._watch(kernel, again, z, out, *more.values())
+        return out
 
-    def _curved_at(self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor]) -> Tensor:
+    def _watch(
+        self, quantity: str, compute: Callable[..., Tensor], z: Tensor, out: Tensor, *more: Tensor
+    ) -> None:
+        """See `Rounding`."""
+        if self.validate_args and self._cancels and not (is_transformed(out) or in_forward_mode()):
+            Rounding(quantity, compute, self._hermitian, self._sound).watch(z, out, *more)
+
+    @property
+    def _cancels(self) -> bool:
+        """Whether g is a difference of terms that may be much larger, and not a sum of squares."""
+        return False
+
+    def _curved_at(
+        self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor], *, check: bool
+    ) -> Tensor:
         tensors = {**self._derivatives(z, order), **more}
         g = tensors["g"]
         factor, degenerate = factored(g, terms=self._width())
-        if self.validate_args:
+        if self.validate_args and check:
             self._require_positive(g, degenerate, kernel)
         factor = torch.where(degenerate[..., None, None], torch.nan, factor)
         return self._curvature(kernel, {**tensors, "g_factor": factor})

@@ -182,3 +182,5 @@ def test_transforms_and_looks_judge_alike() -> None:
     ):
         assert value.isnan().tolist() == [False, True]
     assert torch.vmap(lambda g: factored(g)[1])(both).tolist() == [False, True]
+    assert [bool(factored(g)[1]) for g in both] == [False, True]
+    assert [bool(log_det(g)[0].isnan()) for g in both] == [False, True]
