@@ -49,8 +49,8 @@ def right_or_told(metric: PotentialMetric, z: Tensor, truth: float, tolerance: f
         warnings.simplefilter("always")
         try:
             found = metric.scalar_curvature(z)
-        except InputError as error:
-            assert "rounding noise" in str(error) or "positive definite" in str(error)
+        except InputError as refusal:
+            assert "rounding noise" in str(refusal) or "positive definite" in str(refusal)  # noqa: PT017
             return "refused"
     if any(issubclass(w.category, RoundingWarning) for w in caught):
         return "warned"
@@ -65,7 +65,7 @@ def test_a_flat_degenerate_metric_is_refused(dtype: torch.dtype) -> None:
         z = torch.randn(1, 1, dtype=dtype, generator=torch.Generator().manual_seed(seed))
         metric = PotentialMetric(kernels("flat"))
         for name in ("scalar_curvature", "log_det_hermitian", "log_volume"):
-            with pytest.raises(InputError, match="rounding noise|positive definite|NaN"):
+            with pytest.raises(InputError, match=r"rounding noise|positive definite|NaN"):
                 getattr(metric, name)(z)
 
 
