@@ -66,10 +66,11 @@ class Rounding:
         Raises:
             InputError: g itself is nothing but noise.
         """
-        batch, d = z.shape[:-1], z.shape[-1]
+        d = z.shape[-1]
+        batch = torch.broadcast_shapes(z.shape[:-1], *[v.shape[:-1] for v in vectors])
         if out.shape[: len(batch)] != batch or out.numel() == 0:
             return
-        z, out = z.detach().reshape(-1, d), out.detach()
+        z, out = z.detach().expand(*batch, d).reshape(-1, d), out.detach()
         sizes = out.abs().reshape(len(z), -1).amax(-1)
         lengths = z.abs().amax(-1)
         key = (self.quantity, z.dtype, d)

@@ -114,6 +114,7 @@ def test_ordinary_points_raise_no_alarm(name: str, dtype: torch.dtype) -> None:
             for quantity in (*QUANTITIES, "christoffels", "log_det_hermitian", "log_volume"):
                 getattr(metric, quantity)(some)
             metric.holomorphic_sectional_curvature(some, torch.ones_like(some))
+        metric.holomorphic_sectional_curvature(z[3], torch.ones_like(z))
 
 
 def test_how_much_it_costs() -> None:
