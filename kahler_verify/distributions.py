@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 from torch.distributions.constraints import Constraint
 from torch.distributions.distribution import Distribution
-from torch.distributions.kl import kl_divergence, register_kl
+from torch.distributions.kl import register_kl
 from torch.types import _size
 
 from kahler_verify.errors import InputError
@@ -400,10 +400,13 @@ class ComplexNormal(Distribution):
         It is the relation of the whitened variable, whose covariance is I.
         """
         deviations = self._deviations()
+        return self._own_relation() / deviations / deviations
+
+    def _own_relation(self) -> Tensor:
+        """The relation of a scalar or diagonal structure, ``[..., 1]`` or ``[..., D]``."""
         if self._relation is None:
-            return torch.zeros_like(deviations, dtype=self.loc.dtype)
-        relation = self._relation[..., None] if self._structure == "scalar" else self._relation
-        return relation / deviations / deviations
+            return torch.zeros_like(self._deviations(), dtype=self.loc.dtype)
+        return self._relation[..., None] if self._structure == "scalar" else self._relation
 
     def _whiten(self, vectors: Tensor) -> Tensor:
         """``L^{-1} v`` for vectors of shape ``[..., *batch_shape, D]``."""
@@ -535,9 +538,7 @@ class ComplexNormal(Distribution):
         plus = minus = self.covariance_matrix
         if self._relation is not None:
             plus, minus = plus + self.relation_matrix, minus - self.relation_matrix
-        upper = torch.cat([plus.real, -minus.imag], -1)
-        lower = torch.cat([plus.imag, minus.real], -1)
-        return torch.cat([upper, lower], -2) / 2
+        return _real_blocks(plus, minus)
 
     def __repr__(self) -> str:
         return (
@@ -551,9 +552,13 @@ class ComplexNormal(Distribution):
 def _kl_complex_normal(p: ComplexNormal, q: ComplexNormal) -> Tensor:
     """``log det Σ_q - log det Σ_p - D + tr(Σ_q^{-1} Σ_p) + (μ_p-μ_q)ᴴ Σ_q^{-1} (μ_p-μ_q)``.
 
-    The trace is the squared norm of ``L_q^{-1} L_p``. No inverse is formed; where q is scalar or
-    diagonal nothing is solved either. Source: Gracyk, arXiv 2511.15172 (claims G1 and, for improper
-    p or q, G9 of the ledger).
+    The trace is the squared norm of ``A = L_q^{-1} L_p``. No inverse is formed; where q is scalar
+    or diagonal nothing is solved either. Source: Gracyk, arXiv 2511.15172 (claims G1 and, for
+    improper p or q, G9 of the ledger).
+
+    Summed as ``Σ_i (|A_ii|² - 1 - log |A_ii|²) + Σ_{i>j} |A_ij|²``, whose terms are all ≥ 0, from
+    ``A - I = L_q^{-1} (L_p - L_q)``: so it is never negative, and keeps its relative accuracy where
+    p and q are nearly equal.
 
     Returns:
         Real, the shape that the two batch shapes broadcast to.
@@ -567,16 +572,28 @@ def _kl_complex_normal(p: ComplexNormal, q: ComplexNormal) -> Tensor:
     _broadcast("p's batch", p.batch_shape, "q's batch", q.batch_shape)
     if not (p.is_circular and q.is_circular):
         return _kl_improper(p, q)
-    dimension = p.event_shape[0]
-    if q.structure == "full":
-        trace = _squared_modulus(_solve_lower(q._factor, p._factor_matrix())).sum((-2, -1))
-    elif p.structure == "full":
-        trace = _squared_modulus(p._factor / q._deviations()[..., None]).sum((-2, -1))
-    else:
-        ratios = (p._deviations() / q._deviations()).square()
-        trace = dimension * ratios[..., 0] if ratios.shape[-1] == 1 else ratios.sum(-1)
     quadratic = _squared_modulus(q._whiten(p.loc - q.loc)).sum(-1)
-    return q._log_det() - p._log_det() - dimension + trace + quadratic
+    if "full" in (p.structure, q.structure):
+        a, b = p._factor_matrix(), q._factor_matrix()
+        apart = a - b  # exact where p and q are close
+        if q.structure == "full":
+            apart = _solve_lower(b, apart)
+        else:
+            apart = apart / q._deviations()[..., None]
+        mixing = _squared_modulus(apart.tril(-1)).sum((-2, -1))
+        ours, theirs = (x.diagonal(dim1=-2, dim2=-1).real for x in (a, b))
+        return _spread_excess(ours, theirs).sum(-1) + mixing + quadratic
+    excess = _spread_excess(p._deviations(), q._deviations())
+    copies = p.event_shape[0] // excess.shape[-1]
+    return copies * excess.sum(-1) + quadratic
+
+
+def _spread_excess(ours: Tensor, theirs: Tensor) -> Tensor:
+    """``r² - 1 - log r²`` of ratios of deviations, as ``t² + 2 (t - log(1 + t))``, t = r - 1."""
+    t = (ours - theirs) / theirs
+    excess = log_excess(t, _log_ratio(ours, theirs))
+    # what is not positive has no logarithm: NaN, on the diagonal p = q too
+    return t.square() + 2 * torch.where(theirs > 0, excess, theirs.log())
 
 
 def _kl_improper(p: ComplexNormal, q: ComplexNormal) -> Tensor:
@@ -585,22 +602,118 @@ def _kl_improper(p: ComplexNormal, q: ComplexNormal) -> Tensor:
     With variances σ, relations δ and ``r = μ_p - μ_q``, the sum over dimensions of
     ``½ log(σ_q²-|δ_q|²) - ½ log(σ_p²-|δ_p|²) - 1
     + (σ_q (σ_p + |r|²) - Re δ̄_q (δ_p + r²)) / (σ_q²-|δ_q|²)``.
+    Derived in derivations/improper_gaussian.py (claim G9).
 
-    Where p or q is full, the divergence of the real Gaussians. Derived in
-    derivations/improper_gaussian.py (claim G9).
+    It is summed as the chain rule of divergences has it, for the real part and for the imaginary
+    part given that: all terms are ≥ 0.  In units of q's deviation the real part's variance is
+    ``½ a = ½ (σ + Re δ)``, the other's slope on it ``b = Im δ / a`` and conditional variance
+    ``½ c = ½ (σ²-|δ|²) / a``.
+
+    Where p or q is full, the divergence of the real Gaussians.
     """
     if "full" in (p.structure, q.structure):
-        return kl_divergence(p.to_real(), q.to_real())
+        return _kl_real(p, q)
+    ours, theirs = p._deviations(), q._deviations()
     coherence_p, coherence_q = p._coherence(), q._coherence()
+    # x → ix changes the sign of relations, and here leaves the real part q's larger half
+    turned = coherence_q.real < 0
+    sign = torch.where(turned, -1.0, 1.0).to(theirs.dtype)
+    coherence_p, coherence_q = sign * coherence_p, sign * coherence_q
+    whitened = q._whiten(p.loc - q.loc)
+    whitened = torch.where(turned, 1j * whitened, whitened)
+    ratio, t = ours / theirs, (ours - theirs) / theirs
+    scale = ratio.square()
+    spread = t * (2 + t)  # differences of variances and of relations, exact where p and q are close
+    relation = sign * ((p._own_relation() - q._own_relation()) / theirs / theirs)
+    a_p, a_q = scale * (1 + coherence_p.real), 1 + coherence_q.real
     gap_p, gap_q = (1 - _squared_modulus(c) for c in (coherence_p, coherence_q))
-    ratio = p._deviations() / q._deviations()
-    spread = ratio.square() * (1 - (coherence_q.conj() * coherence_p).real)
-    shift = _improper_square(q._whiten(p.loc - q.loc), coherence_q)
-    logs = (gap_q.log() - gap_p.log()) / 2 - 2 * ratio.log()
-    return (logs - 1 + (spread + shift) / gap_q).sum(-1)
+    c_p, c_q = scale * gap_p / (1 + coherence_p.real), gap_q / a_q
+    growth = spread + relation.real
+    determinant = spread * (scale + 1)
+    determinant = determinant - (relation * (scale * coherence_p + coherence_q).conj()).real
+    first = growth / a_q
+    close = (determinant / gap_q - first) * a_q / a_p
+    second = torch.where(first.abs() < NEAR, close, c_p / c_q - 1)
+    slope = (relation.imag * a_q - coherence_q.imag * growth) / (a_p * a_q)
+    shapes = (
+        log_excess(first, _log_ratio(a_p, a_q))
+        + log_excess(second, _log_ratio(c_p, c_q))
+        + slope.square() * a_p / c_q
+    )
+    along, across = whitened.real, whitened.imag
+    quadratic = along.square() / a_q + (across - coherence_q.imag / a_q * along).square() / c_q
+    # logarithms of what is not positive are NaN, on the diagonal p = q too
+    nowhere = torch.where((theirs > 0) & (c_q > 0), 0.0, math.nan).to(theirs.dtype)
+    return (shapes / 2 + quadratic + nowhere).sum(-1)
+
+
+def _kl_real(p: ComplexNormal, q: ComplexNormal) -> Tensor:
+    """KL of the real Gaussians: ``½ Σ_i (y_i - log(1 + y_i) + s_i)`` and the means' part.
+
+    With ``K Kᵀ = L_q^{-1} C_p L_q^{-T}`` these are ``y_i = K_ii² - 1`` and ``s_i``, the sum of
+    ``K_ij²`` over j < i.  Where p and q are close K factors I + N, and N, of the difference of the
+    covariances, says what rounding would take from K: ``y_i = N_ii - s_i``.
+    """
+    ours, theirs = p.to_real(), q.to_real()
+    a, b = p._factor_matrix(), q._factor_matrix()
+    covariance = (a - b) @ a.mH + b @ (a - b).mH
+    relation = _relation_or_zeros(p, covariance) - _relation_or_zeros(q, covariance)
+    difference = _real_blocks(covariance + relation, covariance - relation)
+    factor = theirs.scale_tril
+    half = _solve_lower(factor, difference)
+    n = _solve_lower(factor, half.mT)
+    n = (n + n.mT) / 2
+    near = (n.square().sum((-2, -1), keepdim=True) < NEAR**2).detach()
+    eye = torch.eye(n.shape[-1], dtype=n.dtype, device=n.device)
+    k, _ = torch.linalg.cholesky_ex(eye + torch.where(near, n, torch.zeros_like(n)))
+    k = torch.where(near, k, _solve_lower(factor, ours.scale_tril))
+    mixing = k.tril(-1).square().sum(-1)
+    pivots = k.diagonal(dim1=-2, dim2=-1)
+    growth = n.diagonal(dim1=-2, dim2=-1) - mixing
+    growth = torch.where(near[..., 0], growth, pivots.square() - 1)
+    shift = _on_columns(_solve_lower, factor, ours.loc - theirs.loc)
+    excess = log_excess(growth, 2 * pivots.log())
+    return ((excess + mixing).sum(-1) + shift.square().sum(-1)) / 2
 
 
 # ---------------------------------------------------------------------- arithmetic
+
+
+# Up to here y - log(1 + y) is summed as a series.
+NEAR = 0.4
+
+
+def log_excess(y: Tensor, logarithm: Tensor) -> Tensor:
+    """``y - log(1 + y)``, ≥ 0, to full relative accuracy; ``logarithm`` is that of 1 + y.
+
+    Near 0 it is ``u (y - 2 (u²/3 + u⁴/5 + …))`` with ``u = y / (2 + y)``, as log(1 + y) is
+    2 artanh u; the logarithm is not used there.
+    """
+    near = y.detach().abs() < NEAR
+    inner = torch.where(near, y, torch.zeros_like(y))
+    u = inner / (2 + inner)
+    square, series = u * u, torch.zeros_like(u)
+    for k in reversed(range(13 if y.dtype == torch.float64 else 6)):
+        series = series * square + 2 / (2 * k + 3)
+    return torch.where(near, u * (inner - square * series), y - logarithm)
+
+
+def _log_ratio(a: Tensor, b: Tensor) -> Tensor:
+    """``log(a / b)``, where the quotient leaves the range of numbers too."""
+    ratio = a / b
+    usual = (ratio > torch.finfo(ratio.dtype).tiny) & torch.isfinite(ratio)
+    return torch.where(usual, torch.where(usual, ratio, 1.0).log(), a.log() - b.log())
+
+
+def _relation_or_zeros(distribution: ComplexNormal, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if distribution.is_circular else distribution.relation_matrix
+
+
+def _real_blocks(plus: Tensor, minus: Tensor) -> Tensor:
+    """``½ [[Re P, -Im M], [Im P, Re M]]`` of P = Σ + R and M = Σ - R."""
+    upper = torch.cat([plus.real, -minus.imag], -1)
+    lower = torch.cat([plus.imag, minus.real], -1)
+    return torch.cat([upper, lower], -2) / 2
 
 
 def _improper_square(whitened: Tensor, coherence: Tensor) -> Tensor:

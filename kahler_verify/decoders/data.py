@@ -31,6 +31,8 @@ __all__ = [
 
 DataKind = Literal["complex", "real"]
 
+# Of the largest entry: variances must stay finite in float32, and deviations keep their digits.
+LARGEST, SMALLEST = 1e18, 1e-30
 _DIGITS_SIDE = 8
 _NAMED = ("digits", "digits-images")
 
@@ -160,9 +162,18 @@ def _from_file(path: Path, key: str | None) -> tuple[np.ndarray, np.ndarray | No
     bad = int(np.count_nonzero(~np.isfinite(samples)))
     if bad:
         raise InputError(f"{path}: expected finite numbers, but {bad} entries are NaN or infinite")
-    largest = float(np.abs(samples).max())
-    if largest > 1e18:  # squares must stay finite in float32
-        raise InputError(f"{path}: expected entries below 1e18 in modulus, but got {largest:.1e}")
+    wide = samples.astype(np.complex128 if samples.dtype.kind == "c" else np.float64)
+    largest = float(np.abs(wide).max())
+    if largest > LARGEST:
+        raise InputError(
+            f"{path}: expected entries up to {LARGEST:.0e} in modulus, but got {largest:.1e}: "
+            "change their units"
+        )
+    if 0 < largest < SMALLEST:
+        raise InputError(
+            f"{path}: expected entries of {SMALLEST:.0e} at least, but the largest is "
+            f"{largest:.1e}, of which float32 holds few digits or none: change their units"
+        )
     if labels is not None and (labels.shape != (len(samples),) or labels.dtype.kind not in "iu"):
         raise InputError(
             f"{path}: expected integer labels y of shape ({len(samples)},), but got {labels.dtype} "

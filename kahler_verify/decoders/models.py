@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from kahler_verify.decoders.activations import ActivationLayer, get_activation
-from kahler_verify.distributions import ComplexNormal
+from kahler_verify.distributions import ComplexNormal, log_excess
 from kahler_verify.errors import InputError
 from kahler_verify.torch_state import alone, outside_autocast
 
@@ -371,11 +371,23 @@ class ComplexVAE(nn.Module):
         self.to(torch.get_default_device())
 
     def standardise(self, x: Tensor) -> None:
-        """Fix location and scale from training data [n, D], before training."""
-        location = x.mean(0)
-        scale = (x - location).abs().square().mean().sqrt()
-        if not bool(scale > 0):
+        """Fix location and scale from training data [n, D], before training.
+
+        In double precision, and of units in which squares are of the order of one.
+        """
+        wide = x.to(torch.complex128 if x.is_complex() else torch.float64)
+        location = wide.mean(0)
+        apart = (wide - location).abs()
+        largest = apart.amax()
+        if not bool(largest > 0):
             raise InputError("the training samples are all equal: there is nothing to learn")
+        scale = largest * (apart / largest).square().mean().sqrt()
+        own = torch.finfo(self.decoder.scale.dtype)
+        if not own.smallest_normal <= scale.item() <= own.max:
+            raise InputError(
+                f"expected training samples whose spread {own.dtype} can hold, "
+                f"but got {scale.item():.2g}: change their units"
+            )
         if x.is_complex():
             location = torch.view_as_real(location)
         for part in (self.encoder, self.decoder):
@@ -396,7 +408,9 @@ class ComplexVAE(nn.Module):
         # The real and the imaginary part of a standard circular normal have variance ½.
         z = mean + torch.view_as_complex(pair) * ((log_variance - math.log(2)) / 2).exp()
         squared_mean = mean.real.square() + mean.imag.square()
-        return z, (squared_mean + log_variance.exp() - 1 - log_variance).sum(-1)
+        # s² - 1 - log s² is never negative, as rounding would have it where s² is nearly 1
+        excess = log_excess(log_variance.expm1(), log_variance)
+        return z, (squared_mean + excess).sum(-1)
 
     def elbo_terms(
         self, x: Tensor, *, generator: torch.Generator | None = None
@@ -406,7 +420,13 @@ class ComplexVAE(nn.Module):
         See `draw_latents`.
         """
         z, divergence = self.draw_latents(x, generator=generator)
-        return self.decoder(z).log_prob(x), divergence
+        law = self.decoder(z)
+        if self.config.likelihood == "complex":
+            return law.log_prob(x), divergence
+        # torch's normal squares deviations: of 1e-24 that is 0 in single precision
+        unit, normal = self.decoder.scale, law.base_dist
+        law = Independent(Normal(normal.loc / unit, normal.scale / unit, validate_args=False), 1)
+        return law.log_prob(x / unit) - self.config.data_dim * unit.log(), divergence
 
     @torch.no_grad()
     def elbo(self, x: Tensor, *, samples: int = 16, seed: int = 0) -> float:

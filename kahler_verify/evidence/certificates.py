@@ -197,6 +197,14 @@ def certify(
     ranks = {n: len(s) for n, s in shapes.items()}
     if missing := [n for n in ranks if n not in inputs]:
         raise InputError(f"inputs: expected {', '.join(ranks)}, got none of {', '.join(missing)}")
+    tensors = {n: inputs[n] for n in ranks} | ({} if metric is None else {"metric": metric})
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.numel() == 0:
+            raise InputError(
+                f"{name}: expected one point at least, got the empty shape {list(tensor.shape)}"
+            )
     result = function(**{n: inputs[n] for n in ranks})
     results = dict(zip(outputs, result if isinstance(result, tuple) else (result,), strict=True))
     unit = max(_unit(name, t) for name, t in results.items())

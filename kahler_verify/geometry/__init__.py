@@ -6,6 +6,7 @@ from kahler_verify.geometry.kernel_set import KernelSet, compile_kernel
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
 from kahler_verify.geometry.proxy import Agreement, ProxyFit, agreement, fit_mixture
+from kahler_verify.geometry.rounding import RoundingWarning
 
 __all__ = [
     "Agreement",
@@ -16,6 +17,7 @@ __all__ = [
     "MixtureMetric",
     "PotentialMetric",
     "ProxyFit",
+    "RoundingWarning",
     "agreement",
     "compile_kernel",
     "diagnose",

@@ -11,7 +11,7 @@ import ctypes
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache, partial
 from typing import Any, Self
 
@@ -23,8 +23,9 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.cholesky import factored, log_det
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.parameters import mover
+from kahler_verify.geometry.rounding import Rounding
 from kahler_verify.geometry.unrolled_kernels import UnrolledKernels
-from kahler_verify.products import is_transformed
+from kahler_verify.products import in_forward_mode, is_transformed
 from kahler_verify.torch_state import outside_autocast, refuse_autocast_in_backward
 
 MEMORY_BUDGET = 512 * 2**20
@@ -80,12 +81,14 @@ class HermitianMetric(ABC):
             raise InputError(f"memory_budget: expected bytes > 0, got {memory_budget!r}")
         self.validate_args = validate_args
         self.memory_budget = memory_budget
+        self._sound: dict[Hashable, list[float]] = {}
         keep_freed_memory()
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy, shallow or deep, in this process or another: it keeps nothing of its own."""
         kept = (ReducedHeads, UnrolledKernels)
-        return {n: copy.copy(x) if isinstance(x, kept) else x for n, x in vars(self).items()}
+        state = {n: copy.copy(x) if isinstance(x, kept) else x for n, x in vars(self).items()}
+        return state | {"_sound": {}}
 
     # ------------------------------------------------------------- moving and casting
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Self:
@@ -242,10 +245,13 @@ class HermitianMetric(ABC):
         _check_tangent("v", v, z)
         _check_broadcast({"u": u, "v": v, "z": z})
 
+        (u, along), (v, across) = _unit(u), _unit(v)
+
         def compute(z: Tensor, u: Tensor, v: Tensor) -> Tensor:
             return self._inner(u, v, z)
 
-        return self._checked(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
+        out = self._checked(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
+        return self._in_range(_by_power_of_two(out, along + across), "u and v")
 
     def metric_vector_product(self, u: Tensor, z: Tensor) -> Tensor:
         """The covector w [..., d] of u [..., d]: Re Σ_b w̄_b v_b = ``inner_product(u, v, z)``.
@@ -256,10 +262,13 @@ class HermitianMetric(ABC):
         _check_tangent("u", u, z)
         _check_broadcast({"u": u, "z": z})
 
+        u, length = _unit(u)
+
         def compute(z: Tensor, u: Tensor) -> Tensor:
             return self._covector(u, z)
 
-        return self._checked(z, self._by_chunks(compute, 0, z, u))
+        out = self._checked(z, self._by_chunks(compute, 0, z, u), u=u)
+        return self._in_range(_by_power_of_two(out, length.unsqueeze(-1)), "u")
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:
@@ -271,10 +280,12 @@ class HermitianMetric(ABC):
         """
         z = self._point(z)
 
-        def compute(z: Tensor) -> Tensor:
-            return self._log_det(self._hermitian(z), "log_det_hermitian")
+        def compute(z: Tensor, *, check: bool = True) -> Tensor:
+            return self._log_det(self._hermitian(z), "log_det_hermitian" if check else None)
 
-        return self._by_chunks(compute, 0, z)
+        out = self._by_chunks(compute, 0, z)
+        self._watch("log_det_hermitian", partial(compute, check=False), z, out)
+        return out
 
     def log_volume(self, z: Tensor) -> Tensor:
         """log of the volume density √det g_ℝ = 2^d √det [[g, k], [k̄, ḡ]], real [...].
@@ -285,23 +296,39 @@ class HermitianMetric(ABC):
         where a mask has made the cotangent 0).
         """
         z = self._point(z)
-        return self._by_chunks(self._log_volume, 0, z)
+        out = self._by_chunks(self._log_volume, 0, z)
+
+        def compute(z: Tensor) -> Tensor:
+            return self._log_det(self._hermitian(z), None)  # which differs by a constant
+
+        self._watch("log_volume", compute, z, out)
+        return out
 
     def _log_volume(self, z: Tensor) -> Tensor:
         g, k = self._parts(z)
         d = g.shape[-1]
         if k is None:
             return d * math.log(2) + self._log_det(g, "log_volume")
+        # Where k nearly cancels g, an entry's rounding error is still that of g.
+        units = g.detach().diagonal(dim1=-2, dim2=-1).real
+        units = torch.where(units > 0, 2 * units, 1).sqrt()
+        outer = units.unsqueeze(-1) * units.unsqueeze(-2)
         # a metric is never indefinite, so that a failed factorisation means a zero volume
-        value, degenerate = log_det(self._real(g, k), if_degenerate=-torch.inf)
+        value, degenerate = log_det(
+            self._real(g / outer, k / outer),
+            if_degenerate=-torch.inf,
+            units=True,
+            terms=self._width(),
+        )
+        value = value + 4 * units.log().sum(-1)
         watched = self.validate_args and value.requires_grad and not is_transformed(value)
         if watched and degenerate is not None:
             value.register_hook(partial(_require_volume, degenerate))
         return self._checked(z, value / 2, allow_infinite=True)
 
-    def _log_det(self, g: Tensor, quantity: str) -> Tensor:
-        value, degenerate = log_det(g)
-        if self.validate_args and degenerate is not None:
+    def _log_det(self, g: Tensor, quantity: str | None) -> Tensor:
+        value, degenerate = log_det(g, terms=self._width())
+        if self.validate_args and degenerate is not None and quantity is not None:
             self._require_positive(g, degenerate, quantity)
         return value
 
@@ -332,11 +359,14 @@ class HermitianMetric(ABC):
     def holomorphic_sectional_curvature(self, z: Tensor, v: Tensor) -> Tensor:
         """R(v, v̄, v, v̄) / g(v, v̄)² for v [..., d] ≠ 0, real [...]: 2 for Fubini-Study.
 
-        The batch dimensions of z and v broadcast.
+        The batch dimensions of z and v broadcast; v may be of any length.
         """
         z = self._point(z)
         _check_tangent("v", v, z)
         _check_broadcast({"v": v, "z": z})
+        v, _ = _unit(v)
+        if self.validate_args and not is_transformed(v) and bool((v == 0).all(-1).any()):
+            raise InputError("v: expected vectors other than 0, which have no curvature, got 0")
         return self._curved(z, "holomorphic_sectional", 2, v=v).real
 
     def kahler_defect(self, z: Tensor) -> Tensor:
@@ -350,17 +380,35 @@ class HermitianMetric(ABC):
         return self._checked(z, self._by_chunks(compute, 1, z))
 
     def _curved(self, z: Tensor, kernel: str, order: int, **more: Tensor) -> Tensor:
-        def compute(z: Tensor, *vectors: Tensor) -> Tensor:
-            return self._curved_at(z, kernel, order, dict(zip(more, vectors, strict=True)))
+        def compute(z: Tensor, *vectors: Tensor, check: bool = True) -> Tensor:
+            named = dict(zip(more, vectors, strict=True))
+            return self._curved_at(z, kernel, order, named, check=check)
 
         out = self._by_chunks(compute, order, z, *more.values())
-        return self._checked(z, out, allow_infinite=False, **more)
+        out = self._checked(z, out, allow_infinite=False, **more)
+        again = partial(self._by_chunks, partial(compute, check=False), order)
+        self._watch(kernel, again, z, out, *more.values())
+        return out
 
-    def _curved_at(self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor]) -> Tensor:
+    def _watch(
+        self, quantity: str, compute: Callable[..., Tensor], z: Tensor, out: Tensor, *more: Tensor
+    ) -> None:
+        """See `Rounding`."""
+        if self.validate_args and self._cancels and not (is_transformed(out) or in_forward_mode()):
+            Rounding(quantity, compute, self._hermitian, self._sound).watch(z, out, *more)
+
+    @property
+    def _cancels(self) -> bool:
+        """Whether g is a difference of terms that may be much larger, and not a sum of squares."""
+        return False
+
+    def _curved_at(
+        self, z: Tensor, kernel: str, order: int, more: dict[str, Tensor], *, check: bool
+    ) -> Tensor:
         tensors = {**self._derivatives(z, order), **more}
         g = tensors["g"]
-        factor, degenerate = factored(g)
-        if self.validate_args:
+        factor, degenerate = factored(g, terms=self._width())
+        if self.validate_args and check:
             self._require_positive(g, degenerate, kernel)
         factor = torch.where(degenerate[..., None, None], torch.nan, factor)
         return self._curvature(kernel, {**tensors, "g_factor": factor})
@@ -388,15 +436,19 @@ class HermitianMetric(ABC):
             bad = out.isnan() if allow_infinite else ~torch.isfinite(out)
             if bool(bad.any()):
                 for name, v in vectors.items():
-                    if not bool(torch.isfinite(v).all()) or bool((v == 0).all(-1).any()):
-                        raise InputError(
-                            f"{name}: expected finite vectors other than 0, got NaN, infinity or 0"
-                        )
+                    if not bool(torch.isfinite(v).all()):
+                        raise InputError(f"{name}: expected finite vectors, got NaN or infinity")
                 culprit = "z" if not bool(torch.isfinite(z).all()) else "the metric at z"
                 raise InputError(
                     f"z: expected finite values, but {culprit} has NaN or infinities"
                     + (AT_A_ZERO if culprit != "z" else "")
                 )
+        return out
+
+    def _in_range(self, out: Tensor, vectors: str) -> Tensor:
+        """One look at what was finite for unit vectors."""
+        if self.validate_args and not is_transformed(out) and not bool(torch.isfinite(out).all()):
+            raise InputError(f"{vectors}: expected vectors whose product {out.dtype} can hold")
         return out
 
     def _require_positive(self, g: Tensor, degenerate: Tensor, quantity: str) -> None:
@@ -422,6 +474,25 @@ def _check_tangent(name: str, w: Tensor, z: Tensor) -> None:
             f"{name}: expected a complex tensor [..., {z.shape[-1]}] like z ({z.dtype}, "
             f"{z.device}), got {w.dtype} {list(w.shape)} on {w.device}"
         )
+
+
+def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
+    """v [..., d] over 2^e, which is of the order of one, and e [...], no part of any derivative.
+
+    What is homogeneous in v is computed so: squares of 1e-30 or 1e30 are not to be had in single
+    precision, nor fourth powers of 1e-10.
+    """
+    parts = v.detach()
+    largest = torch.maximum(parts.real.abs(), parts.imag.abs()).amax(-1)
+    exponent = torch.frexp(largest).exponent
+    return _by_power_of_two(v, -exponent.unsqueeze(-1)), exponent
+
+
+def _by_power_of_two(x: Tensor, exponent: Tensor) -> Tensor:
+    """x 2^e, in two steps, as 2^e itself may be out of range."""
+    half = torch.div(exponent, 2, rounding_mode="floor")
+    one = torch.ones_like(half, dtype=x.dtype.to_real() if x.is_complex() else x.dtype)
+    return x * torch.ldexp(one, half) * torch.ldexp(one, exponent - half)
 
 
 def _check_broadcast(tensors: dict[str, Tensor]) -> None:

@@ -185,6 +185,12 @@ class PotentialMetric(HermitianMetric):
                 f"({error})"
             ) from error
 
+    @property
+    def _cancels(self) -> bool:
+        """Unknown of a formula; where parameters go with points, these are not picked out."""
+        axes = {name: len(axes) for name, (axes, _) in self.kernels.inputs.items()}
+        return all(p.ndim == axes.get(name) for name, p in self.parameters.items())
+
     def _parts(self, z: Tensor) -> tuple[Tensor, None]:
         return self._evaluate("metric", z), None
 

@@ -49,7 +49,7 @@ def run_chains(
 
     drawn, acceptance = [], []
     for chain in range(chains):
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1000 + chain)
             start = {"u": torch.randn(2 * d, dtype=torch.float64) / 2}
             kernel = NUTS(potential_fn=potential)
@@ -67,8 +67,9 @@ def run_chains(
     z = _to_region(target, u)[0]
     # |z|² mixes more slowly than coordinates where tails are heavy, so it is watched as well
     watched = torch.cat([torch.view_as_real(z).flatten(-2), torch.log1p(_square(z))], -1)
+    dtype, device = target.home
     return Draws(
-        z.flatten(0, 1),
+        z.flatten(0, 1).to(device, dtype),
         effective_sample_size(watched).min().item(),
         sum(acceptance) / chains,
         split_gelman_rubin(watched).max().item(),

@@ -45,9 +45,9 @@ def importance_resample(
             "runs with other seeds"
         )
     require_memory("proposals", total, COPIES * 16 * target.dimension)
-    generator = torch.Generator().manual_seed(seed)
-    z = propose(target, total, generator)
-    with torch.no_grad():
+    with torch.device("cpu"), torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        z = propose(target, total, generator)
         log_weights = torch.cat([target.log_volume_power(part) for part in z.split(CHUNK)])
     if not bool((log_weights < torch.inf).all()) or not bool(torch.isfinite(log_weights).any()):
         raise InputError(
@@ -64,7 +64,8 @@ def importance_resample(
         )
     chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
     details = {"proposals": float(total), "largest_weight": weights.max().item()}
-    return Draws(z[chosen], effective, None, None, details)
+    dtype, device = target.home
+    return Draws(z[chosen].to(device, dtype), effective, None, None, details)
 
 
 def propose(target: VolumeTarget, count: int, generator: torch.Generator) -> Tensor:

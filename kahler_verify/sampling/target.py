@@ -19,7 +19,7 @@ from torch import Tensor
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.metric import HermitianMetric
 
-FARTHEST = 1e3  # radius up to which the tail of a target is looked at
+RADII = (1e3, 1e2, 1e1)  # at which the tail of a target is looked at
 
 
 class ImproperTargetWarning(UserWarning):
@@ -66,7 +66,24 @@ class VolumeTarget:
         """γ log v(z), real [...]."""
         if self.gamma == 0:
             return z.real.sum(-1) * 0
-        return self.gamma * getattr(self.metric, self.volume)(z)
+        dtype, device = self.home
+        with torch.device(device):
+            out: Tensor = getattr(self.metric, self.volume)(z.to(device, dtype))
+        return self.gamma * out.to(z.device, z.real.dtype)
+
+    @property
+    def home(self) -> tuple[torch.dtype, torch.device]:
+        """Complex dtype and device of the latents that the metric takes, where its tensors tell."""
+        owner = getattr(self.metric, "decoder", self.metric)
+        if isinstance(owner, torch.nn.Module):
+            tensors = [*owner.parameters(), *owner.buffers()]
+        else:
+            tensors = [x for x in vars(owner).values() if isinstance(x, Tensor)]
+            tensors += getattr(owner, "parameters", {}).values()
+        for x in tensors:
+            if x.is_floating_point() or x.is_complex():
+                return (x.dtype if x.is_complex() else x.dtype.to_complex()), x.device
+        return torch.complex128, torch.device("cpu")
 
     def log_density(self, z: Tensor) -> Tensor:
         """The log density at z [..., d] up to a constant, real [...]; -inf outside the region."""
@@ -82,32 +99,50 @@ class VolumeTarget:
         """Look at the tail along random rays; warn, and return True, where the mass does not decay.
 
         The mass in |z| < r grows like r^{2d} p(r): it is finite only if log p falls faster than
-        -2d log r.  This is numerical evidence on radii up to 10³, not a proof.
+        -2d log r.  This is numerical evidence on radii up to 10³, not a proof; where the metric
+        overflows there, on radii up to 10² or 10.
         """
         if self.radius is not None:
             return False
-        generator = torch.Generator().manual_seed(seed)
-        rays = torch.randn(32, self.dimension, dtype=torch.complex128, generator=generator)
-        rays = rays / (rays * rays.conj()).real.sum(-1, keepdim=True).sqrt()
-        radii = torch.tensor([FARTHEST / 8, FARTHEST], dtype=torch.float64)
-        with torch.no_grad():
-            tail = torch.stack([self._tail(rays * r) for r in radii])
-        slope = (tail[1] - tail[0]) / math.log(8) + 2 * self.dimension
-        improper = not bool((slope < -1e-3).all())
-        if improper:
-            warnings.warn(
-                "the target's mass does not decay along every ray (or its density is not finite "
-                f"far out): it seems improper; give a radius. Slope {slope.max().item():.3g}",
-                ImproperTargetWarning,
-                stacklevel=2,
-            )
-        return improper
+        with torch.device("cpu"), torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            rays = torch.randn(32, self.dimension, dtype=torch.complex128, generator=generator)
+            rays = rays / (rays * rays.conj()).real.sum(-1, keepdim=True).sqrt()
+            slope = torch.full((len(rays),), torch.nan, dtype=torch.float64)
+            for radius in RADII:  # nearer in where numbers overflow farther out
+                near, far = self._tail(rays * radius / 8), self._tail(rays * radius)
+                here = (far - near) / math.log(8) + 2 * self.dimension
+                here = torch.where((far == -torch.inf) & ~near.isnan(), -torch.inf, here)
+                slope = torch.where(slope.isnan(), here, slope)
+        if bool((slope < -1e-3).all()):
+            return False
+        unknown, growing = int(slope.isnan().sum()), slope[~slope.isnan() & (slope >= -1e-3)]
+        found = [f"it grows by r^{growing.max().item():.3g} or faster"] if len(growing) else []
+        found += [f"it is not finite along {unknown} of {len(rays)} rays"] if unknown else []
+        warnings.warn(
+            "the target's mass does not decay along every ray: "
+            f"{' and '.join(found)}. It seems improper; give a radius",
+            ImproperTargetWarning,
+            stacklevel=2,
+        )
+        return True
 
     def _tail(self, z: Tensor) -> Tensor:
+        """The log density along rays; NaN where the metric is not finite.
+
+        Where the metric is degenerate to working precision its volume is 0.
+        """
         try:
             return self.log_density(z)
-        except InputError:  # the metric is degenerate or not finite there
+        except InputError:
+            if len(z) > 1:
+                return torch.cat([self._tail(each) for each in z.split(1)])
+        dtype, device = self.home
+        try:
+            self.metric.metric_matrix(z.to(device, dtype))
+        except InputError:
             return torch.full(z.shape[:-1], torch.nan, dtype=torch.float64)
+        return torch.full(z.shape[:-1], -self.gamma * torch.inf, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

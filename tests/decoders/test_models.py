@@ -10,6 +10,7 @@ from torch.distributions import Independent
 from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, Residual, VAEConfig
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
+from kahler_verify.geometry import FisherMetric
 
 SMALL = {"data_dim": 6, "latent_dim": 2, "hidden": (5, 4)}
 FAMILIES = [
@@ -195,3 +196,50 @@ def test_bad_samples():
         model.encoder(torch.zeros(3, 6))
     with pytest.raises(InputError, match="all equal"):
         model.standardise(torch.ones(5, 6, dtype=torch.complex64))
+
+
+def test_the_posterior_s_divergence_is_never_negative_in_single_precision() -> None:
+    """Σ |m|² + s² - 1 - log s² where log s² is nearly 0, against double precision."""
+    model = ComplexVAE(VAEConfig(data_dim=6, latent_dim=3))
+    log_variance = torch.logspace(-7, 0.5, 300).reshape(-1, 3)
+    for sign in (-1, 1):
+        values = sign * log_variance
+        model.encoder.forward = lambda x, v=values: (torch.zeros_like(v).to(torch.complex64), v)  # type: ignore[method-assign]
+        _, divergence = model.draw_latents(torch.zeros(1))
+        truth = torch.special.expm1(values.double()) - values.double()
+        tiny = values.double().abs() < 1e-3
+        series = values.double() ** 2 / 2 * (1 + values.double() / 3)
+        truth = torch.where(tiny, series, truth).sum(-1)
+        torch.testing.assert_close(divergence.double(), truth, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.complex128])
+@pytest.mark.parametrize("scale", [1e-24, 1e-30, 1e18, 3e30])
+def test_data_of_any_scale(scale: float, dtype: torch.dtype) -> None:
+    """The model, and the metric of its decoder, are those of the data in units of their own."""
+    x = torch.randn(40, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[:, 2] = 1  # a constant column
+    likelihood = "complex" if dtype.is_complex else "real"
+    config = VAEConfig(
+        data_dim=3, latent_dim=2, hidden=(5,), likelihood=likelihood, decoder="modulus"
+    )
+    models = [ComplexVAE(config).to(dtype.to_real() if dtype.is_complex else dtype) for _ in "ab"]
+    own, far = models
+    own.standardise(x)
+    far.standardise(x * scale)
+    assert own.decoder.scale.item() * scale == pytest.approx(far.decoder.scale.item(), rel=1e-5)
+    z = torch.randn(4, 2, dtype=dtype.to_complex(), generator=torch.Generator().manual_seed(1))
+    for name in ("metric_matrix", "log_volume"):
+        expected, got = (getattr(FisherMetric(m.decoder), name)(z) for m in models)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    nats = 3 * (2 if dtype.is_complex else 1) * math.log(scale)
+    if scale < 1e20 or dtype == torch.complex128:
+        assert far.elbo(x * scale) == pytest.approx(own.elbo(x) - nats, rel=1e-4, abs=1e-2)
+
+
+def test_a_spread_that_the_dtype_cannot_hold_is_refused() -> None:
+    model = ComplexVAE(VAEConfig(data_dim=3, latent_dim=2, hidden=(5,)))
+    x = torch.randn(9, 3, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-50, 1e-310, 1e50, 1e300):
+        with pytest.raises(InputError, match="change their units"):
+            model.standardise(x * scale)

@@ -224,3 +224,17 @@ def test_heads_without_an_enclosure_are_undecided() -> None:
     assert evidence.enclose_cholesky(singular, most_bits=128).verdict == "undecided"
     with pytest.raises(InputError, match="logits: expected a real"):
         evidence.enclose_softmax(torch.ones(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_empty_batches_and_arrays_of_numpy_are_refused(count: int) -> None:
+    z = torch.zeros(count, 2, dtype=torch.complex128)
+    if count == 0:
+        with pytest.raises(InputError, match="z: expected one point at least"):
+            certify("fubini_study.metric", {"z": z})
+        return
+    for wrong in (z.numpy(), z.tolist(), None):
+        with pytest.raises(InputError, match=r"z: expected a torch\.Tensor"):
+            certify("fubini_study.metric", {"z": wrong})
+    with pytest.raises(InputError, match=r"metric: expected a torch\.Tensor"):
+        certify("fubini_study.metric", {"z": z}, metric=torch.eye(2).numpy())

@@ -56,9 +56,9 @@ def test_large_steps_are_made_in_parts(
     n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     g = matrices(6, n, dtype)
-    pivots, _, inverse = cholesky._batch_last(g, True)
+    pivots, inverse = cholesky._batch_last(g, True)
     monkeypatch.setattr(cholesky, "PARTS", 0)
-    again, _, apart = cholesky._batch_last(g, True)
+    again, apart = cholesky._batch_last(g, True)
     tolerance = {"rtol": 10 * torch.finfo(dtype).eps, "atol": 10 * torch.finfo(dtype).eps}
     torch.testing.assert_close(again, pivots, **tolerance)
     torch.testing.assert_close(apart, inverse, **tolerance)
@@ -71,16 +71,14 @@ def test_every_way_leads_to_the_same_numbers(route: str, n: int, dtype: torch.dt
     if not applies(route, n, dtype):
         return
     g = matrices(6, n, dtype)
-    pivots, noise, inverse = ROUTES[route](g, True)
-    alone, _, nothing = ROUTES[route](g, False)
+    pivots, inverse = ROUTES[route](g, True)
+    alone, nothing = ROUTES[route](g, False)
     factor = torch.linalg.cholesky(wide(g))
     exact = factor.diagonal(dim1=-2, dim2=-1).real.square().to(pivots.dtype)
     tolerance = {"rtol": 100 * torch.finfo(dtype).eps, "atol": 100 * torch.finfo(dtype).eps}
     assert nothing.numel() == 0
     torch.testing.assert_close(pivots.t(), exact, **tolerance)
     torch.testing.assert_close(alone, pivots, **tolerance)
-    share = 100 * n * torch.finfo(dtype).eps
-    torch.testing.assert_close(noise.t(), share * g.diagonal(dim1=-2, dim2=-1).real)
     torch.testing.assert_close(inverse, log_det_pullback(factor).to(dtype), **tolerance)
     if dtype.is_complex and route != "library":
         assert not bool(inverse.diagonal(dim1=-2, dim2=-1).imag.any())
@@ -98,7 +96,7 @@ def test_none_is_less_accurate_than_lapack(route: str, condition: float, n: int)
     inverse = log_det_pullback(truth)
 
     def errors(which: str) -> tuple[float, float]:
-        pivots, _, out = ROUTES[which](g, True)
+        pivots, out = ROUTES[which](g, True)
         apart = (out - inverse).abs().amax((-2, -1)) / inverse.abs().amax((-2, -1))
         return (pivots.log().sum(0) - value).abs().mean().item(), apart.mean().item()
 
@@ -261,7 +259,7 @@ def test_forward_mode_of_a_level() -> None:
 def test_what_is_saved_goes_with_the_graph(function: type[torch.autograd.Function]) -> None:
     """Without waiting for the garbage collector, which frees cycles."""
     g = matrices(3, 3).requires_grad_()
-    value, inverse, _ = function.apply(g, math.nan)
+    value, inverse, _ = function.apply(g, math.nan, False, 1)
     value.sum().backward()
     saved = weakref.ref(inverse)
     gc.disable()

@@ -6,13 +6,16 @@ d).  On the ball √det g_ℝ ∝ (1 - s)^{-(d+1)}: γ = -1 gives s ~ Beta(d, d 
 
 import math
 import warnings
+from typing import Literal
 
 import pytest
 import torch
 from scipy import stats
 
+from kahler_verify.decoders.models import Decoder, VAEConfig
+from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import FisherMetric, PotentialMetric
+from kahler_verify.geometry import FisherMetric, HermitianMetric, MixtureMetric, PotentialMetric
 from kahler_verify.sampling import (
     ImproperTargetWarning,
     VolumeTarget,
@@ -146,3 +149,57 @@ def test_a_zero_volume_to_a_negative_power_is_refused() -> None:
     target = VolumeTarget(flat, 2, -1.0)
     with pytest.raises(InputError, match="target: expected finite powers of the volume"):
         importance_resample(target, 5)
+
+
+def small_decoder(dtype: torch.dtype) -> Decoder:
+    config = VAEConfig(data_dim=5, latent_dim=2, hidden=(6,), decoder="modulus", seed=2)
+    return Decoder(config).to(dtype)
+
+
+@pytest.mark.parametrize("default", ["cpu", "meta"])
+@pytest.mark.parametrize("volume", ["log_volume", "log_det_hermitian"])
+def test_decoders_in_single_precision_and_any_default_device(
+    volume: Literal["log_volume", "log_det_hermitian"], default: str
+) -> None:
+    metric = FisherMetric(small_decoder(torch.float32))
+    mixture = MixtureMetric(torch.ones(1), torch.zeros(1, 2) + 0j, torch.ones(1, 2))
+    torch.set_default_device(default)
+    try:
+        for each in (metric, mixture):
+            target = VolumeTarget(each, 2, volume=volume)
+            assert not target.warn_if_improper()
+            drawn = [importance_resample(target, 20, seed=1).z]
+            if default == "meta" and volume == "log_volume":
+                drawn.append(run_chains(target, 10, chains=2, warmup=10, seed=1).z)
+            for z in drawn:
+                assert (z.dtype, z.device.type) == (torch.complex64, "cpu")
+                assert bool(z.isfinite().all())
+    finally:
+        torch.set_default_device("cpu")
+
+
+class Exponential(HermitianMetric):
+    """g = e^{|z|²} I, of which the volume alone is wanted."""
+
+    def _parts(self, z: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.diag_embed(_square(z).exp().unsqueeze(-1).expand(z.shape)).to(z.dtype), None
+
+    def _metric_d(self, z: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    _metric_db = _metric_d
+
+
+def test_tails_that_are_degenerate_or_overflow_are_no_nan() -> None:
+    """Volumes of 0 far out decay, whatever det g's own rounding; e^{|z|²} overflows at 10³."""
+    real_part = FisherMetric(lambda z: ComplexNormal(z.real + 0j, scale=1.0), check=False)
+    overflowing = Exponential()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert not VolumeTarget(real_part, 1, gamma=0.5).warn_if_improper()
+        assert not VolumeTarget(overflowing, 2, gamma=-1.0).warn_if_improper()
+    assert not caught
+    for target in (VolumeTarget(real_part, 1, gamma=-0.5), VolumeTarget(overflowing, 2, gamma=2.0)):
+        with pytest.warns(ImproperTargetWarning, match="give a radius") as found:
+            assert target.warn_if_improper()
+        assert "nan" not in str(found[0].message)
