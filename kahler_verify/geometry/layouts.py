@@ -175,7 +175,7 @@ class Gram(Layout):
         return torch.add(torch.add(other, of_x, alpha=sign), of_y, alpha=-1j * sign)
 
     def __add__(self, other: Tensor | Sum) -> Tensor:
-        return self.added_to(_plain(other), 1)
+        return self.added_to(other.tensor() if isinstance(other, Sum) else other, 1)
 
     __radd__ = __add__
 
