@@ -174,12 +174,11 @@ def _mixture_compared(metric: MixtureMetric, name: str) -> Iterator[Compared]:
     truths = _gradients(plain.log_volume(z), leaves)
     founds = _gradients(metric.log_volume(z), leaves)
     bound = TOLERANCE * _condition(g)
-    for leaf, got, truth in zip(
-        ("z", "centres", "precisions", "weights"), founds, truths, strict=True
-    ):
-        if leaf == "precisions" and got.is_complex():  # along Hermitian matrices, as they must stay
+    names = ("z", "centres", "precisions", "weights")
+    for of, got, truth in zip(names, founds, truths, strict=True):
+        if of == "precisions" and got.is_complex():  # along Hermitian matrices, as they must stay
             got, truth = got + got.mH, truth + truth.mH
-        yield Compared(f"{name}: ∂ log_volume by {leaf}", _relative(got, truth), bound)
+        yield Compared(f"{name}: ∂ log_volume by {of}", _relative(got, truth), bound)
 
 
 # ------------------------------------------------------------------ decoders
@@ -226,7 +225,7 @@ def _settings() -> Iterator[Setting]:
     folds, recorded = get_args(fisher.Fold), (False, True)
     covariances = get_args(get_type_hints(VAEConfig)["covariance"])
     for (activation, likelihood), *rest in product(FAMILIES, covariances, folds, recorded):
-        yield (activation, likelihood, *rest)  # type: ignore[misc]
+        yield (activation, likelihood, *rest)
 
 
 def plans_chosen() -> dict[tuple[str, str, str], int]:
@@ -381,7 +380,7 @@ def _transposes() -> Iterator[Compared]:
             elif same and not of_x:
                 b = a
             truth = plain_a @ (plain_b.mH if adjoint else plain_b.mT)
-            got = a @ (b.mH if adjoint else b.mT)  # type: ignore[operator]
+            got = a @ (b.mH if adjoint else b.mT)
             yield Compared(
                 f"{name}: products with conjugates and transposes", _relative(got, truth)
             )

@@ -27,7 +27,7 @@ __all__ = ["Components", "DiagonalComponents", "FullComponents", "Jets"]
 PRODUCTS_FROM = 64  # components: fewer make too small a product with each point's x
 
 _value, _gradient, _metric = (
-    on_layouts(kernel)  # type: ignore[arg-type]
+    on_layouts(kernel)
     for kernel in (centred_form.value, centred_form.gradient, centred_form.metric)
 )
 
