@@ -60,6 +60,10 @@ mixture_density = Derivation(
     kernels=(
         Kernel("metric_within", {"within": Output(within, (a, b))}),
         Kernel("metric_between", {"between": Output(between, (a, b))}),
+        Kernel(
+            "gradient_and_metric",
+            {"gradient": Output(Partial(Psi, a), (a,)), "g": Output(g, (a, b))},
+        ),
         Kernel("metric", {"g": Output(g, (a, b))}, {}, quadratic),
         Kernel("metric_d", {"g_d": Output(Partial(g, c), (c, a, b))}, {}, quadratic),
         Kernel("metric_db", {"g_db": Output(g_db, (c, e, a, b))}, {}, quadratic),

@@ -5,6 +5,8 @@ q_k are squared distances.  Derivatives come out in centred moments under w; unc
 every digit.
 """
 
+from sympy import exp, log
+
 from kahler_verify.calculus import (
     Bar,
     Claim,
@@ -42,6 +44,17 @@ g = Partial(Phi, a, Bar(b))
 within = Mean(q, Partial(q, a, Bar(b)))
 between = covariance(q, Partial(q, a), Partial(q, Bar(b)))
 
+# Blocks.  The log-sum-exp of some components is a component itself: with q_β the log-sum-exp of
+# block β, Φ = log Σ_β e^{q_β}.  A block's weight, ∂q_β and ∂∂̄q_β are all that the others have to
+# know of it, and the kernel that makes them of components joins blocks too.  Here are two.
+first, second = field("first", hermitian=True), field("second", hermitian=True)
+both = log(exp(first) + exp(second))
+share = exp(second) / (exp(first) + exp(second))
+mean_of_both = (1 - share) * Partial(first, a) + share * Partial(second, a)
+apart, apart_b = (Partial(second, i) - Partial(first, i) for i in (a, Bar(b)))
+within_both = (1 - share) * Partial(first, a, Bar(b)) + share * Partial(second, a, Bar(b))
+between_both = share * (1 - share) * apart * apart_b
+
 # Curvature without the d⁴ tensor: G stands for g itself, whose derivatives metric_d gives; of the
 # second ones only what a trace with G⁻¹ or a direction v leaves of them is ever computed.
 G = field("g", d, d, hermitian=True, positive=True)
@@ -59,6 +72,9 @@ along_v = Contract(slopes_along, a, b, c, e) - Contract(g_db * vvvv, a, b, c, e)
 kernels = [
     Kernel("metric_within", {"within": Output(within, (a, b))}),
     Kernel("metric_between", {"between": Output(between, (a, b))}),
+    Kernel(
+        "gradient_and_metric", {"gradient": Output(Partial(Phi, a), (a,)), "g": Output(g, (a, b))}
+    ),
 ]
 for name, assumptions in (("", quadratic), ("_general", ())):
     kernels += [
@@ -104,6 +120,24 @@ mixture_potential = Derivation(
             kernels=("metric", "metric_within", "metric_between"),
             expected="holds; note that the weights favour far centres",
         ),
+        Claim(
+            "G4-blocks",
+            "the law of total covariance over blocks: two blocks with potentials Φ₁, Φ₂ and shares "
+            "1 - s, s have together ∂Φ = E_s[∂Φ_β] and ∂∂̄Φ = E_s[∂∂̄Φ_β] + s(1 - s) δ δ̄, where "
+            "δ = ∂Φ₂ - ∂Φ₁, for any functions Φ₁ and Φ₂: components may be joined in any order",
+            "KVAE",
+            parts=(
+                Vanishing(Partial(both, a) - mean_of_both, (a,), "the mean", normal_form=False),
+                Vanishing(
+                    Partial(both, a, Bar(b)) - within_both - between_both,
+                    (a, b),
+                    "the metric",
+                    normal_form=False,
+                ),
+            ),
+            kernels=("gradient_and_metric",),
+            expected="holds",
+        ),
     ),
 )
 
@@ -116,4 +150,11 @@ quadratic_form = potential(
     "quadratic_form",
     adjoint(z - centre) * precision * (z - centre),
     title="Quadratic form (z - c)ᴴP(z - c), the component of mixtures",
+)
+
+# The same of the offset z - c, which has the derivatives that z has.
+centred_form = potential(
+    "centred_form",
+    adjoint(z) * precision * z,
+    title="Quadratic form zᴴPz of an offset z from a centre",
 )

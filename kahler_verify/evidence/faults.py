@@ -57,7 +57,7 @@ FAULTS = (
     BATCH,
     POWER,
 )
-PLACES = ("derivation", "generator", "kernel")
+PLACES = ("derivation", "generator", "kernel", "geometry")
 
 # How a mutated source may fail when it is printed or run.
 FAILURES = (
@@ -557,6 +557,13 @@ class Rule:
     place: str = "generator"
 
 
+def plain_function(function: Any) -> Any:
+    """What stands under decorators, whether of a method, a property or what is kept."""
+    for name in ("fget", "func", "__func__"):
+        function = getattr(function, name, function)
+    return inspect.unwrap(function)
+
+
 @contextmanager
 def edited(rule: Rule) -> Iterator[None]:
     """Run with the edited function in place of the true one.
@@ -564,7 +571,7 @@ def edited(rule: Rule) -> Iterator[None]:
     Raises:
         EvidenceError: the line to edit does not stand there exactly once.
     """
-    function = inspect.unwrap(rule.function)
+    function = plain_function(rule.function)
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(rule.old) != 1:
         raise EvidenceError(
@@ -572,11 +579,16 @@ def edited(rule: Rule) -> Iterator[None]:
             f"{source.count(rule.old)} times: adapt the mutant to the code"
         )
     scope: dict[str, Any] = {}
-    future = "from __future__ import annotations\n"
-    exec(future + source.replace(rule.old, rule.new), dict(function.__globals__), scope)
+    code = "from __future__ import annotations\n" + source.replace(rule.old, rule.new)
+    if function.__code__.co_freevars:  # what a method's ``super()`` needs
+        inner = textwrap.indent(source.replace(rule.old, rule.new), "    ")
+        free = "".join(f"    {name} = None\n" for name in function.__code__.co_freevars)
+        code = f"def outer():\n{free}{inner}\n    return {function.__name__}\n"
+        code = f"from __future__ import annotations\n{code}{function.__name__} = outer()\n"
+    exec(code, dict(function.__globals__), scope)
     true = function.__code__
     wirtinger.cache_clear()
-    function.__code__ = inspect.unwrap(scope[function.__name__]).__code__
+    function.__code__ = plain_function(scope[function.__name__]).__code__
     try:
         yield
     finally:
@@ -606,7 +618,7 @@ def rule_mutants(
                 spoilt.setdefault(target.derivation.name, []).append((target, body))
     rounds = max(map(len, spoilt.values()), default=0)
     found = [of[i] for i in range(rounds) for of in spoilt.values() if i < len(of)]
-    function = inspect.unwrap(rule.function).__qualname__
+    function = plain_function(rule.function).__qualname__
     for target, body in found[:MOST_KERNELS]:
         yield Mutant(
             f"{rule.place}/rule {number}/{target.name}",

@@ -102,15 +102,21 @@ class Judgement:
 class Ledger:
     """All judgements, and the kernels that were compared with their definitions.
 
-    ``kernels`` also holds the properties of a user's derivation.
+    ``kernels`` also holds the properties of a user's derivation, the variants of kernels that run,
+    and the public methods with the kernels behind them.
     """
 
     claims: list[Judgement]
     kernels: list[Item]
 
     @property
+    def methods(self) -> list[Item]:
+        """Of ``kernels`` the public methods."""
+        return [item for item in self.kernels if item.route == METHODS]
+
+    @property
     def passed(self) -> bool:
-        """Whether every kernel equals its definition and every property holds."""
+        """Whether every kernel equals its definition, and whatever else was tried holds."""
         return all(item.passed for item in self.kernels)
 
 
@@ -403,7 +409,44 @@ def property_items(derivation: Derivation) -> list[Item]:
     ]
 
 
+def variant_items() -> list[Item]:
+    """Layouts, plans, planes and eliminations against the plain kernels, a line for each group."""
+    from kahler_verify.evidence.variants import GROUPS, compared
+
+    items = []
+    for group in GROUPS:
+        found = compared(group)
+        failed = [c for c in found if not c.passed]
+        worst = max((c.error for c in failed or found), default=float("nan"))
+        story = f"agree with the plain kernels to {worst:.1e}"
+        if failed:
+            story = f"{len(failed)} differ, {failed[0].what} by {failed[0].error:.1e}"
+        passed = bool(found) and not failed
+        items.append(Item("variants", f"variants of {group}", story, passed, len(found)))
+    return items
+
+
+def method_items() -> list[Item]:
+    """The kernels that run when a public method of a metric is called; none is a fault."""
+    from kahler_verify.evidence.methods import behind_methods
+
+    return [
+        Item(
+            METHODS,
+            f"{row.metric}.{row.method}",
+            row.by_module if row.passed else f"no kernel runs: {', '.join(row.without[:3])}",
+            row.passed,
+            row.calls,
+            None,
+            {"kernels": sorted(row.kernels)},
+        )
+        for row in behind_methods()
+    ]
+
+
 # ---------------------------------------------------------------- the ledger
+
+METHODS = "observed calls"
 
 
 def prove(
@@ -443,6 +486,8 @@ def prove(
         (f"{f}kernels of {d.name}", partial(kernel_items, d, (), profile, path))
         for f, d, path in compared
     ]
+    if not what:
+        chosen += [("variants", variant_items), ("public methods", method_items)]
     cache = Cache(profile, files) if use_cache else None
     judged: list[Judgement] = []
     kernels: list[Item] = []
@@ -534,10 +579,14 @@ def write_evidence(ledger: Ledger, path: Path) -> int:
 
 
 def write_ledger(ledger: Ledger, path: Path) -> None:
-    """Write the ledger as JSON: ``{"claims": [{"id", "verdict", …}], "kernels": […]}``."""
+    """Write the ledger as JSON: ``{"claims": [{"id", "verdict", …}], "kernels": […]}``.
+
+    ``"methods"`` gives, for each public method of a metric, the kernels that its calls ran.
+    """
     data = {
         "claims": [asdict(j) for j in ledger.claims],
-        "kernels": [asdict(i) for i in ledger.kernels],
+        "kernels": [asdict(i) for i in ledger.kernels if i.route != METHODS],
+        "methods": [asdict(i) for i in ledger.methods],
         "passed": ledger.passed,
     }
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False))

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from kahler_verify.evidence.autograd_faults import FaultReport
-from kahler_verify.evidence.ledger import Judgement, Ledger
+from kahler_verify.evidence.ledger import Item, Judgement, Ledger
 
 if TYPE_CHECKING:
     from kahler_verify.evidence.mutants import MutantResult
@@ -39,12 +39,14 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
         kernels = Table(title="Kernels and properties")
         for heading in ("checked", "outcome", "samples", "error below"):
             kernels.add_column(heading, overflow="fold")
-        for item in ledger.kernels:
+        for item in [i for i in ledger.kernels if i not in ledger.methods]:
             style = "green" if item.passed else "bold red"
             bound = f"2^{item.error_log2:.0f}" if item.error_log2 is not None else ""
             outcome = f"[{style}]{item.outcome}[/{style}]"
             kernels.add_row(item.what, outcome, str(item.samples), bound)
         console.print(kernels)
+    if ledger.methods:
+        console.print(_methods_table(ledger.methods))
     counts = {v: sum(j.verdict == v for j in ledger.claims) for v in STYLES}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     wrong = sum(not item.passed for item in ledger.kernels)
@@ -54,6 +56,41 @@ def print_ledger(console: Console, ledger: Ledger) -> None:
         ) + f"{len(ledger.kernels) - wrong} checks of kernels and properties passed"
         summary += f", {wrong} failed" if wrong else ""
     console.print(summary, highlight=False)
+
+
+def _methods_table(methods: Sequence[Item]) -> Table:
+    """Public methods with the same kernels on one line."""
+    table = Table(title="Kernels behind the metrics' public methods, as their calls ran them")
+    for heading in ("metric", "methods", "kernels"):
+        table.add_column(heading, overflow="fold")
+    for metric, names, kernels in behind(methods):
+        table.add_row(metric, ", ".join(names), kernels)
+    return table
+
+
+def behind(methods: Sequence[Item]) -> list[tuple[str, list[str], str]]:
+    """(metric, methods, kernels), of methods with the same kernels together."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for item in methods:
+        metric, name = item.what.split(".")
+        rows.setdefault((metric, _shortened(item)), []).append(name)
+    return [(metric, names, kernels) for (metric, kernels), names in rows.items()]
+
+
+def _shortened(item: Item) -> str:
+    """``module: kernel, kernel``; modules with the same kernels together, activations as one."""
+    if not item.passed:
+        return item.outcome
+    modules: dict[str, list[str]] = {}
+    for name in item.data["kernels"]:
+        module, kernel = name.split(".")
+        modules.setdefault(module, []).append(kernel)
+    if "activations" in modules:
+        modules["activations"] = ["those of the layers"]
+    same: dict[tuple[str, ...], list[str]] = {}
+    for module, names in modules.items():
+        same.setdefault(tuple(names), []).append(module)
+    return "; ".join(f"{', '.join(m)}: {', '.join(names)}" for names, m in same.items())
 
 
 def _story(judgement: Judgement) -> str:

@@ -57,6 +57,7 @@ from kahler_verify.evidence.faults import (
     printed_body,
     rule_mutants,
 )
+from kahler_verify.evidence.geometry_faults import GEOMETRY_RULES, Noticed, first_difference
 from kahler_verify.evidence.known_answers import known_answer
 from kahler_verify.evidence.ledger import EVERYWHERE, judge_part
 from kahler_verify.evidence.planted import MISPRINTS, RULES
@@ -107,6 +108,7 @@ ROUTES = {
     "float32": "the definition at 50 digits against float32",
     "holomorphic decoders": "the text in F_p[i], μ holomorphic and Σ constant",
     "claims": "the ledger's identities",
+    "variants": "layouts, blocks, plans, planes and log det against the plain kernels",
 }
 
 
@@ -650,10 +652,34 @@ def run_mutants(
         task = progress.add_task("planting faults", total=None)
         planted = list(shop.mutants()) if mutants is None else list(mutants)
         progress.update(task, description="judging mutants", total=len(planted))
+        rules = [(g, r) for g, of in GEOMETRY_RULES.items() for r in of] if mutants is None else []
+        progress.update(task, total=len(planted) + len(rules))
         for mutant in planted:
             judged.append(judge(mutant, shop))
             progress.advance(task)
+        for number, (group, rule) in enumerate(rules, start=1):
+            judged.append(judged_geometry(number, first_difference(group, rule)))
+            progress.advance(task)
     return MutantResult(judged)
+
+
+def judged_geometry(number: int, noticed: Noticed) -> Judged:
+    """A fault in hand-written geometry, which no proof of a kernel can notice."""
+    rule = noticed.rule
+    return Judged(
+        id=f"geometry/{noticed.group} {number}/{noticed.function}",
+        fault=rule.fault,
+        place="geometry",
+        kernel=noticed.function,
+        description=f"{rule.old} → {rule.new}; {noticed.by or 'not noticed'}",
+        equivalent=False,
+        loses_digits=False,
+        runs=noticed.runs,
+        killed=bool(noticed.by),
+        by=["variants"] if noticed.by and noticed.runs else [],
+        missed_by=[] if noticed.by else ["variants"],
+        seconds=round(noticed.seconds, 4),
+    )
 
 
 def write_mutants(result: MutantResult, path: Path) -> None:

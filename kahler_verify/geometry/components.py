@@ -1,5 +1,8 @@
 """Quadratic forms q_k(z) = (z - c_k)ᴴP_k(z - c_k) of a mixture, at many points at once.
 
+What they are is said by the kernels of ``centred_form``; what is here are the products that these
+kernels ask for, in the layouts of :mod:`kahler_verify.geometry.layouts`.
+
 Numbers are real pairs (Re z_1, Im z_1, Re z_2, …), so that all components are evaluated by one real
 matrix product; components come last, so that sums over them run along memory.  Points and centres
 are counted from the middle of the centres: P_k z - P_k c_k would lose digits if all of them stood
@@ -10,17 +13,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.layouts import Offsets, Precisions, Slopes, on_layouts
+from kahler_verify.kernels import centred_form
 from kahler_verify.products import interleaved, real_product
 
-__all__ = ["Components", "DiagonalComponents", "FullComponents"]
+__all__ = ["Components", "DiagonalComponents", "FullComponents", "Jets"]
 
 PRODUCTS_FROM = 64  # components: fewer make too small a product with each point's x
-_form = KernelSet("quadratic_form")
+
+_value, _gradient, _metric = (
+    on_layouts(kernel)
+    for kernel in (centred_form.value, centred_form.gradient, centred_form.metric)
+)
 
 
 def pairs(z: Tensor) -> Tensor:
@@ -28,8 +37,18 @@ def pairs(z: Tensor) -> Tensor:
     return torch.view_as_real(z.resolve_conj()).flatten(-2)
 
 
-def _with_one(x: Tensor) -> Tensor:
-    return torch.nn.functional.pad(x, (0, 1), value=1.0)
+class Jets(NamedTuple):
+    """Of components at b points, to the order that a metric needs.
+
+    Attributes:
+        logits: log π_k + q_k, or log π_k + log det P_k - q_k, real [b, k].
+        q_d: ∂q_k [b, k, d].
+        q_db: ∂∂̄q_k [k, d, d].
+    """
+
+    logits: Tensor
+    q_d: Slopes
+    q_db: Precisions
 
 
 class Components(ABC):
@@ -73,13 +92,26 @@ class Components(ABC):
         """
         return pairs(z - self.made("middle", lambda: self.centres.detach().mean(0)))
 
-    @abstractmethod
-    def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
-        """Logits [b, k] and the pairs of conj(∂q_k) = P_k(z - c_k) [b, 2d, k], at x [b, 2d]."""
+    def jets(self, x: Tensor, some: slice) -> Jets:
+        """Those of some components at x [b, 2d], by the kernels of ``centred_form``."""
+        z, precision = Offsets(self, x, some), Precisions(self, some)
+        return Jets(
+            torch.add(self.log_weights(some), _value(precision, z), alpha=self.sign),
+            _gradient(precision, z),
+            _metric(precision),
+        )
 
-    def _logits(self, q: Tensor, some: slice) -> Tensor:
-        """Of q [b, k]."""
-        return torch.add(self.log_weights(some), q, alpha=self.sign)
+    @abstractmethod
+    def slopes(self, offsets: Offsets) -> Tensor:
+        """The pairs of P_k(z - c_k) [b, 2d, k]."""
+
+    @abstractmethod
+    def forms(self, offsets: Offsets) -> Tensor:
+        """(z - c_k)ᴴP_k(z - c_k), real [b, k]."""
+
+    @abstractmethod
+    def matrices(self, some: slice) -> Tensor:
+        """P_k as complex matrices [k, d, d]."""
 
     def log_weights(self, some: slice) -> Tensor:
         """Logits of components at their own centres: log π_k, or log π_k + log det P_k [k]."""
@@ -90,17 +122,14 @@ class Components(ABC):
 
         return self._made_of("log weights", some, make)
 
-    def _centres(self, some: slice) -> Tensor:
+    def centres_of(self, some: slice) -> Tensor:
         """Coordinates of the centres [2d, k]."""
         return self._made_of(
             "centres", some, lambda: self.coordinates(self.centres[some]).mT.contiguous()
         )
 
     def mean_metric(self, w: Tensor, some: slice) -> Tensor:
-        """Σ_k w_k ∂∂̄q_k [b, d, d] for real w [b, k], by one real product, which is linear in w.
-
-        It is what the kernel ``metric_within`` computes, at up to twice its speed.
-        """
+        """Σ_k w_k P_kᵀ [b, d, d] for real w [b, k], by one real product, which is linear in w."""
         second = self._made_of("second", some, lambda: self._second(some).mT.contiguous())
         return self._hermitian(real_product(w, second))
 
@@ -108,7 +137,7 @@ class Components(ABC):
         """∂∂̄q_k [K, d, d] without their mean: derivatives of g see no more, and cancel less."""
 
         def make() -> Tensor:
-            second = self.metrics(slice(0, len(self.centres)))
+            second = centred_form.metric(self.matrices(slice(0, len(self.centres))))
             return second - second.mean(0)
 
         return self.made("deviations", make)
@@ -120,15 +149,11 @@ class Components(ABC):
 
     @abstractmethod
     def _second(self, some: slice) -> Tensor:
-        """The second derivatives of components as real numbers [k, ·]."""
+        """P_kᵀ of components as real numbers [k, ·]."""
 
     @abstractmethod
     def _hermitian(self, numbers: Tensor) -> Tensor:
         """The complex matrices [b, d, d] that such numbers [b, ·] stand for."""
-
-    @abstractmethod
-    def metrics(self, some: slice) -> Tensor:
-        """∂∂̄q_k as complex matrices [k, d, d]."""
 
     @abstractmethod
     def _log_det(self, some: slice) -> Tensor:
@@ -142,21 +167,26 @@ class FullComponents(Components):
     def _numbers(d: int) -> int:
         return 2 * d * (5 * d + 4)
 
-    def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
-        """As for all components; q is (x - c)·v, or x·v - c·v where far components count.
+    def slopes(self, offsets: Offsets) -> Tensor:
+        """As for all components; by one product with (x, 1)."""
+        some = offsets.some
+        v = real_product(offsets.rows, self._made_of("slopes", some, lambda: self._map(some)))
+        return v.unflatten(-1, (offsets.x.shape[-1], -1))
+
+    def forms(self, offsets: Offsets) -> Tensor:
+        """As for all components; (x - c)·v, or x·v - c·v where far components count.
 
         The second has less to read and write.  Its error is ε|P||c|² where that of the first is
         ε|P||c||x - c|: no more if |x - c| is like |c|.
         """
-        rows = _with_one(x)
-        v = real_product(rows, self._made_of("slopes", some, lambda: self._map(some)))
-        v = v.unflatten(-1, (x.shape[-1], -1))
+        x, some, v = offsets.x, offsets.some, offsets.slopes
         if self.sign < 0:
-            return self._logits(((x.unsqueeze(-1) - self._centres(some)) * v).sum(-2), some), v
-        levels = real_product(rows, self._made_of("levels", some, lambda: self._levels(some)))
+            return (offsets.pairs * v).sum(-2)
+        levels = self._made_of("levels", some, lambda: self._levels(some))
+        levels = real_product(offsets.rows, levels)
         if v.shape[-1] < PRODUCTS_FROM:
-            return levels + (x.unsqueeze(-1) * v).sum(-2), v
-        return torch.baddbmm(levels.unsqueeze(-2), x.unsqueeze(-2), v).squeeze(-2), v
+            return levels + (x.unsqueeze(-1) * v).sum(-2)
+        return torch.baddbmm(levels.unsqueeze(-2), x.unsqueeze(-2), v).squeeze(-2)
 
     def _map(self, some: slice) -> Tensor:
         """[2d k, 2d + 1], by which (x, 1) becomes the pairs of P_k(z - c_k), k last."""
@@ -164,10 +194,9 @@ class FullComponents(Components):
         return torch.cat([matrix, -(matrix @ c)], -1).transpose(0, 1).flatten(0, 1)
 
     def _levels(self, some: slice) -> Tensor:
-        """[k, 2d + 1], by which (x, 1) becomes log π - c·v."""
+        """[k, 2d + 1], by which (x, 1) becomes -c·v."""
         matrix, c = self._real(some)
-        one = self.log_weights(some)[:, None, None] + c.mT @ matrix @ c
-        return torch.cat([-(matrix.mT @ c), one], -2).squeeze(-1)
+        return torch.cat([-(matrix.mT @ c), c.mT @ matrix @ c], -2).squeeze(-1)
 
     def _real(self, some: slice) -> tuple[Tensor, Tensor]:
         """P_k on pairs [k, 2d, 2d], and the centres' coordinates as columns [k, 2d, 1]."""
@@ -176,13 +205,12 @@ class FullComponents(Components):
         matrix = interleaved(precisions.flatten(0, 1)).unflatten(0, (count, 2 * d))
         return matrix, self.coordinates(self.centres[some]).unsqueeze(-1)
 
-    def metrics(self, some: slice) -> Tensor:
-        """∂∂̄q_k as complex matrices [k, d, d]."""
-        out: Tensor = _form.call("metric", {"precision": self.precisions[some]})
-        return out
+    def matrices(self, some: slice) -> Tensor:
+        """P_k as complex matrices [k, d, d]."""
+        return self.precisions[some]
 
     def _second(self, some: slice) -> Tensor:
-        return pairs(self.metrics(some)).flatten(1)
+        return pairs(self.precisions[some].mT).flatten(1)
 
     def _hermitian(self, numbers: Tensor) -> Tensor:
         d = self.centres.shape[-1]
@@ -200,18 +228,21 @@ class DiagonalComponents(Components):
     def _numbers(d: int) -> int:
         return 8 * d
 
-    def jets(self, x: Tensor, some: slice) -> tuple[Tensor, Tensor]:
+    def slopes(self, offsets: Offsets) -> Tensor:
         """As for all components."""
-        offset = x.unsqueeze(-1) - self._centres(some)
-        v = offset * self._made_of("slopes", some, lambda: self._doubled(some))
-        return self._logits((offset * v).sum(-2), some), v
+        some = offsets.some
+        return offsets.pairs * self._made_of("slopes", some, lambda: self._doubled(some))
+
+    def forms(self, offsets: Offsets) -> Tensor:
+        """As for all components."""
+        return (offsets.pairs * offsets.slopes).sum(-2)
 
     def _doubled(self, some: slice) -> Tensor:
         """The precision of each coordinate [2d, k]."""
         return self.precisions[some].repeat_interleave(2, -1).mT.contiguous()
 
-    def metrics(self, some: slice) -> Tensor:
-        """∂∂̄q_k as complex matrices [k, d, d]."""
+    def matrices(self, some: slice) -> Tensor:
+        """P_k as complex matrices [k, d, d]."""
         return torch.diag_embed(self.precisions[some]).to(self.centres.dtype)
 
     def _second(self, some: slice) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +18,10 @@ from kahler_verify.geometry.components import (
     Components,
     DiagonalComponents,
     FullComponents,
+    Jets,
 )
 from kahler_verify.geometry.kernel_set import RANK, KernelSet
+from kahler_verify.geometry.layouts import on_layouts
 from kahler_verify.geometry.metric import MEMORY_BUDGET, WORKSPACE, HermitianMetric
 from kahler_verify.geometry.parameters import check_shapes, check_values
 from kahler_verify.geometry.unrolled_kernels import (
@@ -340,7 +341,7 @@ class MixtureMetric(HermitianMetric):
         """log π_k ± q_k, up to what all have in common, [b, k] for each block of components."""
         components = self._components
         x = components.coordinates(z.reshape(-1, z.shape[-1]))
-        return [components.jets(x, some)[0] for some in self._blocks()]
+        return [components.jets(x, some).logits for some in self._blocks()]
 
     # ------------------------------------------------------------- unrolled kernels
     def _unrolled_at(self, kernel: str, z: Tensor, more: Mapping[str, Tensor]) -> Tensor | None:
@@ -366,47 +367,41 @@ class MixtureMetric(HermitianMetric):
         components, blocks = self._components, self._blocks()
         x = components.coordinates(z.reshape(-1, z.shape[-1]))
         if len(blocks) == 1:
-            g = self._moments(components, *components.jets(x, blocks[0]), blocks[0])[0]
+            g = self._metric(components.jets(x, blocks[0]))
         else:
-            whole, *others = (partial(self._block, components, x, some) for some in blocks)
-            joined = reduce(lambda part, block: part.joined(block(), self._sign), others, whole())
-            g = joined.metric
+            first, *others = (partial(self._block, components.jets, x, some) for some in blocks)
+            g = reduce(lambda whole, block: self._joined(whole, block()), others, first()).metric
         return g.reshape(*z.shape, z.shape[-1]), None
 
-    def _block(self, components: Components, x: Tensor, some: slice) -> _Block:
+    def _metric(self, jets: Jets) -> Tensor:
+        """E[∂∂̄q] ± Cov(∂q, ∂̄q) [b, d, d], where these are all components."""
+        metric = on_layouts(self._mixture.function("metric"))
+        out: Tensor = metric(q_d=jets.q_d, q_db=jets.q_db, w=torch.softmax(jets.logits, -1))
+        return out
+
+    def _block(self, jets_of: Callable[..., Jets], x: Tensor, some: slice) -> _Block:
         """Some components as if there were no others."""
-        logits, v = components.jets(x, some)
-        metric, mean = self._moments(components, logits, v, some)
-        mean = torch.view_as_complex(mean.unflatten(-1, (-1, 2)))
-        return _Block(metric, torch.logsumexp(logits, -1), mean)
+        logits, q_d, q_db = jets_of(x, some)
+        kernel = on_layouts(self._mixture.function("gradient_and_metric"))
+        gradient, metric = kernel(q_d=q_d, q_db=q_db, w=torch.softmax(logits, -1))
+        return _Block(torch.logsumexp(logits, -1), gradient.tensor(), metric)
 
-    def _moments(
-        self, components: Components, logits: Tensor, v: Tensor, some: slice
-    ) -> tuple[Tensor, Tensor]:
-        """E[∂∂̄q] ± Cov(∂q, ∂̄q) [b, d, d] and the mean of v [b, 2d], of some components alone.
-
-        With conj(∂q) = x + iy that covariance is Cov(x_a, x_b) + Cov(y_a, y_b) + i Cov(x_a, y_b) -
-        i Cov(y_a, x_b), and v [b, 2d, k] are the pairs (x_1, y_1, x_2, …).  It is what the kernel
-        ``metric_between`` computes, by calls that cost less than einsum's.
-        """
-        b, d = len(v), v.shape[-2] // 2
-        w = torch.softmax(logits, -1).unsqueeze(-2)
-        mean = w @ v.mT
-        apart = v - mean.mT
-        covariance = ((w * apart) @ apart.mT).reshape(b, d, 2, d, 2)
-        of_x, of_y = torch.view_as_complex(covariance).unbind(2)
-        metric = torch.add(components.mean_metric(w.squeeze(-2), some), of_x, alpha=self._sign)
-        return torch.add(metric, of_y, alpha=-1j * self._sign), mean.squeeze(-2)
+    def _joined(self, *blocks: _Block) -> _Block:
+        """Blocks as one: each is a component whose potential is its own log-sum-exp."""
+        masses, q_d, q_db = (torch.stack(parts, 1) for parts in zip(*blocks, strict=True))
+        kernel = self._mixture.function("gradient_and_metric")
+        gradient, metric = kernel(q_d, q_db, torch.softmax(masses, -1).to(q_d.dtype))
+        return _Block(torch.logsumexp(masses, -1), gradient, metric)
 
     # ------------------------------------------------------------- derivatives and curvature
-    def _every_jet(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and slopes of all components, for the points z in one row."""
+    def _every_jet(self, z: Tensor) -> Jets:
+        """Those of all components, for the points z in one row."""
         x = self._components.coordinates(z.reshape(-1, z.shape[-1]))
         return self._components.jets(x, slice(0, len(self.centres)))
 
-    def _component_jets(self, z: Tensor, logits: Tensor, v: Tensor) -> dict[str, Tensor]:
+    def _component_jets(self, z: Tensor, jets: Jets) -> dict[str, Tensor]:
         """What kernels take: w [..., K], q_d [..., K, d], q_db [K, d, d] up to a common term."""
-        q_d, w = _complex_slopes(v), torch.softmax(logits, -1).to(z.dtype)
+        q_d, w = jets.q_d.tensor(), torch.softmax(jets.logits, -1).to(z.dtype)
         return {
             "w": w.reshape(*z.shape[:-1], len(self.centres)),
             "q_d": q_d.reshape(*z.shape[:-1], *q_d.shape[1:]),
@@ -417,7 +412,7 @@ class MixtureMetric(HermitianMetric):
         unrolled = self._unrolled_at(kernel, z, {})
         if unrolled is not None:
             return unrolled
-        out: Tensor = self._mixture.call(kernel, self._component_jets(z, *self._every_jet(z)))
+        out: Tensor = self._mixture.call(kernel, self._component_jets(z, self._every_jet(z)))
         return out
 
     def _metric_d(self, z: Tensor) -> Tensor:
@@ -429,9 +424,9 @@ class MixtureMetric(HermitianMetric):
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         if self._unrolled is not None:
             return {**super()._derivatives(z, order), "z": z}
-        logits, v = self._every_jet(z)
-        jets, every = self._component_jets(z, logits, v), slice(0, len(self.centres))
-        g = self._moments(self._components, logits, v, every)[0].reshape(*z.shape, z.shape[-1])
+        every = self._every_jet(z)
+        jets = self._component_jets(z, every)
+        g = self._metric(every).reshape(*z.shape, z.shape[-1])
         tensors = {"g": g, "g_d": self._mixture.call("metric_d", jets), **jets}
         if order > 1:
             tensors["g_db"] = self._mixture.call("metric_db", jets)
@@ -449,39 +444,17 @@ class MixtureMetric(HermitianMetric):
             unrolled = self._unrolled_at(CONTRACTED[kernel], z, more)
             if unrolled is not None:
                 return unrolled
-            tensors = {**more, **self._component_jets(z, *self._every_jet(z))}
+            tensors = {**more, **self._component_jets(z, self._every_jet(z))}
         out: Tensor = self._mixture.call(CONTRACTED[kernel], tensors)
         return out
 
 
-def _complex_slopes(v: Tensor) -> Tensor:
-    """∂q [b, k, d] from the pairs of its conjugate [b, 2d, k]."""
-    x, y = v.unflatten(-2, (-1, 2)).unbind(-2)
-    return torch.complex(x, -y).mT
+class _Block(NamedTuple):
+    """A part of a mixture: log Σ e^{logits} [b], and ∂ [b, d] and ∂∂̄ [b, d, d] of its potential."""
 
-
-@dataclass(frozen=True)
-class _Block:
-    """A part of a mixture: its metric [b, d, d], log Σ e^{logits} [b], and mean conj(∂q) [b, d]."""
-
-    metric: Tensor
     mass: Tensor
-    mean: Tensor
-
-    def joined(self, other: _Block, sign: int) -> _Block:
-        """Both parts as one: means of the metrics, and ± the covariance of the means.
-
-        The pairwise update of Chan, Golub and LeVeque (1983), which cancels nothing.
-        """
-        share = torch.sigmoid(other.mass - self.mass)
-        apart = other.mean - self.mean
-        spread = sign * (share * (1 - share))[:, None] * apart
-        metric = self.metric + share[:, None, None] * (other.metric - self.metric)
-        return _Block(
-            metric + spread.conj().unsqueeze(-1) * apart.unsqueeze(-2),
-            torch.logaddexp(self.mass, other.mass),
-            self.mean + share[:, None] * apart,
-        )
+    gradient: Tensor
+    metric: Tensor
 
 
 def _check_mixture(weights: Tensor, centres: Tensor, precisions: Tensor, values: bool) -> None:

@@ -56,6 +56,7 @@ EXPECTED = {
     "G3": "holds under A",
     "G3b": "holds under A",
     "G4": "holds",
+    "G4-blocks": "holds",
     "G5": "holds under A",
     "G5-form": "holds",
     "G6": "holds",

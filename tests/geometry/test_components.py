@@ -88,12 +88,11 @@ def test_jets_are_those_of_the_generated_quadratic_form(
     kinds = {"full": FullComponents, "diagonal": DiagonalComponents}
     own = kinds[structure](metric.weights, metric.centres, metric.precisions, sign, room)
     for some in (slice(0, 80), slice(1, 3)):
-        found, v = own.jets(own.coordinates(z), some)
-        slopes = torch.view_as_complex(v.mT.unflatten(-1, (3, 2)).contiguous())
-        torch.testing.assert_close(found, logits[:, some])
-        torch.testing.assert_close(slopes.conj(), form.call("gradient", inputs)[:, some])
+        found = own.jets(own.coordinates(z), some)
+        torch.testing.assert_close(found.logits, logits[:, some])
+        torch.testing.assert_close(found.q_d.tensor(), form.call("gradient", inputs)[:, some])
         second = form.call("metric", inputs)[some]
-        torch.testing.assert_close(own.metrics(some), second)
+        torch.testing.assert_close(found.q_db.tensor().resolve_conj(), second)
         w = torch.softmax(numbers(4, 80).real[:, some], -1)
         within = KernelSet("mixture_potential").function("metric_within")
         torch.testing.assert_close(
@@ -106,7 +105,7 @@ def test_jets_are_those_of_the_generated_quadratic_form(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [3, 80])
 def test_the_metric_is_that_of_the_generated_kernel(kind: str, count: int) -> None:
-    """The covariance is written out where speed counts; the kernel says what it has to be."""
+    """On layouts of components, as on plain tensors."""
     metric, z = full(count, 3, kind), 0.3 * numbers(5, 3)
     form, kernels = KernelSet("quadratic_form"), KernelSet(f"mixture_{kind}")
     inputs = {"z": z[:, None], "centre": metric.centres, "precision": metric.precisions}

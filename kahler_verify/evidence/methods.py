@@ -1,0 +1,177 @@
+"""Which kernels stand behind each public method of each metric, as seen while the method runs.
+
+Nothing here is written by hand but how to call a method.  Python reports every function that a call
+enters; those in the folder of generated kernels are the ones that it really executes, whoever
+called them and on whatever layout.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kahler_verify.codegen.registry import KERNELS
+from kahler_verify.decoders.models import Decoder
+from kahler_verify.distributions import ComplexNormal
+from kahler_verify.evidence.variants import _metric_of, _mixture, _numbers, _seeded, _settings
+from kahler_verify.geometry.fisher import FisherMetric
+from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+
+__all__ = ["WITHOUT_NUMBERS", "Behind", "behind_methods", "kernels_run"]
+
+# Public names that return no number made from a point, and what they do instead.
+WITHOUT_NUMBERS = {
+    "to": "makes the same metric elsewhere",
+    "from_file": "makes a metric",
+    "plan": "tells how a call is computed",
+    "forget_heads": "drops what was kept",
+}
+
+
+@dataclass
+class Behind:
+    """A public method, and the kernels that its calls ran.
+
+    Attributes:
+        metric: name of the class.
+        method: name of the method.
+        kernels: ``module.kernel`` of all that some call ran.
+        calls: how many calls were watched.
+        without: settings in which a call ran no kernel: a fault.
+    """
+
+    metric: str
+    method: str
+    kernels: set[str] = field(default_factory=set)
+    calls: int = 0
+    without: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether calls were watched, and each ran a kernel."""
+        return self.calls > 0 and not self.without
+
+    @property
+    def by_module(self) -> str:
+        """``module: kernel, kernel; module: …``."""
+        modules: dict[str, list[str]] = {}
+        for name in sorted(self.kernels):
+            module, kernel = name.split(".")
+            modules.setdefault(module, []).append(kernel)
+        return "; ".join(f"{m}: {', '.join(names)}" for m, names in modules.items())
+
+
+def kernels_run(call: Callable[[], Any]) -> set[str]:
+    """``module.kernel`` of every generated function that a call enters."""
+    found: set[str] = set()
+    folder = str(KERNELS)
+
+    def see(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(folder) and code.co_name[0] != "<":
+            found.add(f"{Path(code.co_filename).stem}.{code.co_name}")
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def behind_methods() -> list[Behind]:
+    """Every public method of the three kinds of metrics, on every kind of subject."""
+    rows: dict[tuple[str, str], Behind] = {}
+    subjects = {FisherMetric: _decoders, PotentialMetric: _potentials, MixtureMetric: _mixtures}
+    with _seeded():
+        for kind, of_kind in subjects.items():
+            for name in _public(kind):
+                rows[kind.__name__, name] = Behind(kind.__name__, name)
+            for setting, metric, z in of_kind():
+                for name in _public(kind):
+                    row = rows[kind.__name__, name]
+                    _watch(row, setting, metric, z)
+    return list(rows.values())
+
+
+def _public(kind: type) -> list[str]:
+    names = [n for n, _ in inspect.getmembers(kind, callable) if not n.startswith("_")]
+    return [n for n in names if n not in WITHOUT_NUMBERS]
+
+
+def _watch(row: Behind, setting: str, metric: HermitianMetric, z: Tensor) -> None:
+    method = getattr(metric, row.method)
+    points = {"z": z, "u": _numbers(*z.shape, seed=11), "v": _numbers(*z.shape, seed=12)}
+    given = [points[name] for name in inspect.signature(method).parameters]
+    found = kernels_run(lambda: method(*given))
+    row.calls += 1
+    row.kernels |= found
+    if not found:
+        row.without.append(setting)
+
+
+Subject = tuple[str, HermitianMetric, Tensor]
+
+
+def _decoders() -> Iterator[Subject]:
+    """With folded heads, recorded ones and full ones, and decoders that only autograd knows."""
+    z = 0.5 * _numbers(1, 3, seed=6)
+    for setting in _settings():
+        *_, fold, recorded = setting
+        decoder, metric = _metric_of(setting)
+        if (fold, recorded) in (("always", False), ("never", True)):
+            yield " ".join(map(str, setting)), metric, z
+        if setting[0] == "split_tanh" and (fold, recorded) == ("auto", False):
+            yield f"{setting} by autograd", FisherMetric(partial(_opaque, decoder), check=False), z
+    yield "full Σ by autograd", FisherMetric(_full_covariance, check=False), z
+
+
+def _opaque(decoder: Decoder, z: Tensor) -> ComplexNormal:
+    """A decoder as a plain function, whose layers nobody sees."""
+    out: ComplexNormal = decoder(z)
+    return out
+
+
+def _full_covariance(z: Tensor) -> ComplexNormal:
+    a, b, c = _numbers(3, 5, 3, seed=8)
+    mean = z @ a.mT + 0.3 * z.conj() @ b.mT
+    deviation = (0.3 * (z @ c.mT).real).exp().to(z.dtype)
+    below = torch.tril(mean.unsqueeze(-1) * mean.conj().unsqueeze(-2), -1)
+    factor = torch.diag_embed(deviation) + 0.1 * below
+    return ComplexNormal(mean, scale_tril=factor, validate_args=False)
+
+
+def _potentials() -> Iterator[Subject]:
+    z = 0.2 * _numbers(2, 3, seed=6)
+    root = _numbers(3, 3, seed=7)
+    parameters: Mapping[str, Mapping[str, Tensor]] = {
+        "flat": {},
+        "fubini_study": {},
+        "complex_ball": {},
+        "quadratic_form": {
+            "centre": _numbers(3, seed=8),
+            "precision": root @ root.mH + torch.eye(3),
+        },
+    }
+    for name, given in parameters.items():
+        yield name, PotentialMetric(name, **given), z  # type: ignore[arg-type]
+
+
+def _mixtures() -> Iterator[Subject]:
+    z = 0.3 * _numbers(2, 3, seed=4)
+    for kind in ("potential", "density"):
+        for diagonal in (False, True):
+            for budget in (2**29, 1):
+                metric = _mixture(5, 3, kind, diagonal, budget)
+                yield f"{kind}, diagonal {diagonal}, budget {budget}", metric, z
