@@ -11,14 +11,16 @@ from kahler_verify.calculus.claims import (
     Witness,
 )
 from kahler_verify.calculus.definition import (
-    Contract,
-    Entry,
+    Expected,
     OnDiagonal,
     Partial,
     assume,
     at_base,
+    bregman,
     derive,
+    let,
     map_letters,
+    staged,
 )
 from kahler_verify.calculus.derivation import (
     Derivation,
@@ -27,6 +29,7 @@ from kahler_verify.calculus.derivation import (
     explicit_coordinates,
     potential,
 )
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import (
     Bar,
     Jet,
@@ -36,7 +39,7 @@ from kahler_verify.calculus.letters import (
     index,
     parameter,
 )
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, covariance
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, covariance
 from kahler_verify.calculus.pullback import pullback
 from kahler_verify.calculus.wick import gaussian_mean
 from kahler_verify.calculus.wirtinger import wirtinger
@@ -51,6 +54,7 @@ __all__ = [
     "Derivation",
     "Derived",
     "Entry",
+    "Expected",
     "Formula",
     "Gram",
     "Jet",
@@ -63,12 +67,14 @@ __all__ = [
     "Output",
     "Partial",
     "Region",
+    "Total",
     "Tr",
     "Vanishing",
     "Witness",
     "adjoint",
     "assume",
     "at_base",
+    "bregman",
     "coordinates",
     "covariance",
     "derive",
@@ -77,10 +83,12 @@ __all__ = [
     "field",
     "gaussian_mean",
     "index",
+    "let",
     "map_letters",
     "parameter",
     "potential",
     "pullback",
     "scalars",
+    "staged",
     "wirtinger",
 ]

@@ -21,7 +21,7 @@ class sigmoid(Function):
     def fdiff(self, argindex: int = 1) -> Expr:
         if argindex != 1:
             raise ArgumentIndexError(self, argindex)
-        return self * (1 - self)
+        return self * sigmoid(-self.args[0])
 
 
 class softplus(Function):

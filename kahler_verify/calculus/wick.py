@@ -1,33 +1,43 @@
-"""Wick's rule: the mean of polynomials in r ~ CN(0, Σ) with relation zero.
+"""Wick's rule: the mean of polynomials in a Gaussian r of mean zero and covariance Σ.
 
-E[r rᴴ] = Σ and E[r rᵀ] = 0, so the mean of a product is the sum over all ways to pair each r with
-an rᴴ.  This derives Fisher information from the score, without using the divergence.
+For circular complex r, E[r rᴴ] = Σ and E[r rᵀ] = 0, so the mean of a product is the sum over all ways
+to pair each r with an rᴴ.  For real r each is paired with any other, and a word may be read from its
+end, as its transpose.  This derives Fisher information from the score, without using the divergence.
 """
 
 from __future__ import annotations
 
-from itertools import permutations
+from collections.abc import Iterator
 
-from sympy import Add, Expr, Mul
+from sympy import Add, Expr, Mul, S
 
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import factors_of
-from kahler_verify.calculus.words import Letter, Tr, distribute, factor_word, trace_of_word
+from kahler_verify.calculus.words import (
+    Letter,
+    Tr,
+    distribute,
+    factor_word,
+    trace_of_word,
+    transposed,
+)
 from kahler_verify.errors import DerivationError
 
+End = tuple[int, bool]  # a string's number, and whether this is the end where r stands (or rᴴ)
 
-def gaussian_mean(expr: Expr, residual: Jet, covariance: Jet) -> Expr:
-    """E over ``residual`` ~ CN(0, ``covariance``), relation 0, of a polynomial in traces.
+
+def gaussian_mean(expr: Expr, residual: Jet, covariance: Expr = S.One) -> Expr:
+    """E over ``residual`` ~ CN(0, ``covariance``), or N(0, ``covariance``) where it is real.
 
     Raises:
         DerivationError: the residual stands in something else than words such as rᴴAr.
     """
-    return distribute(
-        Add(*[_mean_of_term(t, residual, covariance) for t in Add.make_args(distribute(expr))])
-    )
+    terms = Add.make_args(expr.expand(mul=True, multinomial=True, basic=False, log=False,
+                                      power_base=False, power_exp=False))  # fmt: skip
+    return distribute(Add(*[_mean_of_term(t, residual, covariance) for t in terms]))
 
 
-def _mean_of_term(term: Expr, residual: Jet, covariance: Jet) -> Expr:
+def _mean_of_term(term: Expr, residual: Jet, covariance: Expr) -> Expr:
     coefficient: list[Expr] = []
     strings: list[list[Letter]] = []  # pieces such as rᴴ…, …r, rᴴ…r
     for factor in factors_of(term):
@@ -37,12 +47,12 @@ def _mean_of_term(term: Expr, residual: Jet, covariance: Jet) -> Expr:
             raise DerivationError(f"Wick's rule covers polynomials of words only, got {factor}")
         else:
             coefficient.append(factor)
-    opening = [i for i, s in enumerate(strings) if s[0][0] == residual.H]
-    closing = [i for i, s in enumerate(strings) if s[-1][0] == residual]
-    if len(opening) != len(closing):
-        return Mul(0)
-    pairings = (dict(zip(closing, chosen, strict=True)) for chosen in permutations(opening))
-    return Mul(*coefficient) * Add(*[_paired(strings, p, residual, covariance) for p in pairings])
+    ends = [(i, False) for i, s in enumerate(strings) if s[0][0] == residual.H]
+    ends += [(i, True) for i, s in enumerate(strings) if s[-1][0] == residual]
+    real = "real" in residual.field.traits
+    joints = [] if covariance == 1 else [(covariance, 1)]
+    out = [_joined(strings, pairs, residual, joints) for pairs in _pairings(ends, real)]
+    return Mul(*coefficient) * Add(*out)
 
 
 def _cut(word: list[Letter], residual: Jet) -> list[list[Letter]]:
@@ -54,27 +64,44 @@ def _cut(word: list[Letter], residual: Jet) -> list[list[Letter]]:
     starts += [(i + 1) % len(word) for i, (b, _) in enumerate(word) if b == residual]
     cuts = sorted(set(starts))
     turned = word[cuts[0] :] + word[: cuts[0]]
-    ends = [c - cuts[0] for c in cuts[1:]] + [len(word)]
-    return [turned[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
+    edges = [c - cuts[0] for c in cuts[1:]] + [len(word)]
+    return [turned[i:j] for i, j in zip([0, *edges[:-1]], edges, strict=True)]
 
 
-def _paired(
-    strings: list[list[Letter]], follows: dict[int, int], residual: Jet, covariance: Jet
+def _pairings(ends: list[End], real: bool) -> Iterator[dict[End, End]]:
+    """All ways to join ends in pairs: any two of a real r, an r with an rᴴ of a complex one."""
+    if not ends:
+        yield {}
+        return
+    first, *rest = ends
+    for n, other in enumerate(rest):
+        if real or first[1] != other[1]:
+            for pairs in _pairings(rest[:n] + rest[n + 1 :], real):
+                yield {first: other, other: first, **pairs}
+
+
+def _joined(
+    strings: list[list[Letter]], pairs: dict[End, End], residual: Jet, joints: list[Letter]
 ) -> Expr:
-    """Join …r with rᴴ… by Σ, following the pairing, until every string is in a closed trace."""
-    traces, seen = [], set()
-    targets = set(follows.values())
-    starts = [i for i in range(len(strings)) if i not in targets] + sorted(targets)
-    for start in starts:
-        if start in seen:
+    """Follow the strings from joint to joint, backwards where one is entered at its end."""
+    traces, todo = [], set(range(len(strings)))
+    loose = [(i, e) for e in (False, True) for i in todo if (i, e) not in pairs]
+    for start in [*loose, *[(i, False) for i in todo]]:
+        if start[0] not in todo:
             continue
         word: list[Letter] = []
-        here: int | None = start
-        while here is not None and here not in seen:
-            seen.add(here)
-            word += [(b, p) for b, p in strings[here] if b not in (residual, residual.H)]
-            here = follows.get(here)
-            if here is not None:
-                word.append((covariance, 1))
-        traces.append(trace_of_word(word))
+        here: End | None = start
+        while here is not None and here[0] in todo:
+            number, backwards = here
+            todo.discard(number)
+            inside = [(b, p) for b, p in strings[number] if b not in (residual, residual.H)]
+            if backwards:
+                turned = transposed(inside)
+                if turned is None:
+                    raise DerivationError(f"no transpose is known of {inside}: declare it real")
+                inside = turned
+            word += inside
+            here = pairs.get((number, not backwards))
+            word += joints if here is not None else []
+        traces.append(trace_of_word(word) if word else residual.shape[0])
     return Mul(*traces)

@@ -30,8 +30,9 @@ from sympy import (
     sign,
 )
 
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total
 from kahler_verify.calculus.words import LogDet, Tr, distribute, shape_of, trace
 from kahler_verify.errors import DerivationError
 
@@ -51,7 +52,13 @@ NOT_ANALYTIC = (
 def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
     """∂_i of an expression, or ∂_ī with ``bar=True``; expanded."""
     if isinstance(expr, Jet):
-        return expr.partial(i, bar=bar)
+        moved = expr.partial(i, bar=bar)
+        if expr.field.abbreviated and moved != 0:
+            from kahler_verify.calculus.definition import unfolded
+
+            plain = Jet(moved.field, moved.hol, moved.anti)
+            return moved if unfolded(plain) != 0 else S.Zero
+        return moved
     if expr.is_number or isinstance(expr, Symbol):
         return S.Zero
     if expr.is_Add:
@@ -65,6 +72,12 @@ def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
     if isinstance(expr, LogDet):
         matrix = expr.args[0]
         return trace(Pow(matrix, -1) * wirtinger(matrix, i, bar), shape_of(matrix)[0])
+    if isinstance(expr, Entry):
+        return Entry(wirtinger(expr.word, i, bar), *expr.indices)
+    if isinstance(expr, Contract):
+        return Contract(wirtinger(expr.args[0], i, bar), *expr.indices)
+    if isinstance(expr, Total):
+        return Total(wirtinger(expr.args[0], i, bar))
     if isinstance(expr, LogSumExp):
         q = expr.args[0]
         return Mean(q, wirtinger(q, i, bar))
@@ -135,8 +148,6 @@ def _power(expr: Expr, i: Symbol, bar: bool) -> Expr:
 
 
 def _chain(expr: Function, i: Symbol, bar: bool) -> Expr:
-    if is_component(expr):
-        raise DerivationError(f"a function of a component field needs a mixture head: {expr}")
     if isinstance(expr, NOT_ANALYTIC):
         raise DerivationError(f"{type(expr).__name__} is not analytic, so no rule covers {expr}")
     terms = []

@@ -25,7 +25,7 @@ from kahler_verify.codegen.explicit import (
     with_heads,
 )
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
-from kahler_verify.codegen.lowering import Lowering, head_name
+from kahler_verify.codegen.lowering import HEADS, Lowering, head_name
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
@@ -231,11 +231,11 @@ def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:
             done.add(e)
             if head_name(e) in ("constant", "log_det", "log_sum_exp"):
                 continue
-            for a in e.args:
-                if derivation.coordinates:
+            if derivation.coordinates:
+                for a in e.args:
                     with_heads(a, heads)
-                else:
-                    Lowering(Program(draft=True), derivation.latent, heads=heads).scalar(a)
+            else:
+                Lowering(Program(draft=True), derivation.latent, heads=heads).arguments(e)
     return heads
 
 
@@ -256,8 +256,7 @@ def _heads_program(
     else:
         draft = Program(draft=True)
         for e in (e for e in nested if not e.is_number):
-            for a in e.args:
-                Lowering(draft, derivation.latent, heads=heads).scalar(a)
+            Lowering(draft, derivation.latent, heads=heads).arguments(e)
         program = Program(inputs=dict(draft.inputs))
         lowering = Lowering(program, derivation.latent, heads=heads)
         arguments = {e: e.args for e in nested}
@@ -270,9 +269,10 @@ def _heads_program(
         elif not derivation.coordinates and not e.atoms(Jet):
             raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
         else:
-            codes = [_argument(lowering, a) for a in arguments[e]]
-            name = "pow" if isinstance(e, Pow) else type(e).__name__
-            value = f"torch.{name}({', '.join(codes)})"
+            explicit = derivation.coordinates
+            codes = [_argument(lowering, a) for a in arguments[e]] if explicit else lowering.arguments(e)
+            name = "torch.pow" if isinstance(e, Pow) else HEADS[type(e).__name__]
+            value = f"{name}({', '.join(codes)})"
         value = program.let(value, heads[e] + "_")
         computed[heads[e]] = value
         if derivation.coordinates:

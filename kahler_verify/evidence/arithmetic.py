@@ -340,12 +340,14 @@ DIGITS = 50
 _context = mpmath.mp.clone()
 _context.dps = DIGITS
 
+MPMATH = {"polygamma": "psi"}
+
 decimal = Arithmetic(
     "mpmath, 50 digits",
     lambda value: _context.mpc(value),
     lambda rng: _context.mpc(rng.gauss(0, 1), rng.gauss(0, 1)),
     lambda rng: _context.mpc(rng.uniform(0.5, 2)),
-    lambda name, x: getattr(_context, name)(x),
+    lambda name, *x: getattr(_context, MPMATH.get(name, name))(*x),
 )
 
 ball = Arithmetic(

@@ -34,7 +34,7 @@ from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal,
 from kahler_verify.evidence.autograd import Fields, Place, differentiate, evaluate
 from kahler_verify.evidence.componentwise import componentwise
 from kahler_verify.evidence.known_answers import known_answer
-from kahler_verify.evidence.samples import Sample, derivative_order, draw, fields_of
+from kahler_verify.evidence.samples import Sample, derivative_order, draw, fields_of, is_real_latent
 from kahler_verify.evidence.series import Point, evaluate_output
 from kahler_verify.geometry.kernel_set import KernelSet
 
@@ -187,7 +187,7 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
     drawn: list[tuple[Point, Fields, Mapping[str, Tensor], Tensor, float]] = []
     for _ in range(100 * count):
         sample = _draw(kernel, rng)
-        fields = _fields(sample.point, subject.d)
+        fields = _fields(sample.point, subject.d, is_real_latent(kernel))
         if not _is_well_conditioned(fields) or not _is_inside(derivation, fields):
             continue
         scale, condition = _frame(subject, fields)
@@ -218,7 +218,7 @@ def _is_inside(derivation: Derivation, fields: Fields) -> bool:
     domain = derivation.domain
     if domain is None or not {j.field for j in domain.atoms(Jet)} <= set(fields.jets):
         return True
-    start = Place(fields, torch.zeros(2 * fields.d, dtype=torch.float64))
+    start = Place(fields, fields.start)
     return evaluate(domain, start).value.real.item() > 0
 
 
@@ -231,7 +231,9 @@ def _module(name: str, text: str) -> SimpleNamespace:
 def _run(
     kernels: KernelSet, kernel: Kernel, batch: Mapping[str, Tensor], d: int, count: int
 ) -> dict[str, Tensor]:
-    shapes = {n: (count, *[d] * len(o.indices)) for n, o in kernel.outputs.items()}
+    named = {"n": SIZES["n"], "K": SIZES["K"], "d": d}
+    size = lambda i: named.get(str(getattr(i, "size", None)), d)  # noqa: E731
+    shapes = {n: (count, *map(size, o.indices)) for n, o in kernel.outputs.items()}
     if kernel.name in kernels.vanishing:
         return {n: torch.zeros(s, dtype=torch.complex128) for n, s in shapes.items()}
     out = kernels.call(kernel.name, batch)
@@ -267,11 +269,11 @@ def _draw(kernel: Kernel, rng: random.Random) -> Sample:
     return Sample(point, tensors)
 
 
-def _fields(point: Point, d: int) -> Fields:
+def _fields(point: Point, d: int, real: bool = False) -> Fields:
     jets = {f: {o: to_torch(x) for o, x in t.items()} for f, t in point.jets.items()}
     weights = None if point.weights is None else to_torch(point.weights)
     numbers = {s: complex(x) for s, x in (*point.sizes.items(), *point.values.items())}
-    return Fields(d, numbers, jets, weights, point.coordinates)
+    return Fields(d, numbers, jets, weights, point.coordinates, real)
 
 
 def to_torch(values: Array) -> Tensor:
@@ -317,6 +319,8 @@ def frame_error(value: Tensor, truth: Tensor, scale: Tensor, raised: Sequence[in
     """The largest error in the g-frame, relative to the largest entry of the truth, or to 1."""
     value, truth = value - 0, truth - 0
     for axis in range(value.ndim):
+        if value.shape[axis] != len(scale):
+            continue  # an axis over outputs has no frame
         factor = scale if axis in raised else 1 / scale
         shape = [-1 if n == axis else 1 for n in range(value.ndim)]
         value, truth = value * factor.reshape(shape), truth * factor.reshape(shape)

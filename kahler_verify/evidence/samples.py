@@ -17,13 +17,13 @@ from sympy import Expr, Pow, Symbol
 
 from kahler_verify.calculus.definition import Entry, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.calculus.letters import Field, Jet
-from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
+from kahler_verify.calculus.letters import Field, Index, Jet, is_real_index
+from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment, is_component
 from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.codegen.lowering import K
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, Array, NotASquare, array
-from kahler_verify.evidence.series import Point, Scope, head_value
+from kahler_verify.evidence.series import Point, Scope, head_value, head_values
 
 Order = tuple[int, int]
 ATTEMPTS = 256
@@ -40,12 +40,32 @@ class Sample:
 def fields_of(kernel: Kernel) -> list[Field]:
     """All fields in a kernel's definitions, with the traits that its assumptions add."""
     return sorted(
-        {j.field for out in kernel.outputs.values() for j in out.definition.atoms(Jet)}, key=str
+        {
+            j.field
+            for out in kernel.outputs.values()
+            for j in out.definition.atoms(Jet)
+            if not j.field.abbreviated
+        },
+        key=str,
+    )
+
+
+def is_real_latent(kernel: Kernel) -> bool:
+    """Whether a kernel's definitions are about real coordinates."""
+    return any(
+        is_real_index(i)
+        for out in kernel.outputs.values()
+        for i in (*out.definition.atoms(Index), *out.indices)
     )
 
 
 def derivative_order(expr: Expr) -> Order:
     """The highest number of ∂ and of ∂̄ that a definition takes of anything inside."""
+    if isinstance(expr, Jet) and expr.field.abbreviated:
+        hol, anti = derivative_order(expr.field.abbreviated[0])
+        return hol + len(expr.hol), anti + len(expr.anti)
+    if isinstance(expr, Jet):
+        return len(expr.hol), len(expr.anti)
     inner = [derivative_order(a) for a in expr.args if isinstance(a, Expr)]
     hol, anti = max((i[0] for i in inner), default=0), max((i[1] for i in inner), default=0)
     if isinstance(expr, Partial):
@@ -104,7 +124,10 @@ def _draw(
     for field in fields_of(kernel):
         traits = field.traits.union(extra.get(field.without_traits("frozen"), ()))
         layout = kernel.layout.get(field.name, "full") if 1 not in field.shape else "full"
-        drawn = _Drawer(field, traits, layout, arithmetic, rng, table, latent, highest, count)
+        drawn = _Drawer(
+            field, traits, layout, arithmetic, rng, table, latent, highest, count,
+            is_real_latent(kernel),
+        )  # fmt: skip
         jets[field] = drawn.jets
         tensors |= drawn.tensors
     weights = None
@@ -131,12 +154,12 @@ def _draw(
     )
     for out in kernel.outputs.values():  # fractional powers need a point where they exist
         for power in out.definition.atoms(Pow):
-            if not power.exp.is_Integer and not power.has(Entry, Partial, LogSumExp, Mean, Moment):
+            if not power.exp.is_Integer and not power.has(Entry, Partial, LogSumExp, Mean, Moment) and not is_component(power):
                 head_value(polarised(power, kernel.coordinates), point, Scope({}))
     for expr, name in (head_exprs or {}).items():
         if not _fits(expr, jets):
             continue
-        tensors[name] = array(head_value(expr, point, Scope({})))
+        tensors[name] = head_values(expr, point)
     return Sample(point, tensors)
 
 
@@ -159,7 +182,8 @@ def _explicit_values(
 
 
 def _fits(expr: Expr, jets: Mapping[Field, Any]) -> bool:
-    return all(j.field in jets for j in expr.atoms(Jet)) and not expr.has(LogSumExp, Mean, Moment)
+    fields = {j.field for j in expr.atoms(Jet) if not j.field.abbreviated}
+    return fields <= set(jets) and not expr.has(LogSumExp, Mean, Moment)
 
 
 class _Drawer:
@@ -176,7 +200,9 @@ class _Drawer:
         latent: Symbol,
         highest: Order,
         count: int,
+        real_latent: bool = False,
     ):
+        self.real_latent = real_latent
         self.field, self.traits, self.layout = field, traits, layout
         self.ring, self.rng = arithmetic, rng
         self.d = table[latent]
@@ -188,7 +214,7 @@ class _Drawer:
         self.name = name
         each = range(max(highest) + 1)  # an adjoint swaps the two orders
         for order in sorted(product(each, each), key=lambda o: (sum(o), -o[0])):
-            if sum(order) <= sum(highest):
+            if sum(order) <= sum(highest) and not (real_latent and order[1]):
                 self._draw_order(order)
 
     def _draw_order(self, order: Order) -> None:
@@ -196,13 +222,25 @@ class _Drawer:
         if sum(order) and self._vanishes(order):
             return
         if "coordinate" in self.traits:
-            unit = array(self.ring.eye(self.d).reshape(self.d, self.d, 1))
-            value = unit if hol else self._numbers(self.shape)
+            unit = self.ring.eye(self.d).reshape(self.d, self.d, 1)
+            unit = array(np.broadcast_to(np.asarray(unit), (*self.lead, *unit.shape)).copy())
+            value = unit if hol else self._numbers((*self.lead, *self.shape))
         elif order == (0, 0) and "positive" in self.traits:
             value = self._positive()
         else:
             value = self._random(order)
-        if "hermitian" in self.traits and hol < anti:
+        if self.real_latent:
+            if "hermitian" in self.traits and not (hol == 0 and "positive" in self.traits):
+                value = array(np.asarray(value) + np.asarray(array(np.asarray(value)).mH))
+            value = array(np.asarray(value))
+        elif {"real", "hermitian"} <= self.traits and sum(order):
+            value = array(np.asarray(value) + np.asarray(array(np.asarray(value)).mT))
+        if self.real_latent:
+            pass
+        elif "real" in self.traits and "hermitian" not in self.traits and hol <= anti:
+            other = self._swapped(self.jets[anti, hol] if hol < anti else value, anti, hol).mT
+            value = array(other if hol < anti else value + other)
+        elif "hermitian" in self.traits and hol < anti:
             value = self._swapped(self.jets[anti, hol], anti, hol)
         elif (
             "hermitian" in self.traits
@@ -222,12 +260,17 @@ class _Drawer:
             bool(traits & {"constant", "frozen"})
             or (anti > 0 and bool(traits & {"holomorphic", "coordinate"}))
             or (hol > 1 and "coordinate" in traits)
-            or (max(order) > 1 and "quadratic" in traits)
+            or (max(order) > 1 + self.real_latent and "quadratic" in traits)
         )
 
     def _numbers(self, shape: tuple[int, ...]) -> Array:
         total = int(np.prod(shape, dtype=int))
-        return array([self.ring.draw(self.rng) for _ in range(total)], shape)
+        return array([self._number() for _ in range(total)], shape)
+
+    def _number(self) -> Any:
+        x = self.ring.draw(self.rng)
+        plain = "real" in self.traits and (self.real_latent or "coordinate" in self.traits)
+        return x + x.conjugate() if plain else x
 
     def _random(self, order: Order) -> Array:
         """Symmetric in the ∂ indices and in the ∂̄ indices."""
@@ -266,7 +309,8 @@ class _Drawer:
         for i in range(n):
             factor[i, i] = scale if self.layout == "scalar" else self.ring.draw_positive(self.rng)
             for j in range(i if self.layout == "full" else 0):
-                factor[i, j] = self.ring.draw(self.rng)
+                x = self.ring.draw(self.rng)
+                factor[i, j] = x + x.conjugate() if "real" in self.traits else x
         stored = {"full": factor, "diagonal": np.diagonal(factor), "scalar": factor[0, 0]}[
             self.layout
         ]

@@ -26,7 +26,7 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import PRIME, Arithmetic, Array, array, prime_field, run_text
 from kahler_verify.evidence.samples import Sample, draw
-from kahler_verify.evidence.series import Scope, evaluate
+from kahler_verify.evidence.series import Scope, evaluate, extent
 
 Atoms = dict[int, tuple[int, int]]  # denominators: key → (degree, exponent)
 
@@ -169,13 +169,13 @@ def compare(
     results = call(scope, kernel.name, sample)
     pairs = []
     for result, out in zip(results, kernel.outputs.values(), strict=True):
-        d = sizes["d"]
-        places = list(product(range(d), repeat=len(out.indices)))
+        shape = tuple(extent(i, sample.point.sizes) for i in out.indices)
+        places = list(product(*map(range, shape)))
         if most_entries is not None and len(places) > most_entries:
             places = rng.sample(places, most_entries)
-        if np.asarray(result).shape != (d,) * len(out.indices):
+        if np.asarray(result).shape != shape:
             raise EvidenceError(
-                f"{kernel.name}: expected shape {(d,) * len(out.indices)}, "
+                f"{kernel.name}: expected shape {shape}, "
                 f"got {np.asarray(result).shape}"
             )
         for place in places:
@@ -240,7 +240,7 @@ def vanishes(
     def entries(arithmetic: Arithmetic, trial: int) -> list[Any]:
         rng = random.Random(seed + trial)
         sample = draw(kernel, arithmetic, rng, sizes)
-        places = list(product(range(sizes["d"]), repeat=len(indices)))
+        places = list(product(*[range(extent(i, sample.point.sizes)) for i in indices]))
         if most_entries is not None and len(places) > most_entries:
             places = rng.sample(places, most_entries)
         return [

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,10 @@ from sympy import (
     re,
 )
 
-from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
-from kahler_verify.calculus.letters import Field, Jet
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
-from kahler_verify.calculus.words import LogDet, Tr
+from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
+from kahler_verify.calculus.letters import Bar, Field, Index, Jet, is_real_index
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
+from kahler_verify.calculus.words import LogDet, Tr, adjoint
 from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.codegen.lowering import normal_head
 from kahler_verify.errors import EvidenceError
@@ -194,21 +195,27 @@ class Scope:
     """Index values, the ε's in force (direction, is it antiholomorphic), and which move z₀ too."""
 
     values: Mapping[Symbol, int]
-    epsilons: tuple[tuple[int, bool], ...] = ()
+    epsilons: tuple[tuple[int, bool | None], ...] = ()  # None: of a real coordinate
     shared: int | None = None  # inside OnDiagonal: how many ε's move z₀ together with z
     component: int | None = None
 
 
 def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point) -> Array:
     """All entries of an output: an object array over its latent indices."""
-    latent = next((s for s in point.sizes if s.name == "d"), None)
-    d = point.sizes[latent] if latent is not None else 1
-    shape = (d,) * len(indices)
+    shape = tuple(extent(i, point.sizes) for i in indices)
     out = []
-    for entry in product(range(d), repeat=len(indices)):
+    for entry in product(*map(range, shape)):
         value = evaluate(definition, point, Scope(dict(zip(indices, entry, strict=True))))
         out.append(value.base[0, 0])
     return array(out, shape)
+
+
+def extent(i: Symbol, sizes: Mapping[Symbol, int]) -> int:
+    """How many values an index takes."""
+    size = getattr(i, "size", None)
+    if size is not None:
+        return int(size.subs(dict(sizes)))
+    return next((n for s, n in sizes.items() if s.name == "d"), 1)
 
 
 def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
@@ -218,6 +225,8 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
         return _partial(expr, point, scope)
     if isinstance(expr, OnDiagonal):
         return evaluate(expr.args[0], point, replace(scope, shared=len(scope.epsilons)))
+    if isinstance(expr, Expected):
+        return _expected(expr, point, scope)
     if isinstance(expr, Jet):
         return _letter(expr, point, scope)
     if point.coordinates and expr.has(conjugate, re, im, Abs):
@@ -250,6 +259,12 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
         return evaluate(expr.args[0], point, scope).log_det(_head(expr, point, scope))
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, point, scope)
+    if isinstance(expr, Total):
+        parts = [
+            evaluate(expr.args[0], point, replace(scope, component=k))
+            for k in range(len(point.weights))
+        ]
+        return _accumulate(parts, lambda x, y: x + y)
     if expr.is_Pow and expr.exp.is_Integer:
         return _integer_power(evaluate(expr.base, point, scope), int(expr.exp))
     if isinstance(expr, Function | Pow):
@@ -272,9 +287,10 @@ def _integer_power(base: Series, power: int) -> Series:
 
 
 def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
-    new = [(scope.values[i], False) for i in expr.hol] + [
-        (scope.values[i], True) for i in expr.anti
+    new: list[tuple[int, bool | None]] = [
+        (scope.values[i], None if is_real_index(i) else False) for i in expr.hol
     ]
+    new += [(scope.values[i], True) for i in expr.anti]
     first = len(scope.epsilons)
     inner = evaluate(expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new)))
     wanted = sum(1 << (first + j) for j in range(len(new)))
@@ -284,6 +300,8 @@ def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
 
 def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
     """The Taylor polynomial of a field (or of its adjoint) in the ε's; indices add directions."""
+    if jet.field.abbreviated:
+        return _abbreviation(jet, point, scope)
     frozen = "frozen" in jet.field.traits
     own = jet.field
     if frozen and scope.shared is not None:  # on the diagonal z₀ is z
@@ -298,8 +316,8 @@ def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
     for mask in range(1 << len(seen)):
         chosen = [seen[j] for j in range(len(seen)) if mask >> j & 1]
         # the adjoint of a field depends on z̄ where the field depends on z
-        more_hol = [i for i, bar in chosen if bar == jet.dagger]
-        more_anti = [i for i, bar in chosen if bar != jet.dagger]
+        more_hol = [i for i, bar in chosen if bar in (jet.dagger, None)]
+        more_anti = [i for i, bar in chosen if bar not in (jet.dagger, None)]
         order = (len(hol) + len(more_hol), len(anti) + len(more_anti))
         if order not in table:
             continue
@@ -310,6 +328,43 @@ def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
             value = value[scope.component]
         value = array(np.asarray(value)[tuple(hol + more_hol + anti + more_anti)])
         parts[mask] = value.mH if jet.dagger else value
+    return Series(parts, point.ring)
+
+
+# Rational nodes with the moments of a normal number up to the fifth: E x² = 1, E x⁴ = 3.
+NODES = ((0, 1, 2), (1, 1, 6), (-1, 1, 6), (2, 1, 12), (-2, 1, 12))
+
+
+def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
+    """The mean of what is of degree at most 5 in each entry of a standard normal vector."""
+    inner, residual = expr.args
+    size = point.jets[residual.field][0, 0].size
+    terms = []
+    for nodes in product(NODES, repeat=size):
+        value = array([point.ring.number(x) for x, _, _ in nodes], (size, 1))
+        jets = {**point.jets, residual.field: {(0, 0): value}}
+        top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
+        terms.append(evaluate(inner, replace(point, jets=jets), scope).scaled(top, bottom))
+    return _accumulate(terms, lambda x, y: x + y)
+
+
+def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The matrix of what a letter abbreviates, entry by entry."""
+    inner, own = jet.field.abbreviated
+    expr = Partial(inner, *jet.hol, *map(Bar, jet.anti))
+    if jet.dagger:
+        expr = adjoint(expr)
+    shape = [*[extent(i, point.sizes) for i in own], 1, 1][:2]
+    entries = {
+        place: evaluate(expr, point, replace(scope, values={**scope.values, **dict(zip(own, place))}))
+        for place in product(*map(range, shape))
+    }
+    parts = {}
+    for mask in {m for e in entries.values() for m in e.parts}:
+        zero = point.ring.number(0)
+        flat = [e.parts[mask][0, 0] if mask in e.parts else zero for e in entries.values()]
+        value = array(flat, tuple(shape))
+        parts[mask] = value.mT if jet.dagger else value
     return Series(parts, point.ring)
 
 
@@ -326,9 +381,8 @@ def _entry(expr: Entry, point: Point, scope: Scope) -> Series:
 
 
 def _contract(expr: Contract, point: Point, scope: Scope) -> Series:
-    d = next(size for symbol, size in point.sizes.items() if symbol.name == "d")
     terms = []
-    for entry in product(range(d), repeat=len(expr.indices)):
+    for entry in product(*[range(extent(i, point.sizes)) for i in expr.indices]):
         values = {**scope.values, **dict(zip(expr.indices, entry, strict=True))}
         terms.append(evaluate(expr.args[0], point, replace(scope, values=values)))
     return _accumulate(terms, lambda x, y: x + y)
@@ -369,12 +423,44 @@ def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
 
 def _head(expr: Expr, point: Point, scope: Scope) -> Any:
     """The value of a transcendental function at the point itself."""
-    expr = _at(expr, scope)
-    if expr not in point.heads:
+    key = _key(_at(expr, scope), scope)
+    if key not in point.heads:
         if point.draw_head is None:
             raise EvidenceError(f"the value of {expr} is not known at this point")
-        point.heads[expr] = point.draw_head()
-    return point.heads[expr]
+        point.heads[key] = point.draw_head()
+    return point.heads[key]
+
+
+def _key(expr: Expr, scope: Scope) -> Any:
+    """What a drawn value belongs to: an expression, the values of its indices, the component."""
+    indices = sorted(set(scope.values) & free_indices(expr), key=str)
+    if not indices and not is_component(expr):
+        return expr
+    names = {i: Symbol(f"i{n}") for n, i in enumerate(indices)}
+    component = scope.component if is_component(expr) else None
+    return expr.xreplace(names), tuple(scope.values[i] for i in indices), component
+
+
+def free_indices(expr: Expr) -> set[Symbol]:
+    """Indices that are not summed inside the expression."""
+    if isinstance(expr, Contract):
+        return free_indices(expr.args[0]) - set(expr.indices)
+    if isinstance(expr, Index) or isinstance(expr, Symbol):
+        return {expr}
+    return set().union(*[free_indices(a) for a in expr.args])
+
+
+def head_values(expr: Expr, point: Point) -> Array:
+    """The values of a head as kernels take it: over components, then over its indices."""
+    indices = sorted((i for i in free_indices(expr) if isinstance(i, Index)), key=str)
+    components = range(len(point.weights)) if is_component(expr) else (None,)
+    shape = tuple(extent(i, point.sizes) for i in indices)
+    values = [
+        head_value(expr, point, Scope(dict(zip(indices, entry, strict=True)), component=k))
+        for k in components
+        for entry in product(*map(range, shape))
+    ]
+    return array(values, (*[len(components)] * is_component(expr), *shape))
 
 
 def _at(expr: Expr, scope: Scope) -> Expr:
@@ -390,9 +476,10 @@ def _function(expr: Expr, point: Point, scope: Scope) -> Series:
     """f(s) from f's derivatives, which SymPy gives in terms of f itself and its relatives."""
     if isinstance(expr, Pow) and not expr.exp.is_Rational:
         return _general_power(expr, point, scope)
-    argument = evaluate(expr.args[0], point, scope)
+    (place,) = [n for n, a in enumerate(expr.args) if not (a.is_number or a in point.sizes)] or [0]
+    argument = evaluate(expr.args[place], point, scope)
     x = Symbol("_x")
-    slopes = [expr.func(x, *expr.args[1:])]
+    slopes = [expr.func(*expr.args[:place], x, *expr.args[place + 1 :])]
     for _ in range(len(scope.epsilons)):
         slopes.append(slopes[-1].diff(x))
     start = argument.base[0, 0]
@@ -400,6 +487,8 @@ def _function(expr: Expr, point: Point, scope: Scope) -> Series:
     def number(e: Expr) -> Any:
         if e == x:
             return start
+        if e in point.sizes:
+            return point.ring.number(point.sizes[e])
         if e.is_Rational:
             return point.ring.number(int(e.p)) / point.ring.number(int(e.q))
         if e.is_Add or e.is_Mul:
@@ -413,7 +502,7 @@ def _function(expr: Expr, point: Point, scope: Scope) -> Series:
             for _ in range(abs(int(e.exp))):
                 total = total * base
             return total if e.exp > 0 else point.ring.number(1) / total
-        return head_value(e.subs(x, expr.args[0]), point, scope)
+        return head_value(e.subs(x, expr.args[place]), point, scope)
 
     factorial = [1]
     for j in range(1, len(slopes)):
@@ -464,9 +553,10 @@ def head_value(e: Expr, point: Point, scope: Scope) -> Any:
     if isinstance(e, exp) and evaluate(e.args[0], point, here).base[0, 0] == 0:
         return point.ring.number(1)  # as on a diagonal, where no head is free
     if point.ring.function is not None:
-        if e not in point.heads:
-            point.heads[e] = _compute(e, point, here)
-        return point.heads[e]
+        key = _key(e, scope)
+        if key not in point.heads:
+            point.heads[key] = _compute(e, point, here)
+        return point.heads[key]
     if isinstance(e, exp):
         return _product(_shares(e.args[0], lambda u: exp(u)), point, scope)
     if isinstance(e, Pow):
@@ -528,4 +618,4 @@ def _compute(e: Expr, point: Point, here: Scope) -> Any:
     arguments = [evaluate(a, point, here).base[0, 0] for a in e.args]
     if isinstance(e, Pow):
         return call("exp", call("log", arguments[0]) * arguments[1])
-    return call(type(e).__name__, arguments[0])
+    return call(type(e).__name__, *arguments)
