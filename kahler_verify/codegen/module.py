@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sympy
-from sympy import Expr, Function, Pow, Symbol
+from sympy import Expr, Function, Pow, Symbol, conjugate
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.codegen.explicit import (
     _Coordinates,
+    bar,
     begin,
     components,
     polarised,
@@ -111,7 +112,13 @@ def generate_module(derivation: Derivation) -> Module:
     if heads:
         text += f"\nHEADS = {sorted(heads.values())!r}  # transcendental values that kernels take\n"
     text += "\n\n" + "\n\n\n".join(functions) + "\n"
-    return Module(derivation.name, formatted(text), fingerprint, heads)
+    return Module(derivation.name, formatted(text), fingerprint, _declared(derivation, heads))
+
+
+def _declared(derivation: Derivation, heads: Mapping[Expr, str]) -> dict[Expr, str]:
+    """Heads as a user would write them: z̄ is ``conjugate(z)``, not a symbol that stands for it."""
+    written = {bar(z): conjugate(z) for z in derivation.coordinates}
+    return {e.xreplace(written): name for e, name in heads.items()}
 
 
 def _parameters(

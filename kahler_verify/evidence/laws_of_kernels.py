@@ -431,9 +431,6 @@ def _divergence(trial: Trial, base: Sample, running: Mapping[Field, Any]) -> Any
              if s.name in trial.sizes}  # fmt: skip
     point = Point(decimal, sizes, jets)
     with mpmath.workdps(60):
-        for head in definition.atoms(LogDet):
-            matrix = evaluate(head.args[0], point, Scope({})).base
-            point.heads[head] = mpmath.log(mpmath.det(mpmath.matrix(np.asarray(matrix).tolist())))
         return evaluate(definition, point, Scope({})).base[0, 0].real
 
 

@@ -27,14 +27,20 @@ from torch.func import jacfwd, jacrev
 from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, rational, run_text
+from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, run_text
 from kahler_verify.evidence.autograd import Fields, Place, differentiate, evaluate
 from kahler_verify.evidence.componentwise import componentwise
 from kahler_verify.evidence.known_answers import known_answer
-from kahler_verify.evidence.samples import Sample, derivative_order, draw, fields_of, is_real_latent
+from kahler_verify.evidence.samples import (
+    Sample,
+    derivative_order,
+    draw,
+    exact_ring,
+    fields_of,
+    is_real_latent,
+)
 from kahler_verify.evidence.series import Point, evaluate_output
 from kahler_verify.geometry.kernel_set import KernelSet
 
@@ -260,12 +266,12 @@ def _draw(kernel: Kernel, rng: random.Random) -> Sample:
             point.jets = {**point.jets, own: jets}
             tensors[own.name] = array(np.asarray(jets[0, 0])[..., 0])
     if kernel.coordinates:
-        own_bars = {z for c in kernel.coordinates for z in (c, bar(c))}
-        point.values = {s: x * half if s in own_bars else x for s, x in point.values.items()}
+        point.values = {
+            s: x * half if s in kernel.coordinates else x for s, x in point.values.items()
+        }
         tensors["z"] = array(
             [point.values[z] for z in kernel.coordinates], (len(kernel.coordinates),)
         )
-    point.heads.clear()  # they belonged to the coordinates before
     return Sample(point, tensors)
 
 
@@ -378,17 +384,17 @@ def _by_decimals(case: Case) -> Outcome:
 
 
 def _exactly(case: Case) -> Outcome:
-    """The text itself over Q(i): equality, without a tolerance."""
-    rng = random.Random(case.seed)
-    sample = draw(case.kernel, rational, rng, SIZES, case.subject.heads)
+    """The text itself in an exact field: equality, without a tolerance."""
+    rng, ring = random.Random(case.seed), exact_ring(case.kernel)
+    sample = draw(case.kernel, ring, rng, SIZES, case.subject.heads)
     truth = [
         evaluate_output(o.definition, o.indices, sample.point) for o in case.kernel.outputs.values()
     ]
-    note = "equality over Q(i)"
+    note = f"equality over {ring.name}"
     if case.vanishes:
         same = all(x == 0 for t in truth for x in np.asarray(t).ravel())
         return Outcome((0.0 if same else math.inf,), (0.0,), unit="exact", note=note)
-    function = run_text(case.subject.text, rational)[case.kernel.name]
+    function = run_text(case.subject.text, ring)[case.kernel.name]
     names = case.kernels.arguments(case.kernel.name)
     found = function(*[sample.tensors[n] for n in names])
     found = found if isinstance(found, tuple) else (found,)

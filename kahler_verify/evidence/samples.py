@@ -13,20 +13,27 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Pow, Symbol
+from sympy import Abs, Expr, Pow, Symbol
 
-from kahler_verify.calculus.definition import Entry, Partial
+from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.calculus.letters import Field, Index, Jet, is_real_index
-from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment, is_component
-from kahler_verify.codegen.explicit import bar, polarised
-from kahler_verify.codegen.lowering import K
+from kahler_verify.calculus.letters import Field, Index, Jet, dimension, is_real_index
+from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, NotASquare, array
-from kahler_verify.evidence.series import Point, Scope, head_value, head_values
+from kahler_verify.evidence.arithmetic import (
+    Arithmetic,
+    Array,
+    NotASquare,
+    array,
+    prime_field,
+    rational,
+)
+from kahler_verify.evidence.functions import Functions
+from kahler_verify.evidence.series import Point, Scope, extent, free_indices, head_values, value_of
 
 Order = tuple[int, int]
-ATTEMPTS = 256
+K = dimension("K")  # of a mixture's components
+ATTEMPTS = 4096  # one number in 240 has roots of every order
 
 
 @dataclass(frozen=True)
@@ -147,15 +154,12 @@ def _draw(
         table,
         jets,
         weights,
-        {},
-        lambda: arithmetic.draw_positive(rng),
+        Functions(arithmetic, rng),
         kernel.coordinates,
         values,
     )
-    for out in kernel.outputs.values():  # fractional powers need a point where they exist
-        for power in out.definition.atoms(Pow):
-            if not power.exp.is_Integer and not power.has(Entry, Partial, LogSumExp, Mean, Moment) and not is_component(power):
-                head_value(polarised(power, kernel.coordinates), point, Scope({}))
+    for out in kernel.outputs.values():
+        _look_for_roots(out.definition, point)
     for expr, name in (head_exprs or {}).items():
         if not _fits(expr, jets):
             continue
@@ -163,16 +167,35 @@ def _draw(
     return Sample(point, tensors)
 
 
+def has_roots(definition: Expr) -> bool:
+    """Whether a definition has fractional powers, which few numbers of Q(i) have."""
+    return definition.has(Abs) or any(not p.exp.is_Integer for p in definition.atoms(Pow))
+
+
+def exact_ring(kernel: Kernel) -> Arithmetic:
+    """Q(i), or a prime field for definitions that take roots."""
+    roots = any(has_roots(out.definition) for out in kernel.outputs.values())
+    return prime_field if roots else rational
+
+
+def _look_for_roots(definition: Expr, point: Point) -> None:
+    """Meet every root of a definition, so that a point without one is not kept."""
+    while isinstance(definition, Partial | OnDiagonal):
+        definition = definition.args[0]
+    if not has_roots(definition):
+        return
+    indices = sorted((i for i in free_indices(definition) if isinstance(i, Index)), key=str)
+    for entry in product(*[range(extent(i, point.sizes)) for i in indices]):
+        value_of(definition, point, Scope(dict(zip(indices, entry, strict=True))))
+
+
 def _explicit_values(
     kernel: Kernel, arithmetic: Arithmetic, rng: random.Random, heads: set[Expr], sizes: set[Symbol]
 ) -> dict[Symbol, Any]:
-    """Values of the coordinates, of their conjugates and of all parameters."""
+    """Values of the coordinates and of all parameters."""
     if not kernel.coordinates:
         return {}
-    values = {}
-    for z in kernel.coordinates:
-        values[z] = arithmetic.draw(rng)
-        values[bar(z)] = values[z].conjugate()
+    values = {z: arithmetic.draw(rng) for z in kernel.coordinates}
     definitions = [out.definition for out in kernel.outputs.values()]
     indices = {i for out in kernel.outputs.values() for i in out.indices}
     free = set().union(*[e.free_symbols for e in definitions], *[h.free_symbols for h in heads])

@@ -130,6 +130,8 @@ degrees = Arithmetic(
     lambda _rng: Degree(1),
     lambda _rng: Degree(1),
     inverse=_inverse_degrees,
+    root=lambda x, _: Degree(x.top, x.below),
+    bound=lambda power: Degree(math.ceil(abs(power))),
 )
 
 
@@ -175,8 +177,7 @@ def compare(
             places = rng.sample(places, most_entries)
         if np.asarray(result).shape != shape:
             raise EvidenceError(
-                f"{kernel.name}: expected shape {shape}, "
-                f"got {np.asarray(result).shape}"
+                f"{kernel.name}: expected shape {shape}, got {np.asarray(result).shape}"
             )
         for place in places:
             values: dict[Symbol, int] = dict(zip(out.indices, place, strict=True))
