@@ -35,16 +35,16 @@ class Functions:
     exponentials: list[tuple[Any, Any]] = field(default_factory=list)  # (v, e^(v/12))
     logarithms: list[tuple[Any, Any]] = field(default_factory=list)  # (x, log x)
     others: dict[tuple[Any, ...], Any] = field(default_factory=dict)
-    roots: dict[Any, int] = field(default_factory=dict)  # what was rooted, and by how much
+    roots: dict[Any, int] = field(default_factory=dict)  # x, and of which order its roots are
 
     @property
     def conjugates(self) -> int:
         """How many times more zeros an expression may have than its degree says, because of roots.
 
         A polynomial in q-th roots divides its norm, of q times the degree, and points are drawn
-        among those that have the roots: one in ``chance(q)``.
+        among those that have the roots.
         """
-        return prod(q * _chance(q) for q in self.roots.values())
+        return prod(q * _chance(x, q) for x, q in self.roots.items())
 
     # ------------------------------------------------------------------ exponentials
     def exponential(self, terms: Iterable[Term]) -> Any:
@@ -66,8 +66,6 @@ class Functions:
 
     def _exponential(self, c: Fraction, v: Any) -> Any:
         if self.ring.bound is not None:
-            if (SHARES * c).denominator > 1:
-                self.roots[SHARES, (SHARES * c).denominator] = (SHARES * c).denominator
             return self.ring.bound(2 * SHARES * c)  # e^(iv) of a real v is a quotient w/w̄
         for x, letter in self.logarithms:
             for base, exponent in ((x, letter), (x.conjugate(), letter.conjugate())):
@@ -122,8 +120,8 @@ class Functions:
         self.logarithms.append((x, letter))
         return letter
 
-    def power(self, x: Any, c: Fraction, name: Any = None) -> Any:
-        """x^c; ``name`` tells a root from others where numbers are bounds that nothing tells apart.
+    def power(self, x: Any, c: Fraction) -> Any:
+        """x^c.
 
         Raises:
             NotASquare: x has no such root in the field.
@@ -134,7 +132,7 @@ class Functions:
                 return x
             return self.ring.function("exp", self.ring.function("log", x) * self._number(c))
         value = self._whole(x, whole)
-        return value if c == whole else value * self._root(x, c - whole, name)
+        return value if c == whole else value * self._root(x, c - whole)
 
     def _whole(self, x: Any, power: int) -> Any:
         base, value, left = x, self.ring.number(1), abs(power)
@@ -143,12 +141,11 @@ class Functions:
             base, left = base * base if left > 1 else base, left >> 1
         return value if power >= 0 else self.ring.number(1) / value
 
-    def _root(self, x: Any, c: Fraction, name: Any) -> Any:
+    def _root(self, x: Any, c: Fraction) -> Any:
         """x^c for 0 < c < 1."""
         if self.ring.root is None:
             raise EvidenceError(f"{self.ring.name} has no root of order {c.denominator} of {x}")
-        if self.ring.bound is not None:
-            self.roots[name] = lcm(self.roots.get(name, 1), c.denominator)
+        self.roots[x] = lcm(self.roots.get(x, 1), c.denominator)
         return self.ring.root(x, c)
 
     # ------------------------------------------------------------------ all others
@@ -172,6 +169,8 @@ class Functions:
         return self.ring.function("atan", self.ring.number(1)) * self.ring.number(4)
 
 
-def _chance(q: int) -> int:
-    """One number of F_p[i] in so many has a q-th root as ``PRIME`` wants it."""
+def _chance(x: Any, q: int) -> int:
+    """One number in so many, real or complex as x is, has a q-th root as ``PRIME`` wants it."""
+    if x == x.conjugate():
+        return 2 if q % 2 == 0 else 1
     return (16 if q % 2 == 0 else 1) * (3 if q % 3 == 0 else 1) * (5 if q % 5 == 0 else 1)

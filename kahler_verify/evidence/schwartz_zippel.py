@@ -25,6 +25,7 @@ from kahler_verify.calculus.derivation import Kernel, Output
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import PRIME, Arithmetic, Array, array, prime_field, run_text
+from kahler_verify.evidence.functions import Functions
 from kahler_verify.evidence.samples import Sample, draw
 from kahler_verify.evidence.series import Scope, evaluate, extent
 
@@ -165,6 +166,20 @@ def compare(
     Returns how many entries were compared and the pairs (kernel, definition).  ``most_entries``
     limits them to a random choice for each output, where the definition is expensive.
     """
+    pairs, _ = _compared(kernel, text, arithmetic, sizes, seed, heads, most_entries)
+    return len(pairs), pairs
+
+
+def _compared(
+    kernel: Kernel,
+    text: str,
+    arithmetic: Arithmetic,
+    sizes: Mapping[str, int],
+    seed: int,
+    heads: Mapping[Expr, str] | None,
+    most_entries: int | None,
+) -> tuple[list[tuple[Any, Any]], Functions]:
+    """The pairs, and the functions of the point where they were had."""
     rng = random.Random(seed)
     sample = draw(kernel, arithmetic, rng, sizes, heads)
     scope = run_text(text, arithmetic)
@@ -183,7 +198,7 @@ def compare(
             values: dict[Symbol, int] = dict(zip(out.indices, place, strict=True))
             expected = evaluate(out.definition, sample.point, Scope(values)).base[0, 0]
             pairs.append((np.asarray(result)[place], expected))
-    return len(pairs), pairs
+    return pairs, sample.point.functions
 
 
 def call(scope: Mapping[str, Any], name: str, sample: Sample) -> tuple[Array, ...]:
@@ -212,17 +227,19 @@ def schwartz_zippel(
     Every trial draws a new point; with ``most_entries`` the entries are drawn anew as well.
     """
     _kept.clear()
-    entries, pairs = compare(kernel, text, degrees, sizes, seed, heads, most_entries)
-    degree = max((x - y).bound for x, y in pairs)
+    bounds, _ = _compared(kernel, text, degrees, sizes, seed, heads, most_entries)
+    entries, degree = len(bounds), max((x - y).bound for x, y in bounds)
     _kept.clear()
-    equal = True
+    equal, conjugates = True, 1
     for trial in range(trials):
-        count, pairs = compare(kernel, text, prime_field, sizes, seed + trial, heads, most_entries)
-        entries = max(entries, count)
+        pairs, functions = _compared(
+            kernel, text, prime_field, sizes, seed + trial, heads, most_entries
+        )
+        entries, conjugates = max(entries, len(pairs)), max(conjugates, functions.conjugates)
         equal = equal and all(x == y for x, y in pairs)
     if not entries:
         raise EvidenceError(f"{kernel.name}: no entry was compared")
-    return Trial(dict(sizes), entries, degree, trials, equal)
+    return Trial(dict(sizes), entries, degree * conjugates, trials, equal)
 
 
 def vanishes(
@@ -238,7 +255,7 @@ def vanishes(
     """Test that an expression of letters is zero at these sizes, without the calculus."""
     kernel = Kernel("identity", {"zero": Output(expr, indices)}, {}, assumptions)
 
-    def entries(arithmetic: Arithmetic, trial: int) -> list[Any]:
+    def entries(arithmetic: Arithmetic, trial: int) -> tuple[list[Any], Functions]:
         rng = random.Random(seed + trial)
         sample = draw(kernel, arithmetic, rng, sizes)
         places = list(product(*[range(extent(i, sample.point.sizes)) for i in indices]))
@@ -247,10 +264,12 @@ def vanishes(
         return [
             evaluate(expr, sample.point, Scope(dict(zip(indices, place, strict=True)))).base[0, 0]
             for place in places
-        ]
+        ], sample.point.functions
 
     _kept.clear()
-    degree = max(x.bound for x in entries(degrees, 0))
+    degree = max(x.bound for x in entries(degrees, 0)[0])
     _kept.clear()
-    values = [x for trial in range(trials) for x in entries(prime_field, trial)]
+    found = [entries(prime_field, trial) for trial in range(trials)]
+    degree *= max(functions.conjugates for _, functions in found)
+    values = [x for each, _ in found for x in each]
     return Trial(dict(sizes), len(values), degree, trials, all(x == 0 for x in values))

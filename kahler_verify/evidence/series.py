@@ -83,7 +83,6 @@ class Scope:
     shared: int | None = None  # inside OnDiagonal: how many ε's move z₀ together with z
     component: int | None = None
 
-    @property
     def mirrored(self) -> Scope:
         """∂ and ∂̄ exchanged; a real direction is its own conjugate."""
         turned = [(i, bar if bar is None else not bar) for i, bar in self.epsilons]
@@ -303,7 +302,7 @@ def _symbol(symbol: Symbol, point: Point, scope: Scope) -> Series:
 def _conjugates(expr: Expr, point: Point, scope: Scope) -> Series:
     """f̄, re f = (f + f̄)/2, im f = (f - f̄)/(2i) and |f| = √(f f̄)."""
     (inner,) = expr.args
-    other = evaluate(inner, point, scope.mirrored).conjugate()
+    other = evaluate(inner, point, scope.mirrored()).conjugate()
     if isinstance(expr, conjugate):
         return other
     one, ring = evaluate(inner, point, scope), point.ring
@@ -311,7 +310,7 @@ def _conjugates(expr: Expr, point: Point, scope: Scope) -> Series:
         return (one + other).scaled(1, 2)
     if isinstance(expr, im):
         return (one + other.scaled(-1)) * number(ring.number(-1j), ring).scaled(1, 2)
-    return rational_power(one * other, Fraction(1, 2), point, (expr, *_names(expr, scope)))
+    return rational_power(one * other, Fraction(1, 2), point)
 
 
 def _mixture(expr: Expr, point: Point, scope: Scope) -> Series:
@@ -371,12 +370,6 @@ def head_values(expr: Expr, point: Point) -> Array:
 # ------------------------------------------------------------------ functions
 
 
-def _names(expr: Expr, scope: Scope) -> tuple[Any, ...]:
-    """What tells an expression's values from each other: of its indices, the component."""
-    indices = sorted(set(scope.values) & free_indices(expr), key=str)
-    return (*[scope.values[i] for i in indices], scope.component)
-
-
 def _terms(expr: Expr, point: Point, scope: Scope) -> list[Term]:
     """An exponent at the point, as a sum of rational multiples of numbers.
 
@@ -417,10 +410,10 @@ def _exponential(expr: Expr, point: Point, scope: Scope, factor: complex = 1) ->
     return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
 
 
-def rational_power(base: Series, power: Fraction, point: Point, name: Any) -> Series:
-    """x^c by the binomial series; ``name`` is that of a root (see ``Functions.power``)."""
+def rational_power(base: Series, power: Fraction, point: Point) -> Series:
+    """x^c by the binomial series."""
     start, ring = base.base[0, 0], point.ring
-    head, one = point.functions.power(start, power, name), ring.number(1)
+    head, one = point.functions.power(start, power), ring.number(1)
     if not base.nilpotent().parts:
         return number(head, ring)
     below = one / start
@@ -445,7 +438,7 @@ def _power(expr: Pow, point: Point, scope: Scope) -> Series:
     if expr.exp.is_Rational:
         power = Fraction(int(expr.exp.p), int(expr.exp.q))
         base = evaluate(expr.base, point, scope)
-        return rational_power(base, power, point, (expr.base, *_names(expr.base, scope)))
+        return rational_power(base, power, point)
     # a^b = e^(b log a)
     base, ring = evaluate(expr.base, point, scope), point.ring
     at_rest = point.functions.log(base.base[0, 0])
