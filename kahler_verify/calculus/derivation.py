@@ -65,6 +65,7 @@ class Derivation:
     definition: Expr | None = None
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
     domain: Expr | None = None  # real, and positive exactly where the derivation is defined
+    inside: Expr | tuple[Expr, ...] | None = None  # a point of it: all coordinates, or each
     positive: bool = False  # claims that its metric is positive definite on the domain
     known: Mapping[str, Any] = field(default_factory=dict)  # constants that evidence compares with
     routes: tuple[str, ...] = ROUTES  # which of them apply to its kernels; at least three must
@@ -92,6 +93,7 @@ def potential(
     assumptions: tuple[str, ...] = (),
     claims: tuple[Claim, ...] = (),
     domain: Expr | None = None,
+    inside: Expr | tuple[Expr, ...] | None = None,
     positive: bool = False,
     known: Mapping[str, Any] | None = None,
 ) -> Derivation:
@@ -103,9 +105,10 @@ def potential(
     ``expr`` is built from letters and holds in every dimension.
 
     ``domain`` is a real expression in the same notation, positive exactly where Φ is defined (``1
-    - z.H * z`` for the unit ball); evidence draws its points there. ``positive`` claims that g is
-    positive definite on it, and ``known`` gives constants of its geometry, such as
-    ``{"holomorphic_sectional_curvature": 2}``; evidence checks both.
+    - z.H * z`` for the unit ball); evidence draws its points there, and around the point ``inside``
+    where one is named: a number for each coordinate, or one for all, such as ``I`` for the upper
+    half-plane. ``positive`` claims that g is positive definite on it, and ``known`` gives constants
+    of its geometry, such as ``{"holomorphic_sectional_curvature": 2}``; evidence checks both.
     """
     a, b, c, e = index("a b c e")
     phi = expr if coordinates else scalars(expr)
@@ -145,6 +148,7 @@ def potential(
         definition=phi,
         coordinates=coordinates,
         domain=domain if domain is None or coordinates else scalars(domain),
+        inside=inside,
         positive=positive,
         known=known or {},
     )

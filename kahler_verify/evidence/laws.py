@@ -6,7 +6,6 @@ the trial that they draw from, the comparison of two results, and the registerin
 
 from __future__ import annotations
 
-import cmath
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -19,22 +18,13 @@ from sympy import Symbol
 from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.errors import EvidenceError, PropertyViolation
-from kahler_verify.evidence.arithmetic import Arithmetic, array
+from kahler_verify.errors import PropertyViolation
+from kahler_verify.evidence.domains import double, point_inside, point_towards_edge
 from kahler_verify.evidence.readings import coordinate_of
 from kahler_verify.evidence.samples import Sample, draw
-from kahler_verify.evidence.series import Point, Scope, evaluate
 from kahler_verify.geometry.kernel_set import KernelSet
 
 TOLERANCE = 1e-7  # relative; a wrong formula is off by far more, rounding by far less
-
-double = Arithmetic(
-    "double",
-    complex,
-    lambda rng: complex(rng.gauss(0, 1), rng.gauss(0, 1)),
-    lambda rng: complex(rng.uniform(0.5, 2)),
-    lambda name, x: getattr(cmath, name)(x),
-)
 
 
 @dataclass
@@ -84,23 +74,9 @@ class Trial:
 
     def point(self, sample: Sample, reach: float | None = None) -> Tensor:
         """A point z [d] of the domain; ``reach`` in (0, 1) asks for that part of its radius."""
-        towards = self.numbers(self.d)
-        towards = towards / (towards * towards.conj()).real.sum().sqrt()
-        inside = lambda t: domain_value(self.derivation, sample, t * towards) > 0  # noqa: E731
-        if reach is None:
-            size = self.rng.uniform(0.3, 1.5)
-            tries = [size * 2.0**n for n in (0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6)]
-            found = next((t for t in tries if inside(t) and inside(1.1 * t)), None)
-            if found is None:
-                raise EvidenceError(f"{self.derivation.name}: no point of the domain was found")
-            return found * towards
-        low, high = 0.0, 1e8
-        if inside(high):
-            raise EvidenceError(f"{self.derivation.name}: its domain has no boundary to reach for")
-        for _ in range(200):
-            middle = (low + high) / 2
-            low, high = (middle, high) if inside(middle) else (low, middle)
-        return reach * low * towards
+        where = self.derivation, sample.point, self.rng, self.d
+        found = point_inside(*where) if reach is None else point_towards_edge(*where, reach)
+        return torch.tensor(found, dtype=torch.complex128)
 
     def call(self, tensors: Mapping[str, Tensor], batch: tuple[int, ...] = ()) -> dict[str, Tensor]:
         """The results by name, each [*batch, d, …] (a constant kernel leaves batches out)."""
@@ -116,21 +92,6 @@ def tensor_of(values: Any) -> Tensor:
     """An object array of numbers as complex128."""
     flat = [complex(x) for x in np.asarray(values, dtype=object).ravel()]
     return torch.tensor(flat, dtype=torch.complex128).reshape(np.shape(values))
-
-
-def domain_value(derivation: Derivation, sample: Sample, z: Tensor) -> float:
-    """The derivation's ``domain`` at z: positive inside, infinite where there is none."""
-    if derivation.domain is None:
-        return math.inf
-    values = z.tolist()
-    if derivation.coordinates:
-        at = dict(zip(derivation.coordinates, values, strict=True))
-        return complex(derivation.domain.subs(at).doit()).real
-    coordinate = coordinate_of(derivation)
-    assert coordinate is not None
-    jets = {**sample.point.jets, coordinate: {(0, 0): array(values, (len(values), 1))}}
-    point = Point(double, sample.point.sizes, jets)
-    return float(evaluate(derivation.domain, point, Scope({})).base[0, 0].real)
 
 
 Check = Callable[[Trial], None]

@@ -17,12 +17,12 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import EvidenceError, PropertyViolation
+from kahler_verify.evidence.domains import domain_value
 from kahler_verify.evidence.laws import (
     DoesNotApply,
     Property,
     Trial,
     agree,
-    domain_value,
     double,
     register,
 )
@@ -359,7 +359,10 @@ def curvature_as_known(trial: Trial) -> None:
         z = z / torch.linalg.vector_norm(z) * 10 ** trial.rng.uniform(-2, 1)
     else:
         z = trial.point(sample, reach=(1 - 10 ** trial.rng.uniform(-6, -0.3)) ** 0.5)
-    edge = max(float(1 + (z * z.conj()).real.sum()), 1 / domain_value(trial.derivation, sample, z))
+    edge = max(
+        float(1 + (z * z.conj()).real.sum()),
+        1 / domain_value(trial.derivation, sample.point, z.tolist()),
+    )
     known = trial.derivation.known["holomorphic_sectional_curvature"]
     known_curvature(metric, z, known, trial.numbers(trial.d), edge)
 

@@ -119,6 +119,10 @@ class Series:
         """The conjugate of every part."""
         return Series({m: array(x).conj() for m, x in self.parts.items()}, self.ring)
 
+    def adjoint(self) -> Series:
+        """The conjugate transpose of every part."""
+        return Series({m: array(x).mH for m, x in self.parts.items()}, self.ring)
+
     def exp_of_nilpotent(self) -> Series:
         """Exp of what is left when the base is dropped."""
         total = constant(self.ring.eye(1), self.ring)

@@ -7,7 +7,6 @@ let it live.  Specimens are potentials whose kernels show the fault.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -181,7 +180,11 @@ EVIDENCE = (
     Rule(CONJUGATE, series._symbol, "and not bar", "and bar", "evidence"),
     Rule(LOST, series._symbol, "and not bar", "and bar is None", "evidence"),
     Rule(AXIS, series._symbol, "direction == own", "direction != own", "evidence"),
-    Rule(CONJUGATE, series._partial, "for i in expr.anti]", "for i in expr.hol]", "evidence"),
+    Rule(CONJUGATE, series._derivative, "(i, True) for i in anti", "(i, False) for i in anti", "evidence"),
+    Rule(CONJUGATE, series._derivative, "None if is_real_index(i) else bar", "True if is_real_index(i) else bar", "evidence"),
+    Rule(CONJUGATE, series._letter, "scope.mirrored() if jet.dagger else scope", "scope", "evidence"),
+    Rule(CONJUGATE, series._field, "for i, bar in chosen if not bar", "for i, bar in chosen if bar", "evidence"),
+    Rule(TRANSPOSED, nilpotent.Series.adjoint, "array(x).mH", "array(x).mT", "evidence"),
     Rule(CONJUGATE, series._terms, "[(c, v.conjugate()) for c, v in inner]", "inner", "evidence"),
     Rule(SIGN, series._terms, "(c / 2, -i * v)", "(c / 2, i * v)", "evidence"),
     Rule(FACTOR, series._terms, "return [(c / 2, v)", "return [(c, v)", "evidence"),

@@ -32,7 +32,9 @@ from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, run_text
 from kahler_verify.evidence.autograd import Fields, Place, differentiate, evaluate
 from kahler_verify.evidence.componentwise import componentwise
+from kahler_verify.evidence.domains import domain_value, point_inside
 from kahler_verify.evidence.known_answers import known_answer
+from kahler_verify.evidence.readings import coordinate_of
 from kahler_verify.evidence.samples import (
     Sample,
     derivative_order,
@@ -193,8 +195,10 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
     drawn: list[tuple[Point, Fields, Mapping[str, Tensor], Tensor, float]] = []
     for _ in range(100 * count):
         sample = _draw(kernel, rng)
+        if derivation.domain is not None:
+            sample = _moved_inside(derivation, sample, rng, subject.d)
         fields = _fields(sample.point, subject.d, is_real_latent(kernel))
-        if not _is_well_conditioned(fields) or not _is_inside(derivation, fields):
+        if not _is_well_conditioned(fields):
             continue
         scale, condition = _frame(subject, fields)
         if condition <= LARGEST_CONDITION:
@@ -219,13 +223,25 @@ def _is_well_conditioned(fields: Fields) -> bool:
     return all(torch.linalg.cond(x).item() <= LARGEST_INPUT_CONDITION for x in positive)
 
 
-def _is_inside(derivation: Derivation, fields: Fields) -> bool:
-    """Whether a point lies in the derivation's domain."""
-    domain = derivation.domain
-    if domain is None or not {j.field for j in domain.atoms(Jet)} <= set(fields.jets):
-        return True
-    start = Place(fields, fields.start)
-    return evaluate(domain, start).value.real.item() > 0
+def _moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d: int) -> Sample:
+    """The sample where its coordinates lie in the derivation's domain."""
+    point, tensors, name = sample.point, dict(sample.tensors), "z"
+    own = coordinate_of(derivation)
+    if not point.coordinates:
+        if own is None or own not in point.jets:
+            return sample
+        name = own.name
+    if domain_value(derivation, point, [complex(x) for x in tensors[name]]) > 0:
+        return sample
+    z = [_dyadic(x.real) + decimal.number(1j) * _dyadic(x.imag)
+         for x in point_inside(derivation, point, rng, d)]  # fmt: skip
+    if point.coordinates:
+        values = {**point.values, **dict(zip(point.coordinates, z, strict=True))}
+        moved = replace(point, values=values)
+    else:
+        table = {**point.jets[own], (0, 0): array(z, (d, 1))}
+        moved = replace(point, jets={**point.jets, own: table})
+    return Sample(moved, {**tensors, name: array(z, (d,))})
 
 
 def _module(name: str, text: str) -> SimpleNamespace:

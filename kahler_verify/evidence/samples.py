@@ -13,12 +13,28 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import Abs, Expr, Pow, Symbol
+from sympy import (
+    Abs,
+    E,
+    Expr,
+    Pow,
+    Symbol,
+    cos,
+    cosh,
+    cot,
+    coth,
+    exp,
+    sin,
+    sinh,
+    tan,
+    tanh,
+)
 
 from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Field, Index, Jet, dimension, is_real_index
 from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
+from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import (
     Arithmetic,
@@ -33,6 +49,7 @@ from kahler_verify.evidence.series import Point, Scope, extent, free_indices, he
 
 Order = tuple[int, int]
 K = dimension("K")  # of a mixture's components
+EXPONENTIAL = (exp, sin, cos, tan, cot, sinh, cosh, tanh, coth, sigmoid, softplus)
 ATTEMPTS = 4096  # one number in 240 has roots of every order
 
 
@@ -173,9 +190,9 @@ def has_roots(definition: Expr) -> bool:
 
 
 def exact_ring(kernel: Kernel) -> Arithmetic:
-    """Q(i), or a prime field for definitions that take roots."""
-    roots = any(has_roots(out.definition) for out in kernel.outputs.values())
-    return prime_field if roots else rational
+    """Q(i), or a prime field for definitions with roots or exponentials, whose powers have roots."""
+    written = [out.definition for out in kernel.outputs.values()]
+    return prime_field if any(has_roots(e) or e.has(E, *EXPONENTIAL) for e in written) else rational
 
 
 def _look_for_roots(definition: Expr, point: Point) -> None:

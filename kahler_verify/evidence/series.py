@@ -9,8 +9,8 @@ Abs are made of it: re f = (f + f̄)/2, im f = (f - f̄)/(2i), |f|² = f f̄.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import factorial, prod
@@ -42,56 +42,15 @@ from sympy import (
 )
 
 from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
-from kahler_verify.calculus.letters import Bar, Field, Index, Jet, is_real_index
+from kahler_verify.calculus.letters import Index, Jet, is_real_index
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.pointwise import sigmoid, softplus
-from kahler_verify.calculus.words import LogDet, Tr, adjoint
+from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
-from kahler_verify.evidence.functions import Functions, Term
+from kahler_verify.evidence.arithmetic import Array, array
+from kahler_verify.evidence.functions import Term
 from kahler_verify.evidence.nilpotent import Coefficients, Series, constant, determinant, number
-
-
-@dataclass
-class Point:
-    """Values of all fields and their derivatives at one point, in one arithmetic.
-
-    ``jets[field][h, a]`` is an array [d × h, d × a, rows, cols], with a leading axis K for
-    component fields; ``weights`` [K] are normalised.  ``functions`` has the values of
-    transcendental functions, drawn on demand where the arithmetic cannot compute them.
-    """
-
-    ring: Arithmetic
-    sizes: Mapping[Symbol, int]
-    jets: Mapping[Field, Mapping[tuple[int, int], Array]]
-    weights: Array | None = None
-    functions: Functions = field(default=None)  # type: ignore[assignment]
-    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
-    values: Mapping[Symbol, Any] = field(default_factory=dict)  # of coordinates and parameters
-
-    def __post_init__(self) -> None:
-        if self.functions is None:
-            self.functions = Functions(self.ring)
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Index values, the ε's in force (direction, is it antiholomorphic), and which move z₀ too."""
-
-    values: Mapping[Symbol, int]
-    epsilons: tuple[tuple[int, bool | None], ...] = ()  # None: of a real coordinate
-    shared: int | None = None  # inside OnDiagonal: how many ε's move z₀ together with z
-    component: int | None = None
-
-    def mirrored(self) -> Scope:
-        """∂ and ∂̄ exchanged; a real direction is its own conjugate."""
-        turned = [(i, bar if bar is None else not bar) for i, bar in self.epsilons]
-        return replace(self, epsilons=tuple(turned))
-
-    @property
-    def still(self) -> Scope:
-        """Nothing moves."""
-        return replace(self, epsilons=())
+from kahler_verify.evidence.points import Point, Scope, extent, free_indices
 
 
 def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point) -> Array:
@@ -102,14 +61,6 @@ def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point)
         value = evaluate(definition, point, Scope(dict(zip(indices, entry, strict=True))))
         out.append(value.base[0, 0])
     return array(out, shape)
-
-
-def extent(i: Symbol, sizes: Mapping[Symbol, int]) -> int:
-    """How many values an index takes."""
-    size = getattr(i, "size", None)
-    if size is not None:
-        return int(size.subs(dict(sizes)))
-    return next((n for s, n in sizes.items() if s.name == "d"), 1)
 
 
 def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
@@ -177,38 +128,46 @@ def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -
 
 
 def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
-    new: list[tuple[int, bool | None]] = [
-        (scope.values[i], None if is_real_index(i) else False) for i in expr.hol
-    ]
-    new += [(scope.values[i], True) for i in expr.anti]
+    return _derivative(expr.args[0], expr.hol, expr.anti, point, scope)
+
+
+def _derivative(
+    expr: Expr, hol: Iterable[Symbol], anti: Iterable[Symbol], point: Point, scope: Scope
+) -> Series:
+    """∂^hol ∂̄^anti: the coefficient of one ε more for each; a real direction is its own bar."""
+    new = [(i, False) for i in hol] + [(i, True) for i in anti]
+    moved = [(scope.values[i], None if is_real_index(i) else bar) for i, bar in new]
     first = len(scope.epsilons)
-    inner = evaluate(expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new)))
+    inner = evaluate(expr, point, replace(scope, epsilons=(*scope.epsilons, *moved)))
     wanted = sum(1 << (first + j) for j in range(len(new)))
     parts = {m ^ wanted: x for m, x in inner.parts.items() if m & wanted == wanted}
     return Series(parts or {0: array(inner.base - inner.base)}, point.ring)
 
 
 def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
-    """The Taylor polynomial of a field (or of its adjoint) in the ε's; indices add directions."""
-    if jet.field.abbreviated:
-        return _abbreviation(jet, point, scope)
-    frozen = "frozen" in jet.field.traits
-    own = jet.field
-    if frozen and scope.shared is not None:  # on the diagonal z₀ is z
-        own = jet.field.without_traits("frozen")
-    seen = scope.epsilons[: scope.shared] if frozen and scope.shared is not None else scope.epsilons
-    if frozen and scope.shared is None:
-        seen = ()
+    """A letter; an adjoint is that of the series with ∂ and ∂̄ exchanged."""
+    inner = scope.mirrored() if jet.dagger else scope
+    out = _abbreviation(jet, point, inner) if jet.field.abbreviated else _field(jet, point, inner)
+    return out.adjoint() if jet.dagger else out
+
+
+def _field(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The Taylor polynomial of a field's derivative in the ε's; indices add directions."""
+    own, seen = jet.field, scope.epsilons
+    if "frozen" in own.traits:  # on the diagonal z₀ is z
+        seen = () if scope.shared is None else seen[: scope.shared]
+        own = own if scope.shared is None else own.without_traits("frozen")
     table = point.jets[own]
-    hol = [scope.values[i] for i in jet.hol]
-    anti = [scope.values[i] for i in jet.anti]
+    hol = [scope.values[i] for i in jet.hol] + [
+        scope.values[i] for i in jet.anti if is_real_index(i)
+    ]
+    anti = [scope.values[i] for i in jet.anti if not is_real_index(i)]
     parts: Coefficients = {}
     for mask in range(1 << len(seen)):
         chosen = [seen[j] for j in range(len(seen)) if mask >> j & 1]
-        # the adjoint of a field depends on z̄ where the field depends on z
-        more_hol = [i for i, bar in chosen if bar in (jet.dagger, None)]
-        more_anti = [i for i, bar in chosen if bar not in (jet.dagger, None)]
-        order = (len(hol) + len(more_hol), len(anti) + len(more_anti))
+        where = [*hol, *[i for i, bar in chosen if not bar]]
+        barred = [*anti, *[i for i, bar in chosen if bar]]
+        order = (len(where), len(barred))
         if order not in table:
             continue
         value = table[order]
@@ -216,8 +175,7 @@ def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
             if scope.component is None:
                 raise EvidenceError(f"{jet} depends on the component k outside of a mean")
             value = value[scope.component]
-        value = array(np.asarray(value)[tuple(hol + more_hol + anti + more_anti)])
-        parts[mask] = value.mH if jet.dagger else value
+        parts[mask] = array(np.asarray(value)[(*where, *barred)])
     return Series(parts, point.ring)
 
 
@@ -241,24 +199,16 @@ def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
 def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
     """The matrix of what a letter abbreviates, entry by entry."""
     inner, own = jet.field.abbreviated
-    expr = Partial(inner, *jet.hol, *map(Bar, jet.anti))
-    if jet.dagger:
-        expr = adjoint(expr)
     shape = [*[extent(i, point.sizes) for i in own], 1, 1][:2]
-    entries = {
-        place: evaluate(
-            expr,
-            point,
-            replace(scope, values={**scope.values, **dict(zip(own, place, strict=True))}),
-        )
-        for place in product(*map(range, shape))
-    }
+    entries = []
+    for place in product(*[range(extent(i, point.sizes)) for i in own]):
+        here = replace(scope, values={**scope.values, **dict(zip(own, place, strict=True))})
+        entries.append(_derivative(inner, jet.hol, jet.anti, point, here))
     parts = {}
-    for mask in {m for e in entries.values() for m in e.parts}:
+    for mask in {m for e in entries for m in e.parts}:
         zero = point.ring.number(0)
-        flat = [e.parts[mask][0, 0] if mask in e.parts else zero for e in entries.values()]
-        value = array(flat, tuple(shape))
-        parts[mask] = value.mT if jet.dagger else value
+        flat = [e.parts[mask][0, 0] if mask in e.parts else zero for e in entries]
+        parts[mask] = array(flat, tuple(shape))
     return Series(parts, point.ring)
 
 
@@ -343,15 +293,6 @@ def _weights(point: Point) -> Array:
     if point.weights is None:
         raise EvidenceError("a mixture needs weights")
     return point.weights
-
-
-def free_indices(expr: Expr) -> set[Symbol]:
-    """Indices that are not summed inside the expression."""
-    if isinstance(expr, Contract):
-        return free_indices(expr.args[0]) - set(expr.indices)
-    if isinstance(expr, Symbol):
-        return {expr}
-    return set().union(*[free_indices(a) for a in expr.args])
 
 
 def head_values(expr: Expr, point: Point) -> Array:
@@ -512,3 +453,16 @@ def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
         return value_of(slopes[j], here, Scope({})) / point.ring.number(factorial(j))
 
     return argument.apply(taylor)
+
+
+__all__ = [
+    "NODES",
+    "Point",
+    "Scope",
+    "evaluate",
+    "evaluate_output",
+    "extent",
+    "free_indices",
+    "head_values",
+    "value_of",
+]
