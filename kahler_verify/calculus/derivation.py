@@ -63,6 +63,7 @@ class Derivation:
     assumptions: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     definition: Expr | None = None
+    written: Expr | None = None  # the definition as its user wrote it, before any normal form
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
     domain: Expr | None = None  # real, and positive exactly where the derivation is defined
     inside: Expr | tuple[Expr, ...] | None = None  # a point of it: all coordinates, or each
@@ -146,6 +147,7 @@ def potential(
         assumptions=assumptions,
         claims=claims,
         definition=phi,
+        written=expr,
         coordinates=coordinates,
         domain=domain if domain is None or coordinates else scalars(domain),
         inside=inside,

@@ -60,6 +60,7 @@ from kahler_verify.evidence.faults import (
 from kahler_verify.evidence.known_answers import known_answer
 from kahler_verify.evidence.ledger import EVERYWHERE, judge_part
 from kahler_verify.evidence.planted import MISPRINTS, RULES
+from kahler_verify.evidence.reading_faults import Reading, judge_readings
 from kahler_verify.evidence.samples import Sample, draw, fields_of
 from kahler_verify.evidence.schwartz_zippel import vanishes
 from kahler_verify.evidence.series import Point, evaluate_output
@@ -649,7 +650,31 @@ def run_mutants(
         for mutant in planted:
             judged.append(judge(mutant, shop))
             progress.advance(task)
+        if mutants is None:
+            progress.update(task, description="judging faults of reading")
+            judged += [_of_reading(n, found) for n, found in enumerate(judge_readings(), start=1)]
     return MutantResult(judged)
+
+
+def _of_reading(number: int, found: Reading) -> Judged:
+    """A fault of reading as a mutant: one that shows nowhere is an error of the list."""
+    rule, killed = found.rule, found.outcome == "killed"
+    if found.outcome not in ("killed", "survived"):
+        raise EvidenceError(f"{found.name}: the fault shows in no specimen ({found.outcome})")
+    return Judged(
+        f"reading/{rule.place} {number}/{found.specimen}",
+        rule.fault,
+        rule.place,
+        found.specimen,
+        found.name,
+        equivalent=False,
+        loses_digits=False,
+        runs=True,
+        killed=killed,
+        by=["exact"] if killed else [],
+        missed_by=[] if killed else ["exact"],
+        seconds=round(found.seconds, 4),
+    )
 
 
 def write_mutants(result: MutantResult, path: Path) -> None:

@@ -26,10 +26,16 @@ class Series:
     ring: Arithmetic
 
     def __add__(self, other: Series) -> Series:
-        parts = dict(self.parts)
+        """The sum; a number beside a matrix is that multiple of the identity."""
+        n = max((len(x) for x in (*self.parts.values(), *other.parts.values())), default=1)
+        parts = {m: self._wide(x, n) for m, x in self.parts.items()}
         for mask, value in other.parts.items():
-            parts[mask] = array(parts[mask] + value) if mask in parts else value
+            wide = self._wide(value, n)
+            parts[mask] = array(parts[mask] + wide) if mask in parts else wide
         return Series(parts, self.ring)
+
+    def _wide(self, x: Array, n: int) -> Array:
+        return array(x * self.ring.eye(n)) if x.shape == (1, 1) and n > 1 else x
 
     def __mul__(self, other: Series) -> Series:
         """The matrix product; a 1 × 1 factor multiplies as a number."""

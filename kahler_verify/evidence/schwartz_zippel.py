@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from sympy import Expr, Symbol
 
-from kahler_verify.calculus.derivation import Kernel, Output
+from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import PRIME, Arithmetic, Array, array, prime_field, run_text
 from kahler_verify.evidence.functions import Functions
 from kahler_verify.evidence.samples import Sample, draw
-from kahler_verify.evidence.series import Scope, evaluate, extent
+from kahler_verify.evidence.series import Scope, evaluate, extent, value_of
 
 Atoms = dict[int, tuple[int, int]]  # denominators: key → (degree, exponent)
 
@@ -273,3 +273,20 @@ def vanishes(
     degree *= max(functions.conjugates for _, functions in found)
     values = [x for each, _ in found for x in each]
     return Trial(dict(sizes), len(values), degree, trials, all(x == 0 for x in values))
+
+
+def reads_as_written(derivation: Derivation, sizes: Mapping[str, int], trials: int = 3) -> bool:
+    """Whether a definition's normal form has the values of what its user wrote, over F_p[i].
+
+    Both are functions of z and z̄ at random points, so that their derivatives agree as well.
+    """
+    definition, written = derivation.definition, derivation.written
+    if definition is None or written is None:
+        raise EvidenceError(f"{derivation.name}: no definition was written")
+    outputs = {"definition": Output(definition)}
+    kernel = Kernel("value", outputs, coordinates=derivation.coordinates)
+    for trial in range(trials):
+        point = draw(kernel, prime_field, random.Random(trial), sizes).point
+        if value_of(definition, point, Scope({})) != value_of(written, point, Scope({})):
+            return False
+    return True

@@ -25,6 +25,7 @@ from sympy import (
     Pow,
     S,
     Symbol,
+    adjoint,
     conjugate,
     cos,
     cosh,
@@ -86,7 +87,7 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if expr.is_Mul:
         parts = [evaluate(f, point, scope) for f in expr.args]
         return _accumulate(parts, lambda x, y: x * y)
-    if isinstance(expr, conjugate | re | im | Abs):
+    if isinstance(expr, conjugate | adjoint | re | im | Abs):
         return _conjugates(expr, point, scope)
     if isinstance(expr, Tr):
         return evaluate(expr.args[0], point, scope).trace()
@@ -252,7 +253,10 @@ def _symbol(symbol: Symbol, point: Point, scope: Scope) -> Series:
 def _conjugates(expr: Expr, point: Point, scope: Scope) -> Series:
     """f̄, re f = (f + f̄)/2, im f = (f - f̄)/(2i) and |f| = √(f f̄)."""
     (inner,) = expr.args
-    other = evaluate(inner, point, scope.mirrored()).conjugate()
+    mirrored = evaluate(inner, point, scope.mirrored())
+    if isinstance(expr, adjoint):
+        return mirrored.adjoint()
+    other = mirrored.conjugate()
     if isinstance(expr, conjugate):
         return other
     one, ring = evaluate(inner, point, scope), point.ring
