@@ -128,13 +128,14 @@ GENERATOR = (
     Rule(
         CONJUGATE,
         explicit.conjugated,
-        'in HEADS:\n        return expr.func(*[conjugated(a, coordinates) for a in expr.args])',
-        'in HEADS:\n        return expr',
+        "in HEADS:\n        return expr.func(*[conjugated(a, coordinates) for a in expr.args])",
+        "in HEADS:\n        return expr",
     ),
     Rule(
         LOST,
         explicit.conjugated,
-        "or expr.is_Pow:\n        return expr.func(*[conjugated(a, coordinates) for a in expr.args])",
+        "or expr.is_Pow:\n"
+        "        return expr.func(*[conjugated(a, coordinates) for a in expr.args])",
         "or expr.is_Pow:\n        return expr.func(conjugated(expr.args[0], coordinates), "
         "*expr.args[1:])",
     ),
@@ -163,12 +164,22 @@ GENERATOR = (
         AXIS, explicit.begin, 'f"z.select(-1, {i})"', 'f"z.select(-1, {len(coordinates) - 1 - i})"'
     ),
     Rule(CONJUGATE, explicit.begin, 'f"{names[z]}.conj()"', 'f"{names[z]}"'),
-    Rule(TRANSPOSED, module._explicit_kernel, "by.index(i) for i in out.indices", "n for n in range(len(by))[::-1]"),
+    Rule(
+        TRANSPOSED,
+        module._explicit_kernel,
+        "by.index(i) for i in out.indices",
+        "n for n in range(len(by))[::-1]",
+    ),
     Rule(FACTOR, lowering.normal_head, "distribute(a) for a", "distribute(2 * a) for a"),
     Rule(CONJUGATE, module._declared, "bar(z): conjugate(z)", "bar(z): z"),
     Rule(SIGN, module._declared, "bar(z): conjugate(z)", "bar(z): -conjugate(z)"),
-    Rule(AXIS, module._declared, "bar(z): conjugate(z)", "bar(z): conjugate(derivation.coordinates[0])"),
-)  # fmt: skip
+    Rule(
+        AXIS,
+        module._declared,
+        "bar(z): conjugate(z)",
+        "bar(z): conjugate(derivation.coordinates[0])",
+    ),
+)
 
 # Rules by which evidence reads.
 EVIDENCE = (
@@ -177,21 +188,53 @@ EVIDENCE = (
     Rule(CONJUGATE, series._conjugates, "scope.mirrored())", "scope)", "evidence"),
     Rule(SIGN, series._conjugates, "number(-1j)", "number(1j)", "evidence"),
     Rule(FACTOR, series._conjugates, "(one + other).scaled(1, 2)", "(one + other)", "evidence"),
-    Rule(FACTOR, series._conjugates, "number(ring.number(-1j), ring).scaled(1, 2)", "number(ring.number(-1j), ring)", "evidence"),
+    Rule(
+        FACTOR,
+        series._conjugates,
+        "number(ring.number(-1j), ring).scaled(1, 2)",
+        "number(ring.number(-1j), ring)",
+        "evidence",
+    ),
     Rule(POWER, series._conjugates, "Fraction(1, 2)", "Fraction(1)", "evidence"),
     Rule(CONJUGATE, series._conjugates, "one * other", "one * one", "evidence"),
     Rule(CONJUGATE, series._symbol, "and not bar", "and bar", "evidence"),
     Rule(LOST, series._symbol, "and not bar", "and bar is None", "evidence"),
     Rule(AXIS, series._symbol, "direction == own", "direction != own", "evidence"),
-    Rule(CONJUGATE, series._derivative, "(i, True) for i in anti", "(i, False) for i in anti", "evidence"),
-    Rule(CONJUGATE, series._derivative, "None if is_real_index(i) else bar", "True if is_real_index(i) else bar", "evidence"),
-    Rule(CONJUGATE, series._letter, "scope.mirrored() if jet.dagger else scope", "scope", "evidence"),
-    Rule(CONJUGATE, series._field, "for i, bar in chosen if not bar", "for i, bar in chosen if bar", "evidence"),
+    Rule(
+        CONJUGATE,
+        series._derivative,
+        "(i, True) for i in anti",
+        "(i, False) for i in anti",
+        "evidence",
+    ),
+    Rule(
+        CONJUGATE,
+        series._derivative,
+        "None if is_real_index(i) else bar",
+        "True if is_real_index(i) else bar",
+        "evidence",
+    ),
+    Rule(
+        CONJUGATE, series._letter, "scope.mirrored() if jet.dagger else scope", "scope", "evidence"
+    ),
+    Rule(
+        CONJUGATE,
+        series._field,
+        "for i, bar in chosen if not bar",
+        "for i, bar in chosen if bar",
+        "evidence",
+    ),
     Rule(TRANSPOSED, nilpotent.Series.adjoint, "array(x).mH", "array(x).mT", "evidence"),
     Rule(CONJUGATE, series._terms, "[(c, v.conjugate()) for c, v in inner]", "inner", "evidence"),
     Rule(SIGN, series._terms, "(c / 2, -i * v)", "(c / 2, i * v)", "evidence"),
     Rule(FACTOR, series._terms, "return [(c / 2, v)", "return [(c, v)", "evidence"),
-    Rule(LOST, series._terms, "out = [(c * e, v * w) for c, v in out for e, w in more]", "out = more", "evidence"),
+    Rule(
+        LOST,
+        series._terms,
+        "out = [(c * e, v * w) for c, v in out for e, w in more]",
+        "out = more",
+        "evidence",
+    ),
     Rule(SIGN, series.rational_power, "power - i", "power + i", "evidence"),
     Rule(LOST, series.rational_power, "value * below *", "value *", "evidence"),
     Rule(FACTOR, series.rational_power, "/ ring.number(factorial(j))", "", "evidence"),
@@ -199,14 +242,26 @@ EVIDENCE = (
     Rule(CONJUGATE, series._power, "inner * conjugate(inner)", "inner * inner", "evidence"),
     Rule(SIGN, series._function, "(up + down.scaled(-1))", "(up + down)", "evidence"),
     Rule(SIGN, series._function, "scope, -factor)", "scope, factor)", "evidence"),
-    Rule(LOST, series._function, "turned = kind in (sin, cos, tan, cot)", "turned = kind in (cos,)", "evidence"),
+    Rule(
+        LOST,
+        series._function,
+        "turned = kind in (sin, cos, tan, cot)",
+        "turned = kind in (cos,)",
+        "evidence",
+    ),
     Rule(SIGN, nilpotent.Series.log, "(-1) ** (j + 1)", "(-1) ** j", "evidence"),
     Rule(FACTOR, nilpotent.Series.log, "/ ring.number(j)", "", "evidence"),
     Rule(LOST, nilpotent.Series.exp_of_nilpotent, ".scaled(1, j)", "", "evidence"),
     Rule(CONJUGATE, nilpotent.Series.conjugate, "array(x).conj()", "array(x)", "evidence"),
-    Rule(POWER, functions.Functions.power, "c - whole", "1 - (c - whole)", "evidence"),
-    Rule(POWER, functions.Functions.power, "self._whole(x, whole)", "self._whole(x, whole + 1)", "evidence"),
-)  # fmt: skip
+    Rule(POWER, functions.Functions.power, "c - whole", "(c - whole) / 2", "evidence"),
+    Rule(
+        POWER,
+        functions.Functions.power,
+        "self._whole(x, whole)",
+        "self._whole(x, whole + 1)",
+        "evidence",
+    ),
+)
 
 
 @dataclass(frozen=True)
