@@ -445,7 +445,7 @@ def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
         raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
     place = moving[0] if moving else 0
     argument, x = evaluate(expr.args[place], point, scope), Symbol("_x")
-    values = [value_of(a, point, scope) for a in expr.args]
+    values = [int(a) if a.is_Integer else value_of(a, point, scope) for a in expr.args]
     here = replace(point, coordinates=(), values={x: argument.base[0, 0]})
     slopes = [expr.func(*expr.args[:place], x, *expr.args[place + 1 :])]
     for _ in range(len(scope.epsilons)):
