@@ -43,8 +43,9 @@ from sympy import (
     sqrt,
 )
 
-from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
+from kahler_verify.calculus.definition import Expected, OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Kernel
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr

@@ -17,13 +17,12 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import EvidenceError, PropertyViolation
-from kahler_verify.evidence.domains import domain_value
+from kahler_verify.evidence.domains import domain_value, double
 from kahler_verify.evidence.laws import (
     DoesNotApply,
     Property,
     Trial,
     agree,
-    double,
     register,
 )
 from kahler_verify.evidence.readings import (

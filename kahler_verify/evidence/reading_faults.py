@@ -46,6 +46,7 @@ from kahler_verify.evidence.series import Scope
 
 SIZES = {"d": 2, "n": 2, "K": 2}
 MOST_ENTRIES = 6  # of each kernel
+MOST_SPECIMENS = 3  # that a fault is tried on, of those that show it
 
 
 def _specimens() -> dict[str, Derivation]:
@@ -238,7 +239,7 @@ EVIDENCE = (
     Rule(SIGN, series.rational_power, "power - i", "power + i", "evidence"),
     Rule(LOST, series.rational_power, "value * below *", "value *", "evidence"),
     Rule(FACTOR, series.rational_power, "/ ring.number(factorial(j))", "", "evidence"),
-    Rule(POWER, series._power, "(power // 2)", "power", "evidence"),
+    Rule(POWER, series._power, "(whole // 2)", "whole", "evidence"),
     Rule(CONJUGATE, series._power, "inner * conjugate(inner)", "inner * inner", "evidence"),
     Rule(SIGN, series._function, "(up + down.scaled(-1))", "(up + down)", "evidence"),
     Rule(SIGN, series._function, "scope, -factor)", "scope, factor)", "evidence"),
@@ -314,15 +315,20 @@ def judge_reading(rule: Rule, name: str) -> Reading:
     return Reading(rule, name, outcome, time.perf_counter() - started)
 
 
-def judge_readings(rules: tuple[Rule, ...] = (*GENERATOR, *EVIDENCE)) -> Iterator[Reading]:
-    """Each rule on the first specimens that show it."""
+def judge_readings(
+    rules: tuple[Rule, ...] = (*GENERATOR, *EVIDENCE), most: int = MOST_SPECIMENS
+) -> Iterator[Reading]:
+    """Each rule on the first specimens that show it, or its last outcome where none does."""
     for rule in rules:
+        shown = 0
         for name in names():
             found = judge_reading(rule, name)
             if found.outcome in ("killed", "survived"):
+                shown += 1
                 yield found
+            if shown == most:
                 break
-        else:
+        if not shown:
             yield found
 
 

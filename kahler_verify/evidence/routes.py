@@ -227,15 +227,15 @@ def _moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d:
     """The sample where its coordinates lie in the derivation's domain."""
     point, tensors, name = sample.point, dict(sample.tensors), "z"
     own = coordinate_of(derivation)
-    if not point.coordinates:
-        if own is None or own not in point.jets:
-            return sample
+    if own is not None:
         name = own.name
+    if name not in tensors:  # a kernel that does not take the coordinates
+        return sample
     if domain_value(derivation, point, [complex(x) for x in tensors[name]]) > 0:
         return sample
     z = [_dyadic(x.real) + decimal.number(1j) * _dyadic(x.imag)
          for x in point_inside(derivation, point, rng, d)]  # fmt: skip
-    if point.coordinates:
+    if own is None:
         values = {**point.values, **dict(zip(point.coordinates, z, strict=True))}
         moved = replace(point, values=values)
     else:

@@ -190,7 +190,7 @@ def has_roots(definition: Expr) -> bool:
 
 
 def exact_ring(kernel: Kernel) -> Arithmetic:
-    """Q(i), or a prime field for definitions with roots or exponentials, whose powers have roots."""
+    """Q(i), or a prime field for definitions with roots, or exponentials, whose powers are such."""
     written = [out.definition for out in kernel.outputs.values()]
     return prime_field if any(has_roots(e) or e.has(E, *EXPONENTIAL) for e in written) else rational
 
@@ -269,29 +269,28 @@ class _Drawer:
             value = self._positive()
         else:
             value = self._random(order)
-        if self.real_latent:
-            if "hermitian" in self.traits and not (hol == 0 and "positive" in self.traits):
-                value = array(np.asarray(value) + np.asarray(array(np.asarray(value)).mH))
-            value = array(np.asarray(value))
-        elif {"real", "hermitian"} <= self.traits and sum(order):
-            value = array(np.asarray(value) + np.asarray(array(np.asarray(value)).mT))
-        if self.real_latent:
-            pass
-        elif "real" in self.traits and "hermitian" not in self.traits and hol <= anti:
-            other = self._swapped(self.jets[anti, hol] if hol < anti else value, anti, hol).mT
-            value = array(other if hol < anti else value + other)
-        elif "hermitian" in self.traits and hol < anti:
-            value = self._swapped(self.jets[anti, hol], anti, hol)
-        elif (
-            "hermitian" in self.traits
-            and hol == anti
-            and not (hol == 0 and "positive" in self.traits)
-        ):
-            other = self._swapped(value, hol, anti)
-            value = array(value + other)
+        value = self._mirrored(value, order)
         self.jets[order] = array(np.asarray(value))
         marks = "d" * hol + "b" * anti
         self.tensors[f"{self.name}_{marks}" if marks else self.name] = self._stored(value)
+
+    def _mirrored(self, value: Array, order: Order) -> Array:
+        """Make a derivative what conjugation makes of it: of real fields, and of Hermitian ones."""
+        hol, anti = order
+        real, hermitian = "real" in self.traits, "hermitian" in self.traits
+        settled = order == (0, 0) and "positive" in self.traits
+        if self.real_latent:  # ∂_a is its own conjugate
+            return array(value + value.mH) if hermitian and not settled else value
+        if real and hermitian and order != (0, 0):
+            value = array(value + value.mT)
+        if real and not hermitian and hol <= anti:
+            other = self._swapped(self.jets[anti, hol] if hol < anti else value, anti, hol).mT
+            return array(other if hol < anti else value + other)
+        if hermitian and hol < anti:
+            return self._swapped(self.jets[anti, hol], anti, hol)
+        if hermitian and hol == anti and not settled:
+            return array(value + self._swapped(value, hol, anti))
+        return value
 
     def _vanishes(self, order: Order) -> bool:
         hol, anti = order

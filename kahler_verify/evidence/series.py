@@ -42,7 +42,8 @@ from sympy import (
     tanh,
 )
 
-from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
+from kahler_verify.calculus.definition import Expected, OnDiagonal, Partial
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Index, Jet, is_real_index
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.pointwise import sigmoid, softplus
@@ -302,7 +303,7 @@ def _weights(point: Point) -> Array:
 def head_values(expr: Expr, point: Point) -> Array:
     """The values of an expression as kernels take heads: over components, then over its indices."""
     indices = sorted((i for i in free_indices(expr) if isinstance(i, Index)), key=str)
-    components = range(len(point.weights)) if is_component(expr) else (None,)
+    components = range(len(_weights(point))) if is_component(expr) else (None,)
     shape = tuple(extent(i, point.sizes) for i in indices)
     values = [
         value_of(expr, point, Scope(dict(zip(indices, entry, strict=True)), component=k))
@@ -375,11 +376,11 @@ def rational_power(base: Series, power: Fraction, point: Point) -> Series:
 
 def _power(expr: Pow, point: Point, scope: Scope) -> Series:
     if expr.exp.is_Integer:
-        power = int(expr.exp)
-        if isinstance(expr.base, Abs) and power % 2 == 0:  # |f|² is a polynomial, |f| is not
+        whole = int(expr.exp)
+        if isinstance(expr.base, Abs) and whole % 2 == 0:  # |f|² is a polynomial, |f| is not
             (inner,) = expr.base.args
-            return evaluate((inner * conjugate(inner)) ** (power // 2), point, scope)
-        return _integer_power(evaluate(expr.base, point, scope), power)
+            return evaluate((inner * conjugate(inner)) ** (whole // 2), point, scope)
+        return _integer_power(evaluate(expr.base, point, scope), whole)
     if expr.exp.is_Rational:
         power = Fraction(int(expr.exp.p), int(expr.exp.q))
         base = evaluate(expr.base, point, scope)

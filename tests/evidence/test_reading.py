@@ -167,7 +167,7 @@ def test_a_fault_in_what_letters_are_rewritten_to_is_noticed() -> None:
 
 @pytest.mark.parametrize("rules", [GENERATOR, EVIDENCE], ids=["generator", "evidence"])
 def test_every_fault_of_reading_is_killed(rules: tuple[Rule, ...]) -> None:
-    judged = list(judge_readings(rules))
+    judged = list(judge_readings(rules, most=1))
     assert len(judged) == len(rules) >= 25
     assert [(r.name, r.outcome) for r in judged if r.outcome != "killed"] == []
 
