@@ -21,7 +21,7 @@ class sigmoid(Function):
     def fdiff(self, argindex: int = 1) -> Expr:
         if argindex != 1:
             raise ArgumentIndexError(self, argindex)
-        return self * sigmoid(-self.args[0])
+        return self * (1 - self)
 
 
 class softplus(Function):
@@ -31,6 +31,24 @@ class softplus(Function):
         if argindex != 1:
             raise ArgumentIndexError(self, argindex)
         return sigmoid(self.args[0])
+
+
+class logistic(Function):
+    """1/(1 + exp(-t)) for real t; its slope keeps its digits where one of two outcomes is sure."""
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        if argindex != 1:
+            raise ArgumentIndexError(self, argindex)
+        return self * logistic(-self.args[0])
+
+
+class log1pexp(Function):
+    """log(1 + exp(t)) for real t, the log-partition of a Bernoulli variable with logit t."""
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        if argindex != 1:
+            raise ArgumentIndexError(self, argindex)
+        return logistic(self.args[0])
 
 
 @dataclass(frozen=True)

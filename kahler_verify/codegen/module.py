@@ -25,7 +25,7 @@ from kahler_verify.codegen.explicit import (
     with_heads,
 )
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
-from kahler_verify.codegen.lowering import HEADS, Lowering, head_name
+from kahler_verify.codegen.lowering import Lowering, head_call, head_name
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
@@ -269,10 +269,11 @@ def _heads_program(
         elif not derivation.coordinates and not e.atoms(Jet):
             raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
         else:
-            explicit = derivation.coordinates
-            codes = [_argument(lowering, a) for a in arguments[e]] if explicit else lowering.arguments(e)
-            name = "torch.pow" if isinstance(e, Pow) else HEADS[type(e).__name__]
-            value = f"{name}({', '.join(codes)})"
+            explicit = (
+                [_argument(lowering, a) for a in arguments[e]] if derivation.coordinates else []
+            )
+            codes = explicit or lowering.arguments(e)
+            value = head_call(e, codes)
         value = program.let(value, heads[e] + "_")
         computed[heads[e]] = value
         if derivation.coordinates:

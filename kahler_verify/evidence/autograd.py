@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import jacfwd, jacrev
 
 from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
-from kahler_verify.calculus.letters import Bar, Field, Jet, is_real_index
+from kahler_verify.calculus.letters import Bar, Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
