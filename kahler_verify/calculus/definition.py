@@ -13,7 +13,9 @@ from typing import Any
 
 from sympy import Expr, Symbol
 
-from kahler_verify.calculus.indexed import Definition, Entry
+from kahler_verify.calculus.indexed import Contract as Contract  # those who evaluate take all nodes here
+from kahler_verify.calculus.indexed import Definition as Definition
+from kahler_verify.calculus.indexed import Entry as Entry
 from kahler_verify.calculus.letters import Bar, Field, Index, Jet
 from kahler_verify.calculus.wick import gaussian_covariance, gaussian_mean
 from kahler_verify.calculus.wirtinger import wirtinger

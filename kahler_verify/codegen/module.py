@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +169,23 @@ def _formulas(kernel: Kernel, derived: dict[str, Expr]) -> list[str]:
         if len(formula) > LONGEST_FORMULA:
             formula = f"{out.definition}, {len(derived[name].args)} terms"
         lines.append(f"{name}{indices} = {formula}")
-    return lines
+    return lines + [f"where {letter} = {body}" for letter, body in _abbreviations(derived.values())]
+
+
+def _abbreviations(derived: Iterable[Expr]) -> list[tuple[str, str]]:
+    """The letters that abbreviate, each with what it stands for, the innermost last."""
+    found: dict[str, str] = {}
+    todo = list(derived)
+    while todo:
+        fields = {j.field for j in todo.pop(0).atoms(Jet) if j.field.abbreviated}
+        for field in sorted((f.at_parameters() for f in fields), key=str):
+            body, own = field.abbreviated
+            indices = ", ".join(map(str, (*field.arguments, *own)))
+            letter = f"{field.name}[{indices}]" if indices else field.name
+            if letter not in found:
+                found[letter] = str(body)
+                todo.append(body)
+    return list(found.items())
 
 
 def _function(name: str, printed: Printed, outputs: tuple[str, ...], formula: list[str]) -> str:
@@ -269,10 +285,10 @@ def _heads_program(
         elif not derivation.coordinates and not e.atoms(Jet):
             raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
         else:
-            explicit = (
-                [_argument(lowering, a) for a in arguments[e]] if derivation.coordinates else []
-            )
-            codes = explicit or lowering.arguments(e)
+            if derivation.coordinates:
+                codes = [_argument(lowering, a) for a in arguments[e]]
+            else:
+                codes = lowering.arguments(e)
             value = head_call(e, codes)
         value = program.let(value, heads[e] + "_")
         computed[heads[e]] = value
