@@ -53,6 +53,7 @@ class Kernel:
     layout: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[tuple[Jet, str], ...] = ()
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
+    least: Mapping[str, int] = field(default_factory=dict)  # sizes below which it is not defined
 
     def derived(self) -> dict[str, Expr]:
         """Every output evaluated by the calculus."""

@@ -82,8 +82,11 @@ def draw(
 ) -> Sample:
     """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name.
 
+    Sizes below those that the kernel needs are raised to them.
+
     For a potential in explicit coordinates d is their number, whatever ``sizes`` says.
     """
+    sizes = {name: max(size, kernel.least.get(name, 0)) for name, size in sizes.items()}
     for _ in range(ATTEMPTS):
         try:
             return _draw(kernel, arithmetic, rng, sizes, head_exprs)
@@ -154,7 +157,8 @@ def _draw(
     )
     for out in kernel.outputs.values():  # fractional powers need a point where they exist
         for power in out.definition.atoms(Pow):
-            if not power.exp.is_Integer and not power.has(Entry, Partial, LogSumExp, Mean, Moment) and not is_component(power):
+            of_indices = power.has(Entry, Partial, LogSumExp, Mean, Moment) or is_component(power)
+            if not power.exp.is_Integer and not of_indices:
                 head_value(polarised(power, kernel.coordinates), point, Scope({}))
     for expr, name in (head_exprs or {}).items():
         if not _fits(expr, jets):

@@ -33,7 +33,14 @@ from sympy import (
     re,
 )
 
-from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
+from kahler_verify.calculus.definition import (
+    Contract,
+    Covariance,
+    Entry,
+    Expected,
+    OnDiagonal,
+    Partial,
+)
 from kahler_verify.calculus.letters import Bar, Field, Index, Jet, is_real_index
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr, adjoint
@@ -227,6 +234,11 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
         return evaluate(expr.args[0], point, replace(scope, shared=len(scope.epsilons)))
     if isinstance(expr, Expected):
         return _expected(expr, point, scope)
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        means = _expected(Expected(x, residual), point, scope).scaled(-1)
+        both = _expected(Expected(x * y, residual), point, scope)
+        return both + means * _expected(Expected(y, residual), point, scope)
     if isinstance(expr, Jet):
         return _letter(expr, point, scope)
     if point.coordinates and expr.has(conjugate, re, im, Abs):
@@ -356,7 +368,11 @@ def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
         expr = adjoint(expr)
     shape = [*[extent(i, point.sizes) for i in own], 1, 1][:2]
     entries = {
-        place: evaluate(expr, point, replace(scope, values={**scope.values, **dict(zip(own, place))}))
+        place: evaluate(
+            expr,
+            point,
+            replace(scope, values={**scope.values, **dict(zip(own, place, strict=False))}),
+        )
         for place in product(*map(range, shape))
     }
     parts = {}
@@ -445,7 +461,7 @@ def free_indices(expr: Expr) -> set[Symbol]:
     """Indices that are not summed inside the expression."""
     if isinstance(expr, Contract):
         return free_indices(expr.args[0]) - set(expr.indices)
-    if isinstance(expr, Index) or isinstance(expr, Symbol):
+    if isinstance(expr, Symbol):
         return {expr}
     return set().union(*[free_indices(a) for a in expr.args])
 
