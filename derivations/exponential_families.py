@@ -25,7 +25,7 @@ from kahler_verify.calculus import (
     index,
     parameter,
 )
-from kahler_verify.calculus.pointwise import log1pexp
+from kahler_verify.calculus.pointwise import log1pexp, logistic
 
 n, d = dimension("n"), dimension("d")
 a, b, c, e = index("a b c e", d, real=True)
@@ -39,7 +39,11 @@ def over(term: Expr) -> Expr:
 
 def family(name: str, title: str, partition: Expr, *natural: Jet) -> Derivation:
     """The metric of a family with log-partition A and its derivatives."""
-    KL = bregman(partition, *natural)
+    return of_divergence(name, title, bregman(partition, *natural))
+
+
+def of_divergence(name: str, title: str, KL: Expr) -> Derivation:
+    """The metric of a family whose divergence is given, and its derivatives."""
     g = OnDiagonal(Partial(KL, a, b))
     return Derivation(
         name=name,
@@ -73,7 +77,6 @@ def family(name: str, title: str, partition: Expr, *natural: Jet) -> Derivation:
 
 eta, alpha, beta = (field(name, n, real=True) for name in ("eta", "alpha", "beta"))
 t, x, y = Entry(eta, j), Entry(alpha, j), Entry(beta, j)
-count = parameter("count", real=True)
 logits = field("eta", real=True, component=True)
 
 bernoulli = family("bernoulli", "Bernoulli outputs with logits eta", over(log1pexp(t)), eta)
@@ -81,12 +84,6 @@ categorical = family(
     "categorical", "a categorical output with logits eta", LogSumExp(logits), logits
 )
 poisson = family("poisson", "Poisson outputs with log rates eta", over(exp(t)), eta)
-negative_binomial = family(
-    "negative_binomial",
-    "negative binomial outputs, count failures, eta the log of the probability of success",
-    over(-count * log(1 - exp(t))),
-    eta,
-)
 exponential = family("exponential", "exponential outputs, eta minus the rate", over(-log(-t)), eta)
 gamma = family(
     "gamma",
@@ -107,6 +104,16 @@ dirichlet = family(
     "a Dirichlet output with concentrations alpha",
     over(loggamma(x)) - loggamma(over(x)),
     alpha,
+)
+# η = log p has the log-partition -count log(1 - p); in the logit t, of which decoders are made,
+# ∇A = count p/(1-p) and η = -log1pexp(-t).
+count = Entry(parameter("count", n, real=True), j)
+t0 = t.subs(eta, eta.at_base())
+odds0 = logistic(t0) / logistic(-t0)
+negative_binomial = of_divergence(
+    "negative_binomial",
+    "negative binomial outputs with logits eta of success, count failures",
+    over(count * (log1pexp(t) - log1pexp(t0)) + count * odds0 * (log1pexp(-t) - log1pexp(-t0))),
 )
 gaussian_natural = family(
     "gaussian_natural",

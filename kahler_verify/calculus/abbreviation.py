@@ -121,6 +121,8 @@ class _Stages:
         """An expression under a derivative, in stages."""
         if isinstance(e, Jet | Tr | LogDet | Entry) or e.is_Atom or not e.is_commutative:
             return e
+        if not _varies(e):  # no derivative falls on it, and at z₀ = z it may cancel what did
+            return e
         args = [self.visit(a) for a in e.args]
         if e.is_Mul:
             return self._product(args)
@@ -130,7 +132,9 @@ class _Stages:
 
     def _product(self, factors: list[Expr]) -> Expr:
         """f g h as u h with u = f g, where all of them hold functions."""
-        holding = [f for f in factors if _holds_functions(f) and not is_component(f)]
+        holding = [
+            f for f in factors if _holds_functions(f) and _varies(f) and not is_component(f)
+        ]
         rest = [f for f in factors if f not in holding]
         while len(holding) > 1:
             first, second, *others = holding
@@ -146,6 +150,11 @@ class _Stages:
             made = let(f"u{len(self.known)}", inner, of=free, **traits)
             self.known[inner] = made(*free) if free else made
         return self.known[inner]
+
+
+def _varies(e: Expr) -> bool:
+    """Whether a letter of it depends on z; those at the base point do not."""
+    return any(not j.field.traits & {"frozen", "constant"} for j in e.atoms(Jet))
 
 
 def _is_linear(e: Expr) -> bool:
