@@ -41,6 +41,7 @@ def normal(a: Symbol, b: Symbol, c: Symbol, e: Symbol) -> Expr:
 
 
 riemann = normal(a, c, b, e) - normal(a, e, b, c)
+ricci = Contract(Entry(G**-1, a, c) * riemann, a, c)
 bend = let("bend", Contract(Entry(v, a) * Entry(v, b) * Entry(S(a, b), f), a, b), rows=f)
 vwvw = Entry(v, a) * Entry(w, b) * Entry(v, c) * Entry(w, e)
 area = Tr(v.H * G * v) * Tr(w.H * G * w) - Tr(v.H * G * w) ** 2
@@ -74,6 +75,8 @@ pulled_back_metric = Derivation(
             {"acceleration": Output(-Entry(G**-1 * bend, e), (e,), upper=(e,))},
         ),
         Kernel("riemann", {"R": Output(riemann, (a, b, c, e))}),
+        Kernel("ricci", {"ricci": Output(ricci, (b, e))}),
+        Kernel("scalar_curvature", {"scalar": Output(Contract(Entry(G**-1, b, e) * ricci, b, e))}),
         Kernel(
             "sectional_curvature",
             {"curvature": Output(Contract(riemann * vwvw, a, b, c, e) / area)},
