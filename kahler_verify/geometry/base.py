@@ -85,7 +85,7 @@ class Metric(ABC):
         rows = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (z, *vectors)]
         if math.prod(batch) <= size:
             out = compute(*rows)
-            return out.reshape(*batch, *out.shape[1:])
+            return out.reshape((*batch, *out.shape[1:]))
         chunks = zip(*[x.split(size) for x in rows], strict=True)
         first = compute(*next(chunks))
         if first.requires_grad or is_transformed(first):
@@ -95,7 +95,7 @@ class Metric(ABC):
             out[:size] = first
             for n, some in enumerate(chunks, 1):
                 out[n * size : (n + 1) * size] = compute(*some)
-        return out.reshape(*batch, *out.shape[1:])
+        return out.reshape((*batch, *out.shape[1:]))
 
     # ------------------------------------------------------------- checks
     def _vector(self, name: str, v: Tensor, z: Tensor) -> Tensor:

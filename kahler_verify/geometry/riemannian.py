@@ -175,8 +175,7 @@ class RiemannianMetric(Metric):
         """The same plane, spanned by u and what of v is orthogonal to u in coordinates."""
         u, v = self._vector("u", u, z), self._vector("v", v, z)
         u, v = _normalised(u)[0], _normalised(v)[0]
-        u = u / (u * u).sum(-1, keepdim=True).sqrt()
-        v = v / (v * v).sum(-1, keepdim=True).sqrt()
+        u, v = (x / (x * x).sum(-1, keepdim=True).sqrt().clamp_min(0.25) for x in (u, v))
         apart = v - (u * v).sum(-1, keepdim=True) * u
         height = (apart * apart).sum(-1, keepdim=True).sqrt()
         flat = height < 16 * torch.finfo(z.dtype).eps

@@ -3,6 +3,7 @@
 import torch
 from torch.distributions import Geometric, NegativeBinomial
 
+from kahler_verify.likelihoods.bernoulli import logit
 from kahler_verify.likelihoods.register import Likelihood, likelihood
 
 likelihood(
@@ -10,7 +11,7 @@ likelihood(
     Likelihood(
         "negative binomial",
         "negative_binomial",
-        lambda law: {"eta": law.logits},
+        lambda law: {"eta": logit(law)},
         constants=lambda law: {"count": law.total_count},
     ),
 )
@@ -19,7 +20,7 @@ likelihood(
     Likelihood(
         "geometric",
         "negative_binomial",
-        lambda law: {"eta": -law.logits},
-        constants=lambda law: {"count": torch.ones_like(law.logits)},
+        lambda law: {"eta": -logit(law)},
+        constants=lambda law: {"count": torch.ones(())},
     ),
 )
