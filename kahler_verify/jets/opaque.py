@@ -1,0 +1,164 @@
+"""Calls that no rule knows: nested autograd of that call alone, and a check that it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from kahler_verify.errors import InputError
+from kahler_verify.rules.expansion import Expansion, total
+
+__all__ = ["by_autograd"]
+
+Plain = Callable[..., tuple[Tensor, ...]]
+
+
+def by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dict[str, Any]) -> Any:
+    """The outputs of ``call`` with their derivatives, by forward mode, twice for second order.
+
+    Raises:
+        InputError: forward mode and reverse mode differ.
+    """
+    leaves, structure = tree_flatten((arguments, named), is_leaf=_is_expansion)
+    where = [k for k, leaf in enumerate(leaves) if _is_expansion(leaf) and leaf.varies]
+    known = [leaf.value if _is_expansion(leaf) else leaf for leaf in leaves]
+    some = next(leaf for leaf in leaves if _is_expansion(leaf))
+    frame, record = some.frame, some.frame.record
+
+    def whole(*values: Tensor) -> Any:
+        filled = list(known)
+        for k, value in zip(where, values, strict=True):
+            filled[k] = value
+        positional, keywords = tree_unflatten(filled, structure)
+        return call(*positional, **keywords)
+
+    inputs = [leaves[k] for k in where]
+    values = [x.value for x in inputs]
+    result = whole(*values)
+    outputs, out_structure = tree_flatten(result)
+    smooth = [k for k, out in enumerate(outputs) if _is_continuous(out)]
+
+    def plain(*values: Tensor) -> tuple[Tensor, ...]:
+        each = tree_flatten(whole(*values))[0]
+        return tuple(each[k] for k in smooth)
+
+    first: list[Tensor | None] = [None] * len(smooth)
+    second: list[Tensor | None] = [None] * len(smooth)
+    if where and smooth:
+        checked = record.autograd[name] > 0 or torch._C._functorch.peek_interpreter_stack()
+        first = list(_along(plain, values, [x.first for x in inputs]))
+        if not checked:
+            _check_first(plain, name, values, [x.first[-1] for x in inputs], [t[-1] for t in first])
+        if frame.order == 2:
+            sides = [frame.pair_up(x.first) for x in inputs]
+            left, right = [s[0] for s in sides], [s[1] for s in sides]
+            bent = _twice(plain, values, left, right)
+            if not checked:
+                last = [[t[-1] for t in side] for side in (left, right)]
+                _check_second(plain, name, values, *last, [t[-1] for t in bent])
+            curved = [x.second for x in inputs]
+            if any(t is not None for t in curved):
+                count = next(len(t) for t in curved if t is not None)
+                moved = _along(
+                    plain,
+                    values,
+                    [
+                        v.new_zeros(count, *v.shape) if t is None else t
+                        for t, v in zip(curved, values, strict=True)
+                    ],
+                )
+                second = [total(pair) for pair in zip(bent, moved, strict=True)]
+            else:
+                second = list(bent)
+        record.autograd[name] += 1
+    for k, position in enumerate(smooth):
+        outputs[position] = Expansion(outputs[position], first[k], second[k], frame)
+    for k, out in enumerate(outputs):
+        if isinstance(out, Tensor):
+            outputs[k] = some.constant(out)
+    return tree_unflatten(outputs, out_structure)
+
+
+def _is_expansion(x: Any) -> bool:
+    return isinstance(x, Expansion)
+
+
+def _is_continuous(x: Any) -> bool:
+    return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+def _along(plain: Plain, values: Sequence[Tensor], rows: Sequence[Any]) -> tuple[Tensor, ...]:
+    """D f for each row."""
+    return torch.vmap(lambda *ts: jvp(plain, tuple(values), ts)[1])(*rows)
+
+
+def _twice(
+    plain: Plain, values: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """D²f for each pair of rows."""
+    n = len(values)
+
+    def along(*sides: Tensor) -> tuple[Tensor, ...]:
+        inner = lambda *xs: jvp(plain, xs, sides[:n])[1]  # noqa: E731
+        return jvp(inner, tuple(values), sides[n:])[1]
+
+    return torch.vmap(along)(*left, *right)
+
+
+# Forward mode is a witness: reverse mode is asked as well, the first time a function is met
+
+
+def _check_first(
+    plain: Plain, name: str, values: Any, tangents: Any, forward: Sequence[Tensor]
+) -> None:
+    with torch.enable_grad():
+        outputs, back = vjp(plain, *values)
+        weights = tuple(_weights(out) for out in outputs)
+        reverse = _pairing(back(weights), tangents)
+    _compare(name, "first", _pairing(weights, forward), reverse, forward)
+
+
+def _check_second(
+    plain: Plain, name: str, values: Any, left: Any, right: Any, forward: Sequence[Tensor]
+) -> None:
+    weights = tuple(_weights(out) for out in forward)
+
+    def slope(*xs: Tensor) -> Tensor:
+        return _pairing(vjp(plain, *xs)[1](weights), left)
+
+    with torch.enable_grad():
+        gradient = vjp(slope, *values)
+        back = gradient[1](torch.ones_like(gradient[0]))
+        reverse = _pairing(back, right)
+    _compare(name, "second", _pairing(weights, forward), reverse, forward)
+
+
+def _weights(out: Tensor) -> Tensor:
+    """Something without symmetries, and without a random generator's state."""
+    n = torch.arange(1, out.numel() + 1, device=out.device, dtype=torch.float64)
+    w = torch.cos(n * n * 0.7548776662466927).to(out.real.dtype if out.is_complex() else out.dtype)
+    return (w.to(out.dtype) * (1 + 0.5j) if out.is_complex() else w).reshape(out.shape)
+
+
+def _pairing(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Re Σ a b̄."""
+    return sum(
+        (x.conj() * y).sum().real if x.is_complex() or y.is_complex() else (x * y).sum()
+        for x, y in zip(a, b, strict=True)
+    )  # type: ignore[return-value]
+
+
+def _compare(name: str, order: str, forward: Tensor, reverse: Tensor, parts: Any) -> None:
+    size = max(float(sum(t.abs().sum() for t in parts)), float(reverse.abs()))
+    gap = float((forward - reverse).abs())
+    if gap > 1e5 * torch.finfo(forward.dtype).eps * size:
+        raise InputError(
+            f"torch's {name} has no rule, and its {order} derivatives by forward and by reverse "
+            f"mode differ by {gap:.1e}, where their entries add up to {size:.1e}: one of them is "
+            "wrong. Write the function out of others"
+        )
