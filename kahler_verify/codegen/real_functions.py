@@ -1,7 +1,7 @@
 """Functions of one real variable, printed as torch code with their derivatives.
 
-The real twin of :mod:`kahler_verify.codegen.pointwise`, with whose printer they are printed: what is
-real has an imaginary part of 0 there, and needs no second tensor.
+The real twin of :mod:`kahler_verify.codegen.pointwise`, with whose printer they are printed: what
+is real has an imaginary part of 0 there, and needs no second tensor.
 """
 
 from __future__ import annotations

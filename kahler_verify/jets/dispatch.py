@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
 from collections.abc import Callable
 from types import FunctionType
@@ -14,29 +16,40 @@ from kahler_verify.errors import InputError
 from kahler_verify.jets.opaque import by_autograd
 from kahler_verify.jets.tensor import Jet
 from kahler_verify.rules import Expansion, NotCovered, find
-from kahler_verify.rules.expansion import realigned
+from kahler_verify.rules.expansion import real_directions
 from kahler_verify.rules.registry import canonical
 
 __all__ = ["dispatch"]
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What is asked of a tensor's outside is answered by its value.
-_QUERIES = frozenset(
-    "size dim ndimension numel nelement element_size is_floating_point is_complex is_contiguous "
-    "stride storage_offset get_device is_signed is_inference is_conj is_neg is_shared is_same_size "
-    "result_type has_names is_nonzero_shape is_distributed is_coalesced".split()
+_QUERIES = _names(
+    """
+    size dim ndimension numel nelement element_size is_floating_point is_complex is_contiguous
+    stride storage_offset get_device is_signed is_inference is_conj is_neg is_shared
+    is_same_size result_type has_names
+    """
 )
-_TENSOR_PROPERTIES = frozenset("T mT H mH real imag".split())
-_STOPPING = frozenset("detach item tolist __float__ __int__ __complex__ __index__".split())
-_REFUSED = frozenset(
-    "backward register_hook retain_grad numpy __array__ __dlpack__ data_ptr storage untyped_storage "
-    "apply_ map_ resize_ resize_as_ set_ share_memory_ __reduce_ex__ requires_grad_ "
-    "detach_ to_sparse".split()
-) - {"requires_grad_"}
-_MAY_BE_VIEWS = frozenset(
-    "view reshape flatten unflatten ravel squeeze unsqueeze transpose permute movedim t T mT H mH "
-    "expand broadcast_to diagonal unfold select narrow unbind tensor_split hsplit vsplit dsplit "
-    "chunk split split_with_sizes __getitem__ view_as reshape_as expand_as real imag conj "
-    "view_as_real view_as_complex broadcast_tensors".split()
+_TENSOR_PROPERTIES = _names("T mT H mH real imag")
+_STOPPING = _names("detach item tolist __float__ __int__ __complex__ __index__")
+_REFUSED = _names(
+    """
+    backward register_hook retain_grad numpy __array__ __dlpack__ data_ptr storage
+    untyped_storage apply_ map_ resize_ resize_as_ set_ share_memory_ __reduce_ex__ detach_
+    to_sparse
+    """
+)
+_MAY_BE_VIEWS = _names(
+    """
+    view reshape flatten unflatten ravel squeeze unsqueeze transpose permute movedim t T mT H mH
+    expand broadcast_to diagonal unfold select narrow unbind tensor_split hsplit vsplit dsplit
+    chunk split split_with_sizes __getitem__ view_as reshape_as expand_as real imag conj
+    view_as_real view_as_complex broadcast_tensors
+    """
 )
 _IN_PLACE_OPERATORS = {
     f"__i{name}__": getattr(Tensor, f"__{name}__")
@@ -63,13 +76,19 @@ def dispatch(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[s
         return call(jet.value, *arguments[1:], **named)
     if name in _REFUSED or name == "__set__":
         raise InputError(f"expected a module to compute with torch alone, but it calls {name}")
+    if isinstance(call, torch.ScriptFunction | torch._C.ScriptMethod):
+        raise InputError(
+            f"expected the module to call torch's functions from Python, but {name} is compiled by "
+            "TorchScript, where derivatives cannot be followed: give the module itself"
+        )
     if named.get("out") is not None:
         raise InputError(f"{name}: expected the result to be returned, not written to out=…")
     if isinstance(call, FunctionType):
         rule = find(name)
         method = call.__module__ == "torch._tensor"
-        if rule is None or not (rule.python or method):
-            return opened(call)(*arguments, **named)
+        known = rule is not None and (rule.python or method)
+        if not known and call not in _opening():
+            return _opened(call, arguments, named)
     if name in _IN_PLACE_OPERATORS or name == "__setitem__" or _writes(name):
         return _in_place(call, name, arguments, named)
     return _out_of_place(call, name, arguments, named)
@@ -106,19 +125,14 @@ def _out_of_place(
     if not torch.is_grad_enabled() and record.gradients_wanted:
         record.opaque_gradients[canonical(name)] += 1
     rule = find(name)
-    covered = rule is not None and rule.covers(inner, inner_named)
-    if not covered or not rule.holomorphic:  # type: ignore[union-attr]
-        if any(x.frame.holomorphic for x in met):
-            inner = _mapped(inner, lambda x: realigned([x])[0])
-            inner_named = _mapped(inner_named, lambda x: realigned([x])[0])
     out: Any = NotImplemented
-    if covered:
-        try:
-            out = rule.function(call, *inner, **inner_named)  # type: ignore[union-attr]
-        except NotCovered:
-            inner = _mapped(inner, lambda x: realigned([x])[0])
-            inner_named = _mapped(inner_named, lambda x: realigned([x])[0])
+    if rule is not None and rule.covers(inner, inner_named):
+        if not rule.holomorphic:
+            inner, inner_named = _mapped((inner, inner_named), real_directions)
+        with contextlib.suppress(NotCovered):
+            out = rule.function(call, *inner, **inner_named)
     if out is NotImplemented:
+        inner, inner_named = _mapped((inner, inner_named), real_directions)
         out = by_autograd(call, canonical(name), inner, inner_named)
     if any(not _continuous(x.value) for x in met) and any(
         _continuous(x.value) for x in _met(_tupled(out))
@@ -153,8 +167,8 @@ def _expansions(argument: Any) -> Any:
     if isinstance(argument, Jet):
         if argument._stale is not None:
             raise InputError(
-                f"{argument._stale} wrote in place into a tensor of which this one is a view (or the "
-                "other way round): jets do not share memory; write out of place instead"
+                f"{argument._stale} wrote in place into a tensor of which this one is a view (or "
+                "the other way round): jets do not share memory; write out of place instead"
             )
         return argument.expansion
     if isinstance(argument, tuple | list) and not isinstance(argument, torch.Size):
@@ -250,9 +264,9 @@ def _returning(name: str) -> Callable[..., Any]:
     for owner in (Tensor, torch, torch._C._nn):
         found = getattr(owner, name[:-1], None)
         if found is not None:
-            return found  # type: ignore[no-any-return]
+            return found
     if find(name) is not None:  # refused by its rule
-        return getattr(Tensor, name)  # type: ignore[no-any-return]
+        return getattr(Tensor, name)
     raise InputError(f"{name}: writing in place is not known; write out of place instead")
 
 
@@ -260,28 +274,43 @@ def _returning(name: str) -> Callable[..., Any]:
 
 
 _OPENED: dict[FunctionType, Callable[..., Any]] = {}
+_STATE = threading.local()
 
 
-def opened(function: FunctionType) -> Callable[..., Any]:
+def _opening() -> list[FunctionType]:
+    """The functions whose bodies are being run: some ask again in a second body."""
+    if not hasattr(_STATE, "opening"):
+        _STATE.opening = []
+    return _STATE.opening
+
+
+def _opened(function: FunctionType, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """A Python function of torch's without its question whether a subclass wants to answer."""
     if function not in _OPENED:
-        scope = function.__globals__
-        if not any(check in scope for check in _CHECKS):
-            raise InputError(
-                f"{function.__module__}.{function.__name__}: expected one of torch's functions"
-            )
-        no = {check: _never for check in _CHECKS if check in scope}
-        body = FunctionType(
-            function.__code__,
-            {**scope, **no},
-            function.__name__,
-            function.__defaults__,
-            function.__closure__,
+        _OPENED[function] = _body(function)
+    _opening().append(function)
+    try:
+        return _OPENED[function](*arguments, **named)
+    finally:
+        _opening().pop()
+
+
+def _body(function: FunctionType) -> Callable[..., Any]:
+    scope = function.__globals__
+    if not any(check in scope for check in _CHECKS):
+        raise InputError(
+            f"{function.__module__}.{function.__name__}: expected one of torch's functions"
         )
-        body.__kwdefaults__ = function.__kwdefaults__
-        _OPENED[function] = body
-    return _OPENED[function]
+    body = FunctionType(
+        function.__code__,
+        {**scope, **dict.fromkeys(_CHECKS, _no)},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    body.__kwdefaults__ = function.__kwdefaults__
+    return body
 
 
-def _never(*arguments: Any) -> bool:
+def _no(*_: Any) -> bool:
     return False

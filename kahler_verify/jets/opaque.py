@@ -22,8 +22,17 @@ def by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dict
     """The outputs of ``call`` with their derivatives, by forward mode, twice for second order.
 
     Raises:
-        InputError: forward mode and reverse mode differ.
+        InputError: forward mode and reverse mode differ, or torch has neither.
     """
+    try:
+        return _by_autograd(call, name, arguments, named)
+    except NotImplementedError as error:
+        raise InputError(
+            f"torch's {name} has no rule, and torch does not differentiate it twice: {error}"
+        ) from error
+
+
+def _by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dict[str, Any]) -> Any:
     leaves, structure = tree_flatten((arguments, named), is_leaf=_is_expansion)
     where = [k for k, leaf in enumerate(leaves) if _is_expansion(leaf) and leaf.varies]
     known = [leaf.value if _is_expansion(leaf) else leaf for leaf in leaves]
@@ -53,14 +62,16 @@ def by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dict
         checked = record.autograd[name] > 0 or torch._C._functorch.peek_interpreter_stack()
         first = list(_along(plain, values, [x.first for x in inputs]))
         if not checked:
-            _check_first(plain, name, values, [x.first[-1] for x in inputs], [t[-1] for t in first])
+            last = [x.first[-1] for x in inputs]
+            _check_first(plain, name, values, last, [t[-1] for t in first])
         if frame.order == 2:
             sides = [frame.pair_up(x.first) for x in inputs]
             left, right = [s[0] for s in sides], [s[1] for s in sides]
             bent = _twice(plain, values, left, right)
             if not checked:
+                size = sum(float(t[-1].abs().sum()) for t in first)
                 last = [[t[-1] for t in side] for side in (left, right)]
-                _check_second(plain, name, values, *last, [t[-1] for t in bent])
+                _check_second(plain, name, values, *last, [t[-1] for t in bent], size)
             curved = [x.second for x in inputs]
             if any(t is not None for t in curved):
                 count = next(len(t) for t in curved if t is not None)
@@ -92,9 +103,19 @@ def _is_continuous(x: Any) -> bool:
     return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
 
 
+def _derivative(plain: Plain, values: Any, tangents: Any) -> tuple[Tensor, ...]:
+    """D f along tangents by forward mode, or by reverse mode twice where torch has none."""
+    try:
+        return jvp(plain, tuple(values), tuple(tangents))[1]  # type: ignore[no-any-return]
+    except NotImplementedError:
+        outputs, back = vjp(plain, *values)
+        _, forth = vjp(back, tuple(map(torch.zeros_like, outputs)))
+        return forth(tuple(tangents))[0]  # type: ignore[no-any-return]
+
+
 def _along(plain: Plain, values: Sequence[Tensor], rows: Sequence[Any]) -> tuple[Tensor, ...]:
     """D f for each row."""
-    return torch.vmap(lambda *ts: jvp(plain, tuple(values), ts)[1])(*rows)
+    return torch.vmap(lambda *ts: _derivative(plain, values, ts))(*rows)
 
 
 def _twice(
@@ -104,8 +125,7 @@ def _twice(
     n = len(values)
 
     def along(*sides: Tensor) -> tuple[Tensor, ...]:
-        inner = lambda *xs: jvp(plain, xs, sides[:n])[1]  # noqa: E731
-        return jvp(inner, tuple(values), sides[n:])[1]
+        return _derivative(lambda *xs: _derivative(plain, xs, sides[:n]), values, sides[n:])
 
     return torch.vmap(along)(*left, *right)
 
@@ -120,11 +140,18 @@ def _check_first(
         outputs, back = vjp(plain, *values)
         weights = tuple(_weights(out) for out in outputs)
         reverse = _pairing(back(weights), tangents)
-    _compare(name, "first", _pairing(weights, forward), reverse, forward)
+    size = sum(float(t.abs().sum()) for t in outputs)
+    _compare(name, "first", _pairing(weights, forward), reverse, forward, size)
 
 
 def _check_second(
-    plain: Plain, name: str, values: Any, left: Any, right: Any, forward: Sequence[Tensor]
+    plain: Plain,
+    name: str,
+    values: Any,
+    left: Any,
+    right: Any,
+    forward: Sequence[Tensor],
+    size: float,
 ) -> None:
     weights = tuple(_weights(out) for out in forward)
 
@@ -135,7 +162,7 @@ def _check_second(
         gradient = vjp(slope, *values)
         back = gradient[1](torch.ones_like(gradient[0]))
         reverse = _pairing(back, right)
-    _compare(name, "second", _pairing(weights, forward), reverse, forward)
+    _compare(name, "second", _pairing(weights, forward), reverse, forward, size)
 
 
 def _weights(out: Tensor) -> Tensor:
@@ -153,10 +180,13 @@ def _pairing(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     )  # type: ignore[return-value]
 
 
-def _compare(name: str, order: str, forward: Tensor, reverse: Tensor, parts: Any) -> None:
-    size = max(float(sum(t.abs().sum() for t in parts)), float(reverse.abs()))
+def _compare(
+    name: str, order: str, forward: Tensor, reverse: Tensor, parts: Any, size: float
+) -> None:
+    """``size`` is that of what is differentiated, so that derivatives may vanish."""
+    size = max(sum(float(t.abs().sum()) for t in parts), float(reverse.abs()), size)
     gap = float((forward - reverse).abs())
-    if gap > 1e5 * torch.finfo(forward.dtype).eps * size:
+    if not gap <= 1e5 * torch.finfo(forward.dtype).eps * size:
         raise InputError(
             f"torch's {name} has no rule, and its {order} derivatives by forward and by reverse "
             f"mode differ by {gap:.1e}, where their entries add up to {size:.1e}: one of them is "

@@ -48,18 +48,22 @@ def _cat(tensors: list[Tensor]) -> Any:
     expansions = [jet.expansion for jet in tensors]  # type: ignore[attr-defined]
     if len({x.frame for x in expansions}) > 1:
         raise InputError("expected the module to be holomorphic at all points, or at none")
-    parts: list[Any] = []
-    for k in (0, 1):
-        rows = [x.rows[k] for x in expansions]
-        known = [t for t in rows if t is not None]
-        if known:
-            count = len(known[0])
-            rows = [
+
+    def rows(k: int) -> Tensor | None:
+        each = [x.rows[k] for x in expansions]
+        count = next((len(t) for t in each if t is not None), None)
+        if count is None:
+            return None
+        return torch.cat(
+            [
                 x.value.new_zeros(count, *x.value.shape) if t is None else t
-                for t, x in zip(rows, expansions, strict=True)
-            ]
-        parts.append(torch.cat(rows, 1) if known else None)
-    return Jet(Expansion(torch.cat([x.value for x in expansions]), *parts, expansions[0].frame))
+                for t, x in zip(each, expansions, strict=True)
+            ],
+            1,
+        )
+
+    value = torch.cat([x.value for x in expansions])
+    return Jet(Expansion(value, rows(0), rows(1), expansions[0].frame))
 
 
 def _together(pieces: list[Any], leaf: Callable[[list[Tensor]], Any]) -> Any:
@@ -94,5 +98,5 @@ def _of_attributes(pieces: list[Any], leaf: Callable[[list[Tensor]], Any]) -> An
         if new is not attribute:
             object.__setattr__(out, name, new)
             if isinstance(out, Mapping):  # as transformers' and diffusers' outputs are
-                dict.__setitem__(out, name, new)  # type: ignore[call-overload]
+                dict.__setitem__(out, name, new)  # type: ignore[call-overload, index]
     return out

@@ -30,7 +30,7 @@ class Jet(Tensor):
     _stale: str | None  # the call that wrote into a relative
 
     @staticmethod
-    def __new__(cls, expansion: Expansion) -> Jet:
+    def __new__(cls, expansion: Expansion) -> Jet:  # noqa: D102  (no __init__ would be reached)
         value = expansion.value
         jet: Jet = Tensor._make_wrapper_subclass(
             cls, value.shape, dtype=value.dtype, device=value.device
@@ -49,7 +49,7 @@ class Jet(Tensor):
         return dispatch(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         raise InputError(
@@ -128,6 +128,11 @@ class Jet(Tensor):
     def directions(self) -> int:
         """How many directions r there are."""
         return self.expansion.frame.directions
+
+    @property
+    def varies(self) -> bool:
+        """Is a derivative known not to vanish?"""
+        return self.expansion.varies
 
     @property
     def record(self) -> Record:

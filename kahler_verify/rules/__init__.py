@@ -8,6 +8,7 @@ A new function is one rule, in the file of its kind:
 """
 
 from kahler_verify.rules import (  # noqa: F401  (each file registers its rules)
+    activations,
     arithmetic,
     attention,
     complex_parts,

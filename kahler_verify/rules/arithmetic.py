@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,13 +11,11 @@ from torch import Tensor
 from kahler_verify.kernels import real_functions as kernels
 from kahler_verify.rules.expansion import (
     Expansion,
-    Head,
     aligned,
     by_vmap,
     chain,
     linear,
     multilinear,
-    total,
 )
 from kahler_verify.rules.registry import NotCovered, rule
 
@@ -59,14 +58,17 @@ def plus(a: Varying, b: Varying, sign: int = 1) -> Expansion:
     """A + b or a - b, with broadcasting."""
     a, b = aligned([a, b])
     value = _value(a) + _value(b) if sign > 0 else _value(a) - _value(b)
-    parts = []
-    for k in (0, 1):
-        p, q = (
-            _broadcast(x.rows[k], value.shape) if isinstance(x, Expansion) else None for x in (a, b)
+    none = (None, None)
+    first, second = (
+        _typed(_sum(_broadcast(p, value.shape), _broadcast(q, value.shape), sign), value)
+        for p, q in zip(
+            a.rows if isinstance(a, Expansion) else none,
+            b.rows if isinstance(b, Expansion) else none,
+            strict=True,
         )
-        parts.append(_typed(_sum(p, q, sign), value))
-    frame = (a if isinstance(a, Expansion) else b).frame
-    return Expansion(value, *parts, frame)
+    )
+    frame = a.frame if isinstance(a, Expansion) else b.frame  # type: ignore[union-attr]
+    return Expansion(value, first, second, frame)
 
 
 def _typed(rows: Tensor | None, value: Tensor) -> Tensor | None:
@@ -74,25 +76,16 @@ def _typed(rows: Tensor | None, value: Tensor) -> Tensor | None:
     return rows if rows is None or rows.dtype == value.dtype else rows.to(value.dtype)
 
 
-def _shifted(x: Expansion, value: Tensor, shift: Any) -> Expansion:
-    """X plus a constant: a head stays one where the constant is a shift of its bias."""
-    head = x.head
-    if head is not None and value.shape == x.value.shape and value.dtype == x.value.dtype:
-        entries = (
-            shift
-            if isinstance(shift, Tensor)
-            else torch.as_tensor(shift, dtype=value.dtype, device=value.device)
-        )
-        if entries.ndim <= 1:
-            bias = entries if head.bias is None else head.bias + entries
-            return Expansion(
-                value,
-                x._first,
-                x._second,
-                x.frame,
-                Head(head.hidden, head.weight, bias.expand(value.shape[-1:])),
-            )
-    return None
+def _shifted(x: Expansion, value: Tensor, shift: Any) -> Expansion | None:
+    """X plus a constant that shifts the bias of a head, so that it stays one; else None."""
+    head = x.waiting_head
+    if head is None or value.shape != x.value.shape or value.dtype != x.value.dtype:
+        return None
+    shift = torch.as_tensor(shift, dtype=value.dtype, device=value.device)
+    if shift.ndim > 1:
+        return None
+    bias = (shift if head.bias is None else head.bias + shift).expand(value.shape[-1:])
+    return Expansion(value, None, None, x.frame, replace(head, bias=bias))
 
 
 @rule("add", several=True)
@@ -145,24 +138,24 @@ def _entrywise(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:
 def times(a: Varying, b: Varying) -> Any:
     """The product, entry by entry, with broadcasting."""
     if not isinstance(a, Expansion):
-        a, b = b, a
-    if not isinstance(a, Expansion):
-        return a * b
+        return a * b if not isinstance(b, Expansion) else times(b, a)
     if isinstance(b, Expansion):
         return multilinear(torch.mul, a, b, rows=_entrywise)
     value = a.value * b
-    if _keeps_head(a, value, b):
-        weight = a.head.weight * (b.reshape(-1, 1) if isinstance(b, Tensor) else b)
-        bias = None if a.head.bias is None else a.head.bias * b
-        return Expansion(value, None, None, a.frame, Head(a.head.hidden, weight, bias))
-    if isinstance(b, Tensor) and b.ndim > a.value.ndim or value.shape != a.value.shape:
+    if a.waiting_head is not None and _scales_outputs(a, value, b):
+        head = a.waiting_head
+        weight = head.weight * (b.reshape(-1, 1) if isinstance(b, Tensor) else b)
+        bias = None if head.bias is None else head.bias * b
+        return Expansion(value, None, None, a.frame, replace(head, weight=weight, bias=bias))
+    if (isinstance(b, Tensor) and b.ndim > a.value.ndim) or value.shape != a.value.shape:
         return linear(lambda t: t * b, a, by_vmap, value)
     first, second = (None if r is None else _scaled(r, b) for r in a.rows)
     return Expansion(value, first, second, a.frame)
 
 
-def _keeps_head(a: Expansion, value: Tensor, factor: Any) -> bool:
-    if a.head is None or a._first is not None or value.shape != a.value.shape:
+def _scales_outputs(a: Expansion, value: Tensor, factor: Any) -> bool:
+    """Is the factor a constant, or one for each output?"""
+    if value.shape != a.value.shape or value.dtype != a.value.dtype:
         return False
     if not isinstance(factor, Tensor):
         return True
@@ -189,10 +182,11 @@ def divide(call: Any, a: Varying, b: Varying, *, rounding_mode: str | None = Non
     if rounding_mode is not None:
         raise NotCovered
     if isinstance(b, Expansion):
-        return times(a, reciprocal(b)).with_value(_value(a) / b.value)
+        return times(a, reciprocal(b)).with_value(_value(a) / b.value)  # type: ignore[no-any-return]
     if not isinstance(b, Tensor) and b == 0:
         raise NotCovered
-    return times(a, 1 / b).with_value(a.value / b)
+    assert isinstance(a, Expansion)
+    return times(a, 1 / b).with_value(a.value / b)  # type: ignore[no-any-return]
 
 
 def reciprocal(x: Expansion) -> Expansion:

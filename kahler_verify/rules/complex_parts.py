@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from kahler_verify.rules.arithmetic import by_kernel, plus, times
-from kahler_verify.rules.expansion import Expansion, aligned, linear, realigned
+from kahler_verify.rules.expansion import (
+    Expansion,
+    aligned,
+    linear,
+    real_directions,
+)
 from kahler_verify.rules.registry import rule
 
 
-@rule("real", "imag", "conj", "conj_physical", "view_as_real", "mH", "H", holomorphic=False)
+@rule("real")
+def real_part(call: Any, x: Expansion) -> Expansion:
+    """Re z; that of a head waits with it."""
+    if x.waiting_head is not None:
+        frame = x.frame.real() if x.frame.holomorphic else x.frame
+        return Expansion(call(x.value), None, None, frame, replace(x.waiting_head, real=True))
+    return linear(call, real_directions(x))
+
+
+@rule("imag", "conj", "conj_physical", "view_as_real", "mH", "H", holomorphic=False)
 def real_linear(call: Any, x: Expansion, *arguments: Any) -> Expansion:
     """Parts, conjugates and pairs."""
     if call.__name__ == "view_as_real":
@@ -45,7 +60,7 @@ def squared_modulus(x: Expansion) -> Expansion:
     """Z z̄, real; x² of a real x."""
     if not x.value.is_complex():
         return by_kernel(x, "square")
-    (x,) = realigned([x])
+    x = real_directions(x)
     parts = linear(lambda t: torch.view_as_real(t.resolve_conj()), x)
     return linear(lambda t: t.sum(-1), by_kernel(parts, "square"))
 

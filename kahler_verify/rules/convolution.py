@@ -26,11 +26,11 @@ def convolution(
     **named: Any,
 ) -> Expansion:
     """Linear in its input, and in its weight; the bias shifts the value alone."""
-    if isinstance(input, Expansion) and not isinstance(weight, Expansion):
-        if not isinstance(bias, Expansion):
-            rows = by_point if input.value.ndim == weight.ndim else by_vmap
-            value = call(input.value, weight, bias, *rest, **named)
-            return linear(lambda t: call(t, weight, None, *rest, **named), input, rows, value)
+    if not isinstance(weight, Expansion) and not isinstance(bias, Expansion):
+        assert isinstance(input, Expansion)
+        rows = by_point if input.value.ndim == weight.ndim else by_vmap
+        value = call(input.value, weight, bias, *rest, **named)
+        return linear(lambda t: call(t, weight, None, *rest, **named), input, rows, value)
     out = multilinear(lambda x, w: call(x, w, None, *rest, **named), input, weight)
     if bias is None:
         return out

@@ -123,11 +123,24 @@ def _pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Head:
-    """A last linear map h ↦ h Wᵀ + b that is not multiplied out: W [m, n], of h [..., n]."""
+    """A last linear map h ↦ h Wᵀ + b that is not multiplied out, or its real part.
+
+    Attributes:
+        hidden: h [..., n].
+        weight: W [m, n].
+        bias: b [m].
+        real: is it the real part?
+    """
 
     hidden: Expansion
     weight: Tensor
     bias: Tensor | None
+    real: bool = False
+
+    def multiplied_out(self) -> Expansion:
+        """W h without the bias, with its derivatives."""
+        out = linear(lambda t: t @ self.weight.mT, self.hidden, by_point)
+        return linear(lambda t: t.real, real_directions(out)) if self.real else out
 
 
 class Expansion:
@@ -154,8 +167,7 @@ class Expansion:
 
     def _multiply_out(self) -> None:
         if self.head is not None and self._first is None:
-            out = linear(lambda t: t @ self.head.weight.mT, self.head.hidden, by_point)
-            self._first, self._second = out.first, out.second
+            self._first, self._second = self.head.multiplied_out().rows
 
     @property
     def first(self) -> Tensor | None:
@@ -173,6 +185,11 @@ class Expansion:
     def varies(self) -> bool:
         """Is a derivative known not to vanish?"""
         return self._first is not None or (self.head is not None and self.head.hidden.varies)
+
+    @property
+    def waiting_head(self) -> Head | None:
+        """The head, where derivatives still wait for it."""
+        return self.head if self._first is None else None
 
     @property
     def rows(self) -> tuple[Tensor | None, Tensor | None]:

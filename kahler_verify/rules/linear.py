@@ -49,6 +49,7 @@ def matrix_product(call: Any, a: Varying, b: Varying) -> Expansion:
     if min(ndims) < 2:
         return multilinear(torch.matmul, a, b)
     if ndims[1] == 2 and not isinstance(b, Expansion):
+        assert isinstance(a, Expansion)
         return linear(lambda t: t @ b, a, by_point)
     return multilinear(torch.matmul, a, b, rows=_matrices)
 

@@ -45,8 +45,8 @@ def normalised(x: Expansion, axes: tuple[int, ...], epsilon: float, *, centred: 
 
 def centre(x: Expansion, axes: tuple[int, ...]) -> Expansion:
     """X - ⟨x⟩."""
-    parts = [None if t is None else t - _mean(t, axes) for t in (x.value, *x.rows)]
-    return Expansion(parts[0], parts[1], parts[2], x.frame)  # type: ignore[arg-type]
+    first, second = (None if t is None else t - _mean(t, axes) for t in x.rows)
+    return Expansion(x.value - _mean(x.value, axes), first, second, x.frame)
 
 
 def _mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -107,9 +107,8 @@ def group_norm(
 
 
 def _reshaped(x: Expansion, shape: Sequence[int]) -> Expansion:
-    parts = [x.value.reshape(shape)]
-    parts += [None if t is None else t.reshape(len(t), *shape) for t in x.rows]
-    return Expansion(*parts, x.frame)
+    first, second = (None if t is None else t.reshape(len(t), *shape) for t in x.rows)
+    return Expansion(x.value.reshape(shape), first, second, x.frame)
 
 
 @rule("instance_norm", holomorphic=False)

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from kahler_verify.kernels import real_functions as kernels
 from kahler_verify.rules.arithmetic import by_kernel, times
 from kahler_verify.rules.complex_parts import squared_modulus
 from kahler_verify.rules.expansion import Expansion, chain, linear
@@ -148,7 +147,7 @@ def softshrink(call: Any, x: Expansion, lambd: float = 0.5) -> Expansion:
     return _kinked(x, 0, "softshrink", "softshrink", lambd)
 
 
-def _clipped(call: Any, x: Expansion, name: str, value: Tensor, inside: Tensor) -> Expansion:
+def _clipped(x: Expansion, name: str, value: Tensor, inside: Tensor) -> Expansion:
     x.frame.record.kink(name, 0)
     return chain(x, value, inside.to(value.dtype))
 
@@ -157,17 +156,17 @@ def _clipped(call: Any, x: Expansion, name: str, value: Tensor, inside: Tensor) 
 def clamp(call: Any, x: Expansion, *bounds: Any, **named: Any) -> Expansion:
     """Torch's derivative is 1 on the bounds."""
     value = call(x.value, *bounds, **named)
-    return _clipped(call, x, call.__name__, value, value == x.value)
+    return _clipped(x, call.__name__, value, value == x.value)
 
 
 @rule("hardtanh", "relu6", holomorphic=False)
 def hardtanh(call: Any, x: Expansion, *bounds: Any, **named: Any) -> Expansion:
     """Torch's derivative is 0 on the bounds."""
     value = call(x.value, *bounds, **named)
-    low, high = (-1.0, 1.0) if call.__name__ == "hardtanh" else (0.0, 6.0)
-    low, high = (*bounds, *(low, high)[len(bounds) :])
-    low, high = named.get("min_val", low), named.get("max_val", high)
-    return _clipped(call, x, call.__name__, value, (low < x.value) & (x.value < high))
+    usual = (-1.0, 1.0) if call.__name__ == "hardtanh" else (0.0, 6.0)
+    given = dict(zip(("min_val", "max_val"), bounds, strict=False)) | named
+    low, high = given.get("min_val", usual[0]), given.get("max_val", usual[1])
+    return _clipped(x, call.__name__, value, (low < x.value) & (x.value < high))
 
 
 @rule("hardshrink", "threshold", holomorphic=False)

@@ -20,7 +20,7 @@ def sums(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Expansion:
 
 
 def _weights(x: Expansion, dim: int) -> tuple[Tensor, Any, Any]:
-    """Y = softmax x, u_i = ∂_i x - ⟨∂_i x⟩ and w_ij = ∂_i∂_j x + u_i u_j - ⟨…⟩, in the mean by y."""
+    """Y = softmax x, u_i = ∂_i x - ⟨∂_i x⟩, w_ij = ∂_i∂_j x + u_i u_j - ⟨…⟩, in the mean by y."""
     dim = dim % x.value.ndim
     y = torch.softmax(x.value, dim)
     first, second = x.rows
@@ -44,7 +44,7 @@ def softmax(call: Any, x: Expansion, dim: int, dtype: Any = None) -> Expansion:
     if x.value.ndim == 0 or dtype not in (None, x.value.dtype):
         raise NotCovered
     y, u, w = _weights(x, dim)
-    return Expansion(y, *[None if t is None else y * t for t in (u, w)], x.frame)
+    return Expansion(y, None if u is None else y * u, None if w is None else y * w, x.frame)
 
 
 @rule("logsumexp", holomorphic=False)
@@ -110,7 +110,12 @@ def variance(
 
 @rule("linalg_vector_norm", "linalg_norm", holomorphic=False)
 def vector_norm(
-    call: Any, x: Expansion, ord: Any = 2, dim: Any = None, keepdim: bool = False, **named: Any
+    call: Any,
+    x: Expansion,
+    ord: Any = 2,  # noqa: A002  (torch's name)
+    dim: Any = None,
+    keepdim: bool = False,
+    **named: Any,
 ) -> Expansion:
     """Euclidean: the root of Σ x x̄, smooth but at 0."""
     matrix = call.__name__ == "linalg_norm" and dim is None and x.value.ndim > 1

@@ -19,7 +19,7 @@ from kahler_verify.rules.expansion import Expansion
 __all__ = ["RULES", "NotCovered", "Rule", "find", "rule"]
 
 
-class NotCovered(Exception):  # noqa: N818  (a rule's answer, not an error)
+class NotCovered(Exception):
     """A rule's answer to arguments that it does not know: autograd takes that call."""
 
 

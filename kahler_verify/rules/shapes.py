@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kahler_verify.rules.arithmetic import plus
-from kahler_verify.rules.expansion import Expansion, Head, aligned, by_point, by_vmap, linear
+from kahler_verify.rules.expansion import Expansion, aligned, by_point, by_vmap, linear
 from kahler_verify.rules.registry import NotCovered, rule
 
 _VIEWS = (
     *("reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "transpose"),
-    *(
-        "permute",
-        "movedim",
-        "t",
-        "T",
-        "mT",
-        "expand",
-        "broadcast_to",
-        "diagonal",
-        "linalg_diagonal",
-    ),
-    "unfold",
+    *("permute", "movedim", "t", "T", "mT", "diagonal", "linalg_diagonal", "unfold"),
 )
 _SELECTIONS = ("select", "narrow", "unbind", "tensor_split", "hsplit", "vsplit", "dsplit")
 _COPIES = (
@@ -45,6 +35,15 @@ _SHIFTS = ("fft_fftshift", "fft_ifftshift")
 def moved(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Any:
     """Linear over C."""
     return linear(lambda t: call(t, *arguments, **named), x)
+
+
+@rule("expand", "broadcast_to")
+def expanded(call: Any, x: Expansion, *shape: Any, **named: Any) -> Expansion:
+    """Broadcast; itself where it has that shape, so that a head stays one."""
+    value = call(x.value, *shape, **named)
+    if value.shape == x.value.shape:
+        return x
+    return linear(lambda t: t.expand(value.shape), x, value=value)
 
 
 @rule("view")
@@ -76,8 +75,8 @@ def parts(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Any:
 
 def _parts_of_head(part: Any, x: Expansion, arguments: tuple[Any, ...]) -> Any:
     """Where only outputs are selected, and points are left as they stand: W's rows instead."""
-    head = x.head
-    if head is None or x._first is not None or x.value.ndim != 2 or not _keeps_points(arguments):
+    head = x.waiting_head
+    if head is None or x.value.ndim != 2 or not _keeps_points(arguments):
         return None
     value, weight = part(x.value), part(head.weight.mT)
     several = isinstance(value, tuple | list)
@@ -87,7 +86,7 @@ def _parts_of_head(part: Any, x: Expansion, arguments: tuple[Any, ...]) -> Any:
     zero = head.weight.new_zeros(1, len(head.weight))
     bias = part(zero if head.bias is None else head.bias.expand(1, -1))
     out = tuple(
-        Expansion(v, None, None, x.frame, Head(head.hidden, w.mT, b[0]))
+        Expansion(v, None, None, x.frame, replace(head, weight=w.mT, bias=b[0]))
         for v, w, b in zip(values, weights, bias if several else [bias], strict=True)
     )
     return out if several else out[0]
@@ -111,7 +110,6 @@ def _keeps_points(arguments: tuple[Any, ...]) -> bool:
     "half",
     "bfloat16",
     "type",
-    
     "cpu",
     "cuda",
     "cfloat",
@@ -139,7 +137,13 @@ def like_another(call: Any, x: Any, other: Any) -> Any:
     if not isinstance(x, Expansion):
         return call(x, other.value)
     shape = (other.value if isinstance(other, Expansion) else other).shape
-    names = {"view_as": Tensor.view, "reshape_as": Tensor.reshape, "expand_as": Tensor.expand}
+    names: dict[str, Any] = {
+        "view_as": Tensor.view,
+        "reshape_as": Tensor.reshape,
+        "expand_as": Tensor.expand,
+    }
+    if shape == x.value.shape:
+        return x
     return linear(lambda t: names[call.__name__](t, shape), x)
 
 
@@ -229,18 +233,19 @@ def where(call: Any, condition: Any, a: Any = None, b: Any = None) -> Expansion:
     """Linear in both, where the condition does not vary; else it is joined of pieces."""
     if a is None:
         raise NotCovered
-    parts: list[Any] = []
+    varying = [x for x in (condition, a, b) if isinstance(x, Expansion)]
     if isinstance(condition, Expansion):
         condition.frame.record.kink("where", -1)
-        frame_of, condition = condition, condition.value
-        if not any(isinstance(x, Expansion) for x in (a, b)):
-            return frame_of.constant(torch.where(condition, a, b))
-    for x, keep in ((a, True), (b, False)):
-        if isinstance(x, Expansion):
-            picked = x
-            parts.append(_masked(picked, condition if keep else ~condition))
+        condition = condition.value
     value = torch.where(condition, *[x.value if isinstance(x, Expansion) else x for x in (a, b)])
-    out = parts[0] if len(parts) == 1 else plus(*parts)
+    terms = [
+        _masked(x, mask)
+        for x, mask in ((a, condition), (b, ~condition))
+        if isinstance(x, Expansion)
+    ]
+    if not terms:
+        return varying[0].constant(value)
+    out = terms[0] if len(terms) == 1 else plus(*terms)
     return out.with_value(value)
 
 
@@ -262,21 +267,19 @@ def assigned(call: Any, x: Any, index: Any, new: Any) -> Expansion:
         return out
 
     x, new = aligned([x, new])
-    value = put(x.value, new.value if isinstance(new, Expansion) else new)
-    rows = []
-    for k in (0, 1):
-        old = x.rows[k]
-        fresh = new.rows[k] if isinstance(new, Expansion) else None
-        if old is None and fresh is None:
-            rows.append(None)
-            continue
+    fresh = new if isinstance(new, Expansion) else None
+    value = put(x.value, new if fresh is None else fresh.value)
+
+    def rows(old: Tensor | None, more: Tensor | None) -> Tensor | None:
+        if more is None:
+            return None if old is None else torch.vmap(lambda t: put(t, 0))(old)
         if old is None:
-            old = value.new_zeros(()).expand(len(fresh), *value.shape)
-        if fresh is None:
-            rows.append(torch.vmap(lambda t: put(t, 0))(old))
-        else:
-            rows.append(torch.vmap(put)(old, fresh))
-    return Expansion(value, *rows, x.frame)
+            old = value.new_zeros(()).expand(len(more), *value.shape)
+        return torch.vmap(put)(old, more)
+
+    pairs = zip(x.rows, (None, None) if fresh is None else fresh.rows, strict=True)
+    first, second = (rows(old, more) for old, more in pairs)
+    return Expansion(value, first, second, x.frame)
 
 
 def _has_expansion(index: Any) -> bool:

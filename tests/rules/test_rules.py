@@ -145,7 +145,10 @@ ARITHMETIC = {
     "div of a constant": (lambda x: 1 / (2 + x.sin()) + weights(6) / (2 + x.cos()), VECTOR),
     "neg": (lambda x: -x, VECTOR),
     "pow 0, 1, 2, 3": (lambda x: x**0 + x**1 + 3 * x**2 + x**3, VECTOR),
-    "pow ½, -1, 1.7": (lambda x: (x * x + 1) ** 0.5 + (2 + x.sin()) ** -1 + (x * x + 1) ** 1.7, VECTOR),
+    "pow ½, -1, 1.7": (
+        lambda x: (x * x + 1) ** 0.5 + (2 + x.sin()) ** -1 + (x * x + 1) ** 1.7,
+        VECTOR,
+    ),
     "pow of tensors": (lambda x: (2 + x.sin()) ** (weights(6).abs() + 0.5), VECTOR),
     "pow of a constant": (lambda x: 2.5**x, VECTOR),
     "where": (lambda x: torch.where(weights(6) > 0, x.sin(), x**2), VECTOR),
@@ -160,7 +163,10 @@ REDUCTIONS = {
     "cumsum": (lambda x: x.cumsum(1), SEQUENCE),
     "softmax": (lambda x: F.softmax(x, 1) + torch.softmax(x, -1) + x.softmax(0), SEQUENCE),
     "log_softmax": (lambda x: F.log_softmax(x, 1) * x.log_softmax(-1), SEQUENCE),
-    "logsumexp": (lambda x: x.logsumexp(-1) + torch.logsumexp(x, (1, 2), keepdim=True)[:, 0], SEQUENCE),
+    "logsumexp": (
+        lambda x: x.logsumexp(-1) + torch.logsumexp(x, (1, 2), keepdim=True)[:, 0],
+        SEQUENCE,
+    ),
     "logaddexp": (lambda x: torch.logaddexp(x, 2 * x), VECTOR),
     "var": (lambda x: x.var(-1) + torch.var(x, dim=(1, 2), keepdim=True)[:, 0], SEQUENCE),
     "std": (lambda x: x.std(-1, correction=0), SEQUENCE),
@@ -170,8 +176,14 @@ REDUCTIONS = {
 }
 
 SHAPES = {
-    "view": (lambda x: x.view(3, -1).view(-1, 2, 12).sin().transpose(0, 1).reshape(2, -1), SEQUENCE),
-    "flatten": (lambda x: x.flatten(1).unflatten(1, (2, 12)) * torch.flatten(x, 1)[:, None, :12], SEQUENCE),
+    "view": (
+        lambda x: x.view(3, -1).view(-1, 2, 12).sin().transpose(0, 1).reshape(2, -1),
+        SEQUENCE,
+    ),
+    "flatten": (
+        lambda x: x.flatten(1).unflatten(1, (2, 12)) * torch.flatten(x, 1)[:, None, :12],
+        SEQUENCE,
+    ),
     "permute": (lambda x: x.permute(2, 0, 1) * x.movedim(-1, 0) + x.swapaxes(0, 2).mT, SEQUENCE),
     "squeeze": (lambda x: x.unsqueeze(1).squeeze(1).T * x.t(), VECTOR),
     "expand": (lambda x: x[:, None].expand(-1, 3, -1) * x[:, :1, None].expand(4, 3, 6), VECTOR),
@@ -185,10 +197,16 @@ SHAPES = {
     "split": (lambda x: x.split([2, 4], -1)[1].sin() + torch.split(x, 4, 1)[0], VECTOR),
     "unbind": (lambda x: x.unbind(1)[0] * x.unbind(1)[2], VECTOR),
     "iteration": (lambda x: sum(row * row for row in x), VECTOR),
-    "indices": (lambda x: x[1:, ::2] * x[[0, 1, 2]][:, torch.tensor([1, 1, 3])] * x[:3, None, 0], VECTOR),
+    "indices": (
+        lambda x: x[1:, ::2] * x[[0, 1, 2]][:, torch.tensor([1, 1, 3])] * x[:3, None, 0],
+        VECTOR,
+    ),
     "mask": (lambda x: x[weights(4, 6) > 0] ** 2, VECTOR),
     "select": (lambda x: x.select(1, 2) * x.narrow(1, 1, 2)[:, 0], VECTOR),
-    "gather": (lambda x: x.gather(1, torch.tensor([[0, 2]] * 4)) * x.index_select(1, torch.tensor([1, 4])), VECTOR),
+    "gather": (
+        lambda x: x.gather(1, torch.tensor([[0, 2]] * 4)) * x.index_select(1, torch.tensor([1, 4])),
+        VECTOR,
+    ),
     "roll": (lambda x: x.roll(1, -1) * x.flip(1), VECTOR),
     "tril": (lambda x: x.tril() * x.triu(-1) + x.diagonal()[:, None], VECTOR),
     "diag_embed": (lambda x: torch.diag_embed(x) ** 2, VECTOR),
@@ -230,7 +248,10 @@ RESAMPLING = {
         lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
         PICTURE,
     ),
-    "bilinear, antialias": (lambda x: F.interpolate(x, (3, 3), mode="bilinear", antialias=True), PICTURE),
+    "bilinear, antialias": (
+        lambda x: F.interpolate(x, (3, 3), mode="bilinear", antialias=True),
+        PICTURE,
+    ),
     "bicubic": (lambda x: F.interpolate(x, (9, 5), mode="bicubic"), PICTURE),
     "trilinear": (lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"), VOLUME),
     "area": (lambda x: F.interpolate(x, (3, 3), mode="area"), PICTURE),
@@ -256,7 +277,17 @@ SMOOTH = {
 }
 POSITIVE = {
     name: (getattr(torch, name), VECTOR)
-    for name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "lgamma", "digamma")
+    for name in (
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "lgamma",
+        "digamma",
+    )
 }
 BOUNDED = {name: (getattr(torch, name), VECTOR) for name in ("asin", "acos", "atanh", "logit")}
 
@@ -304,7 +335,10 @@ def masked_attention(mask):
 
 ATTENTION = {
     "plain": (lambda x: F.scaled_dot_product_attention(x, x.sin(), x.cos()), SEQUENCE),
-    "scaled": (lambda x: F.scaled_dot_product_attention(x, weights(3, 4, 6), x, scale=0.3), SEQUENCE),
+    "scaled": (
+        lambda x: F.scaled_dot_product_attention(x, weights(3, 4, 6), x, scale=0.3),
+        SEQUENCE,
+    ),
     "causal": (lambda x: F.scaled_dot_product_attention(x, x.sin(), x, is_causal=True), SEQUENCE),
     "masked": (masked_attention(torch.eye(4, dtype=torch.bool) | (weights(4, 4) > 0)), SEQUENCE),
     "biased": (masked_attention(weights(4, 4)), SEQUENCE),
@@ -454,9 +488,7 @@ def test_grid_sample_is_linear():
     grid = weights(2, 3, 3, 2).tanh()
     jet = seed(image(*PICTURE))
     out = F.grid_sample(jet, grid, align_corners=False)
-    for got, rows in zip(
-        (out.tangents, out.second), (jet.tangents, jet.second), strict=True
-    ):
+    for got, rows in zip((out.tangents, out.second), (jet.tangents, jet.second), strict=True):
         for mine, row in zip(got, rows, strict=True):
             torch.testing.assert_close(mine, F.grid_sample(row, grid, align_corners=False))
 
@@ -501,11 +533,11 @@ def _torch_names():
     names |= {f"special_{name}" for name in dir(torch.special)}
     names |= {f"linalg_{name}" for name in dir(torch.linalg)}
     names |= {f"fft_{name}" for name in dir(torch.fft)}
-    return names | {name for name in dir(torch._C._VariableFunctions)}
+    return names | set(dir(torch._C._VariableFunctions))
 
 
 def test_rules_are_for_functions_that_torch_has():
-    assert set(RULES) <= _torch_names()
+    assert set(RULES) - {"activation"} <= _torch_names()
 
 
 def test_a_new_function_is_one_rule(monkeypatch):
