@@ -46,53 +46,54 @@ def _by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dic
         positional, keywords = tree_unflatten(filled, structure)
         return call(*positional, **keywords)
 
-    inputs = [leaves[k] for k in where]
+    inputs: list[Any] = [leaves[k] for k in where]
     values = [x.value for x in inputs]
-    result = whole(*values)
-    outputs, out_structure = tree_flatten(result)
+    outputs, out_structure = tree_flatten(whole(*values))
     smooth = [k for k, out in enumerate(outputs) if _is_continuous(out)]
 
     def plain(*values: Tensor) -> tuple[Tensor, ...]:
         each = tree_flatten(whole(*values))[0]
         return tuple(each[k] for k in smooth)
 
-    first: list[Tensor | None] = [None] * len(smooth)
-    second: list[Tensor | None] = [None] * len(smooth)
+    first: list[Any] = [None] * len(smooth)
+    second: list[Any] = [None] * len(smooth)
     if where and smooth:
-        checked = record.autograd[name] > 0 or torch._C._functorch.peek_interpreter_stack()
-        first = list(_along(plain, values, [x.first for x in inputs]))
-        if not checked:
-            last = [x.first[-1] for x in inputs]
-            _check_first(plain, name, values, last, [t[-1] for t in first])
+        known_to_agree = record.autograd[name] or torch._C._functorch.peek_interpreter_stack()
+        tangents = [x.first for x in inputs]
+        first = list(_along(plain, values, tangents))
+        if not known_to_agree:
+            _check_first(plain, name, values, _last(tangents), _last(first))
         if frame.order == 2:
-            sides = [frame.pair_up(x.first) for x in inputs]
+            sides = [frame.pair_up(t) for t in tangents]
             left, right = [s[0] for s in sides], [s[1] for s in sides]
-            bent = _twice(plain, values, left, right)
-            if not checked:
-                size = sum(float(t[-1].abs().sum()) for t in first)
-                last = [[t[-1] for t in side] for side in (left, right)]
-                _check_second(plain, name, values, *last, [t[-1] for t in bent], size)
+            second = list(_twice(plain, values, left, right))
+            if not known_to_agree:
+                size = _size(_last(first))
+                _check_second(plain, name, values, _last(left), _last(right), _last(second), size)
             curved = [x.second for x in inputs]
-            if any(t is not None for t in curved):
-                count = next(len(t) for t in curved if t is not None)
-                moved = _along(
-                    plain,
-                    values,
-                    [
-                        v.new_zeros(count, *v.shape) if t is None else t
-                        for t, v in zip(curved, values, strict=True)
-                    ],
-                )
-                second = [total(pair) for pair in zip(bent, moved, strict=True)]
-            else:
-                second = list(bent)
+            count = next((len(t) for t in curved if t is not None), None)
+            if count is not None:
+                zeros = [v.new_zeros(()).expand(count, *v.shape) for v in values]
+                full = [z if t is None else t for t, z in zip(curved, zeros, strict=True)]
+                moved = _along(plain, values, full)
+                second = [total(pair) for pair in zip(second, moved, strict=True)]
         record.autograd[name] += 1
     for k, position in enumerate(smooth):
         outputs[position] = Expansion(outputs[position], first[k], second[k], frame)
-    for k, out in enumerate(outputs):
-        if isinstance(out, Tensor):
-            outputs[k] = some.constant(out)
-    return tree_unflatten(outputs, out_structure)
+    wrapped = [some.constant(out) if isinstance(out, Tensor) else out for out in outputs]
+    return tree_unflatten(wrapped, out_structure)
+
+
+def _last(rows: Sequence[Tensor]) -> list[Tensor]:
+    """One row of each stack: not the first, which torch's faults with broadcast stacks spare."""
+    return [t[-1] for t in rows]
+
+
+def _size(parts: Sequence[Tensor]) -> float:
+    out = 0.0
+    for t in parts:
+        out += float(t.abs().sum())
+    return out
 
 
 def _is_expansion(x: Any) -> bool:
@@ -106,11 +107,17 @@ def _is_continuous(x: Any) -> bool:
 def _derivative(plain: Plain, values: Any, tangents: Any) -> tuple[Tensor, ...]:
     """D f along tangents by forward mode, or by reverse mode twice where torch has none."""
     try:
-        return jvp(plain, tuple(values), tuple(tangents))[1]  # type: ignore[no-any-return]
+        return jvp(plain, tuple(values), tuple(tangents))[1]
     except NotImplementedError:
-        outputs, back = vjp(plain, *values)
-        _, forth = vjp(back, tuple(map(torch.zeros_like, outputs)))
-        return forth(tuple(tangents))[0]  # type: ignore[no-any-return]
+        outputs, back = _pull_back(plain, values)
+        _, forth = _pull_back(back, [tuple(map(torch.zeros_like, outputs))])
+        return forth(tuple(tangents))[0]
+
+
+def _pull_back(f: Callable[..., Any], values: Sequence[Any]) -> tuple[Any, Callable[..., Any]]:
+    """F's value, and the linear map of cotangents."""
+    value, back, *_ = vjp(f, *values)
+    return value, back
 
 
 def _along(plain: Plain, values: Sequence[Tensor], rows: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -137,11 +144,10 @@ def _check_first(
     plain: Plain, name: str, values: Any, tangents: Any, forward: Sequence[Tensor]
 ) -> None:
     with torch.enable_grad():
-        outputs, back = vjp(plain, *values)
+        outputs, back = _pull_back(plain, values)
         weights = tuple(_weights(out) for out in outputs)
         reverse = _pairing(back(weights), tangents)
-    size = sum(float(t.abs().sum()) for t in outputs)
-    _compare(name, "first", _pairing(weights, forward), reverse, forward, size)
+    _compare(name, "first", _pairing(weights, forward), reverse, forward, _size(outputs))
 
 
 def _check_second(
@@ -156,12 +162,11 @@ def _check_second(
     weights = tuple(_weights(out) for out in forward)
 
     def slope(*xs: Tensor) -> Tensor:
-        return _pairing(vjp(plain, *xs)[1](weights), left)
+        return _pairing(_pull_back(plain, xs)[1](weights), left)
 
     with torch.enable_grad():
-        gradient = vjp(slope, *values)
-        back = gradient[1](torch.ones_like(gradient[0]))
-        reverse = _pairing(back, right)
+        value, back = _pull_back(slope, values)
+        reverse = _pairing(back(torch.ones_like(value)), right)
     _compare(name, "second", _pairing(weights, forward), reverse, forward, size)
 
 
@@ -173,18 +178,17 @@ def _weights(out: Tensor) -> Tensor:
 
 
 def _pairing(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Re Σ a b̄."""
-    return sum(
-        (x.conj() * y).sum().real if x.is_complex() or y.is_complex() else (x * y).sum()
-        for x, y in zip(a, b, strict=True)
-    )  # type: ignore[return-value]
+    """Re Σ ā b."""
+    terms = [(x.conj() * y).sum() for x, y in zip(a, b, strict=True)]
+    real = [t.real if t.is_complex() else t for t in terms]
+    return torch.stack(real).sum()
 
 
 def _compare(
     name: str, order: str, forward: Tensor, reverse: Tensor, parts: Any, size: float
 ) -> None:
     """``size`` is that of what is differentiated, so that derivatives may vanish."""
-    size = max(sum(float(t.abs().sum()) for t in parts), float(reverse.abs()), size)
+    size = max(_size(parts), float(reverse.abs()), size)
     gap = float((forward - reverse).abs())
     if not gap <= 1e5 * torch.finfo(forward.dtype).eps * size:
         raise InputError(

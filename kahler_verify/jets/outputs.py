@@ -98,5 +98,5 @@ def _of_attributes(pieces: list[Any], leaf: Callable[[list[Tensor]], Any]) -> An
         if new is not attribute:
             object.__setattr__(out, name, new)
             if isinstance(out, Mapping):  # as transformers' and diffusers' outputs are
-                dict.__setitem__(out, name, new)  # type: ignore[call-overload, index]
+                dict.__setitem__(out, name, new)  # type: ignore[index]
     return out

@@ -182,11 +182,11 @@ def divide(call: Any, a: Varying, b: Varying, *, rounding_mode: str | None = Non
     if rounding_mode is not None:
         raise NotCovered
     if isinstance(b, Expansion):
-        return times(a, reciprocal(b)).with_value(_value(a) / b.value)  # type: ignore[no-any-return]
+        return times(a, reciprocal(b)).with_value(_value(a) / b.value)
     if not isinstance(b, Tensor) and b == 0:
         raise NotCovered
     assert isinstance(a, Expansion)
-    return times(a, 1 / b).with_value(a.value / b)  # type: ignore[no-any-return]
+    return times(a, 1 / b).with_value(a.value / b)
 
 
 def reciprocal(x: Expansion) -> Expansion:

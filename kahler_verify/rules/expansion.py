@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import combinations
 from typing import Any, Literal
 
 import torch
@@ -260,29 +261,27 @@ def multilinear(
 
     ``rows`` applies f where some arguments have rows in front; without it that is left to vmap.
     """
-    factors = aligned(factors)
-    frame = next(x.frame for x in factors if isinstance(x, Expansion))
-    values = [x.value if isinstance(x, Expansion) else x for x in factors]
-    varying = [k for k, x in enumerate(factors) if isinstance(x, Expansion) and x.varies]
+    terms = aligned(factors)
+    frame = next(x.frame for x in terms if isinstance(x, Expansion))
+    values = [x.value if isinstance(x, Expansion) else x for x in terms]
+    varying = {k: x for k, x in enumerate(terms) if isinstance(x, Expansion)}
+    first = {k: x.first for k, x in varying.items() if x.first is not None}
     rows = rows or _by_vmap_of_several
 
-    def at(changes: dict[int, Tensor]) -> Tensor:
+    def at(changes: dict[int, Any]) -> Tensor:
         return rows(f, [changes.get(k, v) for k, v in enumerate(values)], set(changes))
 
-    first = total([at({k: factors[k].first}) for k in varying])
-    second = None
-    if frame.order == 2:
-        terms = [at({k: factors[k].second}) for k in varying if factors[k].second is not None]
-        for n, k in enumerate(varying):
-            for other in varying[:n]:
-                i, j = frame.pair_up(factors[k].first)
-                p, q = frame.pair_up(factors[other].first)
-                if frame.second == "along":
-                    terms.append(2 * at({k: i, other: p}))
-                else:
-                    terms += [at({k: i, other: q}), at({k: j, other: p})]
-        second = total(terms)
-    return Expansion(f(*values), first, second, frame)
+    sums = [at({k: v}) for k, v in first.items()]
+    if frame.order == 1 or not first:
+        return Expansion(f(*values), total(sums), None, frame)
+    bent = [at({k: terms[k].second}) for k in first if terms[k].second is not None]
+    for a, b in combinations(first, 2):
+        (i, j), (p, q) = frame.pair_up(first[a]), frame.pair_up(first[b])
+        if frame.second == "along":
+            bent.append(2 * at({a: i, b: p}))
+        else:
+            bent += [at({a: i, b: q}), at({a: j, b: p})]
+    return Expansion(f(*values), total(sums), total(bent), frame)
 
 
 def _by_vmap_of_several(

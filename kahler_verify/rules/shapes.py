@@ -237,7 +237,8 @@ def where(call: Any, condition: Any, a: Any = None, b: Any = None) -> Expansion:
     if isinstance(condition, Expansion):
         condition.frame.record.kink("where", -1)
         condition = condition.value
-    value = torch.where(condition, *[x.value if isinstance(x, Expansion) else x for x in (a, b)])
+    plain = [x.value if isinstance(x, Expansion) else x for x in (a, b)]
+    value = torch.where(condition, plain[0], plain[1])
     terms = [
         _masked(x, mask)
         for x, mask in ((a, condition), (b, ~condition))
@@ -245,7 +246,7 @@ def where(call: Any, condition: Any, a: Any = None, b: Any = None) -> Expansion:
     ]
     if not terms:
         return varying[0].constant(value)
-    out = terms[0] if len(terms) == 1 else plus(*terms)
+    out = terms[0] if len(terms) == 1 else plus(terms[0], terms[1])
     return out.with_value(value)
 
 
