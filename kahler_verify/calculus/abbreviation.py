@@ -132,9 +132,7 @@ class _Stages:
 
     def _product(self, factors: list[Expr]) -> Expr:
         """f g h as u h with u = f g, where all of them hold functions."""
-        holding = [
-            f for f in factors if _holds_functions(f) and _varies(f) and not is_component(f)
-        ]
+        holding = [f for f in factors if _holds_functions(f) and _varies(f) and not is_component(f)]
         rest = [f for f in factors if f not in holding]
         while len(holding) > 1:
             first, second, *others = holding

@@ -61,9 +61,7 @@ class Entry(Expr):
             raise DerivationError(
                 f"Entry: expected {expected} indices for a {rows} × {cols} matrix, got {indices}"
             )
-        if (
-            expected == 1 and rows == 1
-        ) or expected == 2:
+        if (expected == 1 and rows == 1) or expected == 2:
             # a real row is a column, and [Xᵀ]_ba is X_ab
             other = transposed(factor_word(word)[1])
             if other is not None:
