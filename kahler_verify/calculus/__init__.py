@@ -1,5 +1,6 @@
 """The language of derivations: SymPy expressions over letters with Wirtinger jets."""
 
+from kahler_verify.calculus.abbreviation import let, spelled_out, staged
 from kahler_verify.calculus.claims import (
     Case,
     Claim,
@@ -11,6 +12,7 @@ from kahler_verify.calculus.claims import (
     Witness,
 )
 from kahler_verify.calculus.definition import (
+    Covariance,
     Expected,
     OnDiagonal,
     Partial,
@@ -18,9 +20,7 @@ from kahler_verify.calculus.definition import (
     at_base,
     bregman,
     derive,
-    let,
     map_letters,
-    staged,
 )
 from kahler_verify.calculus.derivation import (
     Derivation,
@@ -51,6 +51,7 @@ __all__ = [
     "Centred",
     "Claim",
     "Contract",
+    "Covariance",
     "Derivation",
     "Derived",
     "Entry",
@@ -89,6 +90,7 @@ __all__ = [
     "potential",
     "pullback",
     "scalars",
+    "spelled_out",
     "staged",
     "wirtinger",
 ]

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sympy import Expr, Function, Pow, S, Symbol, Tuple
+from sympy import Expr, Symbol
 
-from kahler_verify.calculus.indexed import Contract, Definition, Entry
+from kahler_verify.calculus.indexed import (
+    Contract as Contract,
+)  # those who evaluate take all nodes here
+from kahler_verify.calculus.indexed import Definition as Definition
+from kahler_verify.calculus.indexed import Entry as Entry
 from kahler_verify.calculus.letters import Bar, Field, Index, Jet
-from kahler_verify.calculus.wick import gaussian_mean
+from kahler_verify.calculus.wick import gaussian_covariance, gaussian_mean
 from kahler_verify.calculus.wirtinger import wirtinger
-from kahler_verify.calculus.words import LogDet, Tr, adjoint, distribute, scalars, shape_of
+from kahler_verify.calculus.words import Tr, adjoint, distribute, scalars, shape_of
 from kahler_verify.errors import DerivationError
 
 
@@ -80,6 +84,22 @@ class Expected(Definition):
         return Expected(adjoint(self.args[0]), self.args[1])
 
 
+class Covariance(Definition):
+    """E[xy] - E[x] E[y] over a standard normal vector (no conjugate is taken).
+
+    It is derived as the pairings that connect x with y, so that no digits cancel.
+    """
+
+    def __new__(cls, x: Expr, y: Expr, residual: Jet) -> Expr:
+        return Expr.__new__(cls, scalars(x), scalars(y), residual)
+
+    @property
+    def H(self) -> Expr:
+        """The adjoint."""
+        x, y, residual = self.args
+        return Covariance(adjoint(x), adjoint(y), residual)
+
+
 def derive(definition: Expr) -> Expr:
     """Evaluate every ``Partial`` and ``OnDiagonal`` of a definition by the calculus."""
     return _derive(scalars(definition))
@@ -99,72 +119,14 @@ def _derive(expr: Expr) -> Expr:
         return expr
     if isinstance(expr, Expected):
         return gaussian_mean(_derive(expr.args[0]), expr.args[1])
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        return gaussian_covariance(_derive(x), _derive(y), residual)
     if isinstance(expr, Entry):
         return Entry(_derive(expr.word), *expr.indices)
     if not expr.has(Definition):
         return expr
     return distribute(expr.func(*[_derive(a) for a in expr.args]))
-
-
-def let(
-    name: str, expr: Expr, rows: Symbol | None = None, cols: Symbol | None = None, **traits: bool
-) -> Expr:
-    """A letter that abbreviates an expression: a number, or the entries of a vector or a matrix.
-
-    Its derivatives are computed once and used by name, so that the chain rule of what is nested
-    inside of something else is never multiplied out.  ``rows`` and ``cols`` are the indices of a
-    vector's or a matrix's entries; other indices of the expression are indices of the letter.
-    """
-    expr = scalars(expr)
-    if not traits and all("real" in j.field.traits for j in expr.atoms(Jet)):
-        traits = {"real": True}
-    own = tuple(i for i in (rows, cols) if i is not None)
-    if any(getattr(i, "size", None) is None for i in own):
-        raise DerivationError(f"let {name}: rows and columns need indices with a size")
-    fresh = {i: Index(f"{name}_{n}", i.size, real=True) for n, i in enumerate(own)}
-    shape = [i.size for i in own] + [S.One] * (2 - len(own))
-    given = [t for t, on in traits.items() if on]
-    return Jet(Field(name, *shape, given, expr.xreplace(fresh), Tuple(*fresh.values())))
-
-
-def unfolded(jet: Jet) -> Expr:
-    """What a derivative of an abbreviation (not its adjoint) stands for, by the calculus."""
-    out = _derive(jet.field.abbreviated[0])
-    for i in jet.hol:
-        out = wirtinger(out, i)
-    for i in jet.anti:
-        out = wirtinger(out, i, True)
-    return out
-
-
-def staged(expr: Expr, prefix: str = "u") -> Expr:
-    """The expression with nested functions abbreviated: what stands inside goes by a name."""
-    known: dict[Expr, Expr] = {}
-
-    def visit(e: Expr) -> Expr:
-        if isinstance(e, Jet) or e.is_Atom or isinstance(e, Tr | Entry):
-            return e
-        args = [visit(a) for a in e.args]
-        if isinstance(e, Function) and not isinstance(e, LogDet) or (e.is_Pow and not _is_polynomial(e)):
-            args[0] = name(args[0])
-        return e.func(*args)
-
-    def name(inner: Expr) -> Expr:
-        nested = any(
-            not _is_polynomial(p) for p in inner.atoms(Pow)
-        ) or any(not isinstance(f, Tr) for f in inner.atoms(Function))
-        if not nested:
-            return inner
-        if inner not in known:
-            traits = {"hermitian": True} if adjoint(inner) == inner else {}
-            known[inner] = let(f"{prefix}{len(known)}", inner, **traits)
-        return known[inner]
-
-    return visit(scalars(expr))
-
-
-def _is_polynomial(power: Pow) -> bool:
-    return bool(power.exp.is_Integer and power.exp > 0)
 
 
 def map_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
@@ -177,8 +139,8 @@ def map_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
 
 
 def _abbreviation_of(jet: Jet, change: Callable[[Jet], Expr]) -> Jet:
-    inner, own = jet.field.abbreviated
-    field = Field(*jet.field.args[:4], map_letters(inner, change), own)
+    args = jet.field.args
+    field = Field(*args[:4], map_letters(args[4], change), *args[5:])
     return Jet(field, jet.hol, jet.anti, jet.dagger)
 
 
@@ -234,7 +196,5 @@ def bregman(partition: Expr, *letters: Jet) -> Expr:
     i = Index("step", real=True)
     steps = {letter.partial(i, bar=False): letter - letter.at_base() for letter in letters}
     steps |= {j.H: adjoint(x) for j, x in steps.items()}
-    slope = map_letters(
-        wirtinger(scalars(partition), i), lambda j: steps.get(j, j.at_base())
-    )
+    slope = map_letters(wirtinger(scalars(partition), i), lambda j: steps.get(j, j.at_base()))
     return scalars(partition) - at_base(partition) - slope

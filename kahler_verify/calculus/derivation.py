@@ -8,6 +8,7 @@ from typing import Any
 
 from sympy import Expr, Symbol
 
+from kahler_verify.calculus.abbreviation import staged
 from kahler_verify.calculus.claims import Claim
 from kahler_verify.calculus.definition import Partial, assume, derive
 from kahler_verify.calculus.letters import Bar, Jet, dimension, index
@@ -17,14 +18,25 @@ from kahler_verify.errors import DerivationError
 
 @dataclass(frozen=True)
 class Output:
-    """One result of a kernel: its unevaluated definition and the order of its latent indices."""
+    """One result of a kernel: its unevaluated definition and the order of its latent indices.
+
+    ``upper`` are those of the indices that are upper ones; all others are lower.
+    """
 
     definition: Expr
     indices: tuple[Symbol, ...] = ()
+    upper: tuple[Symbol, ...] = ()
+
+    def __post_init__(self) -> None:
+        if stray := set(self.upper) - set(self.indices):
+            raise DerivationError(f"upper: expected some of {self.indices}, got {stray}")
 
     def derived(self, *assumptions: tuple[Jet, str]) -> Expr:
-        """The definition evaluated by the calculus, under further assumptions on fields."""
-        return assume(derive(self.definition), *assumptions)
+        """The definition evaluated by the calculus, under further assumptions on fields.
+
+        What is nested inside of functions goes by abbreviations, see :func:`staged`.
+        """
+        return assume(derive(staged(self.definition)), *assumptions)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Kernel:
     layout: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[tuple[Jet, str], ...] = ()
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
+    least: Mapping[str, int] = field(default_factory=dict)  # sizes below which it is not defined
 
     def derived(self) -> dict[str, Expr]:
         """Every output evaluated by the calculus."""

@@ -61,7 +61,8 @@ class Entry(Expr):
             raise DerivationError(
                 f"Entry: expected {expected} indices for a {rows} × {cols} matrix, got {indices}"
             )
-        if expected == 1 and rows == 1 or expected == 2:  # a real row is a column; [Xᵀ]_ba is X_ab
+        if (expected == 1 and rows == 1) or expected == 2:
+            # a real row is a column, and [Xᵀ]_ba is X_ab
             other = transposed(factor_word(word)[1])
             if other is not None:
                 ways = [(word_key(factor_word(word)[1]), str(indices), word, indices)]
@@ -88,17 +89,18 @@ class Entry(Expr):
         return rf"\left[{printer._print(self.word)}\right]_{{{''.join(map(str, self.indices))}}}"
 
 
-def _renamed(expr: Expr, indices: tuple[Symbol, ...]) -> tuple[Expr, ...]:
-    """One spelling for what differs by the names of summed indices alone."""
-    if len(indices) < 2 or len(indices) > MOST_RENAMED:
-        return expr, *indices
-    kinds = {i: getattr(i, "size", None) for i in indices}
-    ways = []
-    for order in permutations(indices):
-        if all(kinds[i] == kinds[j] for i, j in zip(indices, order, strict=True)):
-            turned = expr.xreplace(dict(zip(indices, order, strict=True)))
-            ways.append((str(turned), turned))
-    return min(ways, key=lambda way: way[0])[1], *indices
+def free_indices(expr: Expr) -> set[Symbol]:
+    """The indices of derivatives, entries and abbreviations that are not summed inside."""
+    if isinstance(expr, Contract):
+        return free_indices(expr.args[0]) - set(expr.indices)
+    if isinstance(expr, Jet):
+        return {*expr.hol, *expr.anti, *expr.field.arguments}
+    own: set[Symbol] = set()
+    if isinstance(expr, Entry):
+        own = set(expr.indices)
+    elif isinstance(expr, Definition):
+        own = {*getattr(expr, "hol", ()), *getattr(expr, "anti", ())}
+    return own.union(*[free_indices(a) for a in expr.args if isinstance(a, Expr)])
 
 
 class Contract(Expr):
@@ -110,16 +112,8 @@ class Contract(Expr):
     is_commutative = True
 
     def __new__(cls, expr: Expr, *indices: Symbol) -> Expr:
-        expr = distribute(expr)
-        if expr.is_Add:
-            return Add(*[cls(t, *indices) for t in expr.args])
-        if expr == 0:
-            return S.Zero
-        inside = [f for f in Mul.make_args(expr) if f.free_symbols & set(indices)]
-        shared = Mul(*[f for f in Mul.make_args(expr) if f not in inside])
-        if shared != 1 and inside:
-            return shared * cls(Mul(*inside), *indices)
-        return Expr.__new__(cls, *_renamed(expr, indices))
+        expr = sympify(expr)
+        return S.Zero if expr == 0 else Expr.__new__(cls, expr, *indices)
 
     @property
     def H(self) -> Expr:
@@ -132,3 +126,30 @@ class Contract(Expr):
 
     def _latex(self, printer: Any) -> str:
         return rf"\left({printer._print(self.args[0])}\right)"
+
+
+def contracted(expr: Expr, *indices: Symbol) -> Expr:
+    """The same number in normal form: term by term, with what is not summed in front."""
+    terms = []
+    for term in Add.make_args(distribute(expr)):
+        factors = Mul.make_args(term)
+        inside = [f for f in factors if f.free_symbols & set(indices)]
+        shared = Mul(*[f for f in factors if f not in inside])
+        if inside:
+            terms.append(shared * Contract(*_renamed(Mul(*inside), indices)))
+        else:
+            terms.append(Contract(term, *indices))
+    return Add(*terms)
+
+
+def _renamed(expr: Expr, indices: tuple[Symbol, ...]) -> tuple[Expr, ...]:
+    """One spelling for what differs by the names of summed indices alone."""
+    if len(indices) < 2 or len(indices) > MOST_RENAMED:
+        return expr, *indices
+    kinds = {i: getattr(i, "size", None) for i in indices}
+    ways = []
+    for order in permutations(indices):
+        if all(kinds[i] == kinds[j] for i, j in zip(indices, order, strict=True)):
+            turned = expr.xreplace(dict(zip(indices, order, strict=True)))
+            ways.append((str(turned), turned))
+    return min(ways, key=lambda way: way[0])[1], *indices

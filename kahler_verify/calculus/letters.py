@@ -103,8 +103,20 @@ class Field(Basic):
 
     @property
     def abbreviated(self) -> tuple[Basic, ...]:
-        """Of an abbreviation, what it stands for: (expression, index of rows, of columns)."""
-        return self.args[4:]
+        """Of an abbreviation (expression, indices of rows and columns); () of other fields."""
+        if len(self.args) == 4:
+            return ()
+        body, own, parameters, arguments = self.args[4:]
+        return body.xreplace(dict(zip(parameters, arguments, strict=True))), own
+
+    @property
+    def arguments(self) -> tuple[Symbol, ...]:
+        """The indices that an abbreviation is taken at, as a and b of F(a, b)."""
+        return tuple(self.args[7]) if self.args[4:] else ()
+
+    def at_parameters(self) -> Field:
+        """The abbreviation at its own parameters, which is one for all arguments."""
+        return Field(*self.args[:7], self.args[6])
 
     @property
     def name(self) -> str:
@@ -123,10 +135,10 @@ class Field(Basic):
         return self.shape == (1, 1)
 
     def with_traits(self, *traits: str) -> Field:
-        return Field(self.name, *self.shape, self.traits | set(traits), *self.abbreviated)
+        return Field(self.name, *self.shape, self.traits | set(traits), *self.args[4:])
 
     def without_traits(self, *traits: str) -> Field:
-        return Field(self.name, *self.shape, self.traits - set(traits), *self.abbreviated)
+        return Field(self.name, *self.shape, self.traits - set(traits), *self.args[4:])
 
 
 class Jet(Expr):

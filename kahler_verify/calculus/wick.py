@@ -1,13 +1,14 @@
 """Wick's rule: the mean of polynomials in a Gaussian r of mean zero and covariance Σ.
 
-For circular complex r, E[r rᴴ] = Σ and E[r rᵀ] = 0, so the mean of a product is the sum over all ways
-to pair each r with an rᴴ.  For real r each is paired with any other, and a word may be read from its
-end, as its transpose.  This derives Fisher information from the score, without using the divergence.
+For circular complex r, E[r rᴴ] = Σ and E[r rᵀ] = 0, so the mean of a product is the sum over all
+ways to pair each r with an rᴴ.  For real r each is paired with any other, and a word may be read
+from its end, as its transpose.  This derives Fisher information from the score, without using the
+divergence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sympy import Add, Expr, Mul, S
 
@@ -32,14 +33,41 @@ def gaussian_mean(expr: Expr, residual: Jet, covariance: Expr = S.One) -> Expr:
     Raises:
         DerivationError: the residual stands in something else than words such as rᴴAr.
     """
-    terms = Add.make_args(expr.expand(mul=True, multinomial=True, basic=False, log=False,
-                                      power_base=False, power_exp=False))  # fmt: skip
-    return distribute(Add(*[_mean_of_term(t, residual, covariance) for t in terms]))
+    terms = [_strings(t, residual) for t in _terms(expr)]
+    return distribute(
+        Add(*[c * _paired(s, residual, covariance, lambda _: True) for c, s in terms])
+    )
 
 
-def _mean_of_term(term: Expr, residual: Jet, covariance: Expr) -> Expr:
+def gaussian_covariance(x: Expr, y: Expr, residual: Jet, covariance: Expr = S.One) -> Expr:
+    """E[xy] - E[x] E[y] over ``residual``: the pairings that join x with y, and no others.
+
+    No conjugate is taken.  Uncancelled, so that no digits are lost where the covariance is small.
+
+    Raises:
+        DerivationError: the residual stands in something else than words such as rᴴAr.
+    """
+    out = S.Zero
+    for c, left in [_strings(t, residual) for t in _terms(x)]:
+        for e, right in [_strings(t, residual) for t in _terms(y)]:
+
+            def connects(pairs: dict[End, End], first: int = len(left)) -> bool:
+                return any((a[0] < first) != (b[0] < first) for a, b in pairs.items())
+
+            out += c * e * _paired([*left, *right], residual, covariance, connects)
+    return distribute(out)
+
+
+def _terms(expr: Expr) -> tuple[Expr, ...]:
+    """The terms of a polynomial, powers of sums multiplied out."""
+    only = {"power_base": False, "power_exp": False, "log": False, "basic": False}
+    return Add.make_args(expr.expand(mul=True, multinomial=True, **only))
+
+
+def _strings(term: Expr, residual: Jet) -> tuple[Expr, list[list[Letter]]]:
+    """A monomial as its coefficient and its pieces such as rᴴ…, …r, rᴴ…r."""
     coefficient: list[Expr] = []
-    strings: list[list[Letter]] = []  # pieces such as rᴴ…, …r, rᴴ…r
+    strings: list[list[Letter]] = []
     for factor in factors_of(term):
         if isinstance(factor, Tr) and factor.has(residual.field):
             strings += _cut(factor_word(factor.args[0])[1], residual)
@@ -47,12 +75,21 @@ def _mean_of_term(term: Expr, residual: Jet, covariance: Expr) -> Expr:
             raise DerivationError(f"Wick's rule covers polynomials of words only, got {factor}")
         else:
             coefficient.append(factor)
+    return Mul(*coefficient), strings
+
+
+def _paired(
+    strings: list[list[Letter]],
+    residual: Jet,
+    covariance: Expr,
+    wanted: Callable[[dict[End, End]], bool],
+) -> Expr:
+    """The sum over the wanted pairings of a product of strings."""
     ends = [(i, False) for i, s in enumerate(strings) if s[0][0] == residual.H]
     ends += [(i, True) for i, s in enumerate(strings) if s[-1][0] == residual]
-    real = "real" in residual.field.traits
     joints = [] if covariance == 1 else [(covariance, 1)]
-    out = [_joined(strings, pairs, residual, joints) for pairs in _pairings(ends, real)]
-    return Mul(*coefficient) * Add(*out)
+    pairings = _pairings(ends, "real" in residual.field.traits)
+    return Add(*[_joined(strings, p, residual, joints) for p in pairings if wanted(p)])
 
 
 def _cut(word: list[Letter], residual: Jet) -> list[list[Letter]]:

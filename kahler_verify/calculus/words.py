@@ -151,6 +151,7 @@ def cancel(word: list[Letter]) -> list[Letter]:
 
 
 def word_key(word: list[Letter]) -> list[tuple[str, int]]:
+    """What words are ordered by."""
     return [(str(base), power) for base, power in word]
 
 
@@ -167,7 +168,8 @@ def trace_of_word(word: list[Letter]) -> Expr:
         word = word[rows[0] :] + word[: rows[0]]
         starts = [i for i, (b, _) in enumerate(word) if shape_of(b)[0] == 1]
         pieces = [word[i:j] for i, j in zip(starts, [*starts[1:], len(word)], strict=True)]
-        return Mul(*[Tr(product(min(_both(piece), key=word_key)), evaluate=False) for piece in pieces])
+        numbers = [min(_both(piece), key=word_key) for piece in pieces]
+        return Mul(*[Tr(product(number), evaluate=False) for number in numbers])
     turns = (way[i:] + way[:i] for way in _both(word) for i in range(len(word)))
     return Tr(product(min(turns, key=word_key)), evaluate=False)
 

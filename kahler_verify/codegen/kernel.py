@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sympy import Expr, Mul, Rational, Symbol, factor_terms
+from sympy import Add, Expr, Mul, Rational, S, Symbol, factor_terms
 
 from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
 from kahler_verify.codegen.program import Axis, Operand, Program, multiply_add
@@ -50,13 +50,16 @@ def finish_program(program: Program, results: list[str]) -> Printed:
     """Drop dead lines and unused inputs."""
     live = _live(program, results)
     used = set().union(*[_words(code) for _, code in live], results)
+    operations = program.operations
+    if operations is None:
+        operations = Add(*[program.work.get(name, S.Zero) for name, _ in live])
     inputs = [program.inputs[n] for n in sorted(program.inputs) if n in used]
     return Printed(
         arguments=tuple(i.name for i in inputs),
         meanings=tuple((i.name, shape_text(i.sizes), i.meaning) for i in inputs),
         lines=tuple(live),
         results=tuple(results),
-        operations=factor_terms(program.operations),
+        operations=factor_terms(operations),
     )
 
 

@@ -27,8 +27,8 @@ from sympy import (
 )
 from sympy.utilities.iterables import subsets
 
-from kahler_verify.calculus.definition import Partial, unfolded
-from kahler_verify.calculus.indexed import Contract, Entry
+from kahler_verify.calculus.abbreviation import spelled_out, unfolded
+from kahler_verify.calculus.indexed import Contract, Entry, free_indices
 from kahler_verify.calculus.letters import Field, Index, Jet, is_real_index, size_of
 from kahler_verify.calculus.mixture import (
     Centred,
@@ -46,9 +46,16 @@ from kahler_verify.errors import GenerationError
 K = COMPONENTS
 SOLVE = "torch.linalg.solve_triangular"
 # Functions that a `heads` function may compute; bodies take their values as inputs.
-HEADS = {name: f"torch.{name}" for name in (
-    "exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sigmoid", "polygamma"
-)} | {"loggamma": "torch.lgamma", "softplus": "torch.nn.functional.softplus"}  # fmt: skip
+HEADS = {
+    name: f"torch.{name}({{}})"
+    for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+}
+REAL_HEADS = {  # torch has them for real numbers alone
+    "log1pexp": "torch.nn.functional.softplus({}, threshold=60.0)",
+    "loggamma": "torch.lgamma({})",
+    "logistic": "torch.sigmoid({})",
+    "polygamma": "torch.polygamma({})",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Lowering:
         self.layouts = layouts or {}
         self.heads = heads if heads is not None else {}  # shared by the kernels of a module
         self._dummies = 0
-        self._abbreviated: dict[tuple, str] = {}
+        self._abbreviated: dict[Expr, str] = {}  # tensors of abbreviations and their derivatives
 
     # ------------------------------------------------------------------ terms
     def monomials(
@@ -106,7 +113,7 @@ class Lowering:
                 inner, indices = opened
                 out += self.monomials(inner, free, (*summed, *indices))
                 continue
-            lacking = set(summed) - self._latent_indices(term)
+            lacking = set(summed) - free_indices(term)
             sizes = Mul(*[size_of(i, self.latent) for i in lacking])
             out.append(self._monomial(term * sizes, {self.axis(i) for i in free}))
         return out
@@ -118,7 +125,7 @@ class Lowering:
         point; None for all other terms.
         """
         for factor in Mul.make_args(term):
-            if isinstance(factor, Contract) and self._latent_indices(factor):
+            if isinstance(factor, Contract) and free_indices(factor):
                 rest = term / factor
                 inner, indices = factor.args[0], factor.indices
                 if set(indices) & rest.free_symbols:  # a summed index has no meaning outside
@@ -151,7 +158,7 @@ class Lowering:
         for factor in Mul.make_args(term):
             if is_exact(factor) or isinstance(factor.as_base_exp()[0], Symbol):
                 coefficient *= factor  # a number or a power of a dimension
-            elif not self._latent_indices(factor) and not is_component(factor):
+            elif not free_indices(factor) and not is_component(factor):
                 numbers.append(factor)
             else:
                 for each in factors_of(factor):
@@ -161,21 +168,6 @@ class Lowering:
             operands.append(Operand(self.scalar(number), (), real=is_real(number)))
         operands, factor = self._contract_deltas(operands, free)
         return Monomial(coefficient * factor, tuple(operands))
-
-    def _latent_indices(self, expr: Expr) -> set[Symbol]:
-        """Latent indices that occur in the expression and are not summed inside it."""
-        if isinstance(expr, Contract):
-            return self._latent_indices(expr.args[0]) - set(expr.indices)
-        marks = set(expr.indices) if isinstance(expr, Entry) else set()
-        if isinstance(expr, Jet):
-            own = {*expr.hol, *expr.anti}
-            if expr.field.abbreviated:
-                inner, bound = expr.field.abbreviated
-                own |= self._latent_indices(inner) - set(bound)
-            return own
-        if isinstance(expr, Partial):
-            marks = {*expr.hol, *expr.anti}
-        return marks.union(*[self._latent_indices(a) for a in expr.args if isinstance(a, Expr)])
 
     def _indexed(self, factor: Expr, k: Axis | None = None) -> list[Operand]:
         """A factor as tensors; ``k`` is the axis over components inside a mean or a total."""
@@ -205,7 +197,7 @@ class Lowering:
 
     def _pointwise(self, factor: Expr, k: Axis | None) -> list[Operand]:
         """A function, entry by entry, of an expression that has axes of its own."""
-        indices = sorted(self._latent_indices(factor), key=str)
+        indices = sorted(free_indices(factor), key=str)
         axes = tuple(self.axis(i) for i in indices)
         if is_component(factor):
             if k is None:
@@ -213,8 +205,8 @@ class Lowering:
             axes = (k, *axes)
         if isinstance(factor, Pow) and factor.exp.is_Integer:
             below = self.tensor(factor.base, axes, k)
-            one = Operand(self.program.let(f"torch.reciprocal({below})", "r"), axes, real=is_real(factor))
-            return [one] * -int(factor.exp)
+            inverse = self.program.let(f"torch.reciprocal({below})", "r")
+            return [Operand(inverse, axes, real=is_real(factor))] * -int(factor.exp)
         if isinstance(factor, Contract) or factor.is_Add:
             return [Operand(self.tensor(factor, axes, k), axes, real=is_real(factor))]
         same = {i: Index(f"i{n}", i.size, real=True) if isinstance(i, Index) else Symbol(f"i{n}")
@@ -230,7 +222,7 @@ class Lowering:
             if isinstance(term, Contract):
                 inner, summed = term.args[0], term.indices
             for each in Add.make_args(distribute(inner)):
-                lacking = set(summed) - self._latent_indices(each)
+                lacking = set(summed) - free_indices(each)
                 sizes = Mul(*[size_of(i, self.latent) for i in lacking])
                 monomial = self._monomial(each * sizes, set(axes), k)
                 number, symbols = monomial.coefficient.as_coeff_Mul()
@@ -321,6 +313,7 @@ class Lowering:
 
     def head(self, expr: Expr, axes: tuple[Axis, ...] = ()) -> str:
         """The value of a transcendental head, which the body takes as an input."""
+        expr = normal_head(spelled_out(expr))
         name = head_name(expr)
         if expr not in self.heads:
             number = sum(h.startswith(f"{name}_") for h in self.heads.values())
@@ -331,17 +324,18 @@ class Lowering:
 
     def arguments(self, head: Expr) -> list[str]:
         """Code of a head's arguments, over the axes that the head has."""
-        axes = tuple(self.axis(i) for i in sorted(self._latent_indices(head), key=str))
+        axes = tuple(self.axis(i) for i in sorted(free_indices(head), key=str))
         k = self._dummy(K) if is_component(head) else None
         if k is not None:
             axes = (k, *axes)
         codes = []
         for a in head.args:
-            fraction = a.is_Rational and not a.is_Integer
-            if fraction:
+            if a.is_Rational and not a.is_Integer:
                 codes.append(f"{a.p} / {a.q}")
+            elif axes and not a.is_number:
+                codes.append(self.tensor(a, axes, k))
             else:
-                codes.append(self.tensor(a, axes, k) if axes and not a.is_number else self.scalar(a))
+                codes.append(self.scalar(a))
         return codes
 
     def finish(self, monomial: Monomial, out: tuple[Axis, ...]) -> str:
@@ -554,15 +548,18 @@ class Lowering:
         return operands
 
     def _abbreviation(self, jet: Jet) -> tuple[str, tuple[Axis, ...]]:
-        """The tensor of an abbreviation's derivative, and the axes of its own free indices."""
-        expr, own = jet.field.abbreviated
-        free = tuple(self.axis(i) for i in sorted(self._latent_indices(expr) - set(own), key=str))
-        by = tuple(self.axis(i) for i in (*jet.hol, *jet.anti))
-        axes = (*free, *by, *[self.axis(i) for i in own])
-        key = jet.field, len(jet.hol), len(jet.anti), free
-        if key not in self._abbreviated:  # jets are symmetric: names of indices do not matter
-            self._abbreviated[key] = self.tensor(unfolded(jet), axes)
-        return self._abbreviated[key], free
+        """The tensor of an abbreviation's derivative, and the axes of its arguments."""
+        field = jet.field.at_parameters()
+        hol, anti = (
+            tuple(Index(f"_{mark}{n}", getattr(i, "size", None), real=is_real_index(i)) for n, i in
+                  enumerate(indices)) for mark, indices in (("d", jet.hol), ("b", jet.anti))
+        )  # fmt: skip
+        canonical = Jet(field, hol, anti)
+        if canonical not in self._abbreviated:  # one tensor for all arguments and directions
+            own = field.abbreviated[1]
+            axes = tuple(self.axis(i) for i in (*field.arguments, *hol, *anti, *own))
+            self._abbreviated[canonical] = self.tensor(unfolded(canonical), axes)
+        return self._abbreviated[canonical], tuple(self.axis(i) for i in jet.field.arguments)
 
     def _solve_into(self, letter: Letter, x: str, latents: int, dagger: bool) -> tuple[str, str]:
         """Multiply a stored tensor by halves of the inverse; a dagger swaps the sides."""
@@ -615,7 +612,8 @@ class Lowering:
             if not latents:
                 matrix, back, spare = f"{x}.unsqueeze(-1)", ".squeeze(-1)", 0
             factor = self._spread(factor, spare)
-            return let(f"{self._solve(factor, matrix, left, work, adjoint)}{back}", "v", work), layout
+            solved = self._solve(factor, matrix, left, work, adjoint)
+            return let(f"{solved}{back}", "v", work), layout
         factor = self._spread(factor, latents)
         if left:
             x = let(self._solve(factor, x, left, work, adjoint), "y", work)
@@ -720,7 +718,7 @@ def check_name(name: str) -> None:
 
 def normal_head(expr: Expr) -> Expr:
     """One spelling for heads: SymPy writes both f((x - y)/2) and f(x/2 - y/2)."""
-    if isinstance(expr, Pow) or type(expr).__name__ in HEADS:
+    if isinstance(expr, Pow) or type(expr).__name__ in HEADS | REAL_HEADS:
         return expr.func(*[distribute(a) for a in expr.args])
     return expr
 
@@ -738,12 +736,20 @@ def head_name(expr: Expr) -> str:
         return "log_det"
     if isinstance(expr, Pow):
         return "power"
-    if type(expr).__name__ in HEADS:
-        return type(expr).__name__
+    name = type(expr).__name__
+    if name in HEADS or (name in REAL_HEADS and is_real(expr)):
+        return name
+    of_real = " for complex arguments" if name in REAL_HEADS else ""
     raise GenerationError(
-        f"the printer has no rule for the function {type(expr).__name__} in {expr}; "
+        f"the printer has no rule for the function {name} in {expr}{of_real}; "
         f"expected one of {', '.join(HEADS)}"
     )
+
+
+def head_call(expr: Expr, arguments: list[str]) -> str:
+    """The call of the torch function that computes a head."""
+    code = "torch.pow({})" if isinstance(expr, Pow) else (HEADS | REAL_HEADS)[type(expr).__name__]
+    return code.format(", ".join(arguments))
 
 
 def _present(*axes: Axis | None) -> tuple[Axis, ...]:

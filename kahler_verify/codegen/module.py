@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from kahler_verify.codegen.explicit import (
     with_heads,
 )
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
-from kahler_verify.codegen.lowering import HEADS, Lowering, head_name
+from kahler_verify.codegen.lowering import Lowering, head_call, head_name
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.errors import GenerationError
 
@@ -176,7 +176,23 @@ def _formulas(kernel: Kernel, derived: dict[str, Expr]) -> list[str]:
         if len(formula) > LONGEST_FORMULA:
             formula = f"{out.definition}, {len(derived[name].args)} terms"
         lines.append(f"{name}{indices} = {formula}")
-    return lines
+    return lines + [f"where {letter} = {body}" for letter, body in _abbreviations(derived.values())]
+
+
+def _abbreviations(derived: Iterable[Expr]) -> list[tuple[str, str]]:
+    """The letters that abbreviate, each with what it stands for, the innermost last."""
+    found: dict[str, str] = {}
+    todo = list(derived)
+    while todo:
+        fields = {j.field for j in todo.pop(0).atoms(Jet) if j.field.abbreviated}
+        for field in sorted((f.at_parameters() for f in fields), key=str):
+            body, own = field.abbreviated
+            indices = ", ".join(map(str, (*field.arguments, *own)))
+            letter = f"{field.name}[{indices}]" if indices else field.name
+            if letter not in found:
+                found[letter] = str(body)
+                todo.append(body)
+    return list(found.items())
 
 
 def _function(name: str, printed: Printed, outputs: tuple[str, ...], formula: list[str]) -> str:
@@ -276,10 +292,11 @@ def _heads_program(
         elif not derivation.coordinates and not e.atoms(Jet):
             raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
         else:
-            explicit = derivation.coordinates
-            codes = [_argument(lowering, a) for a in arguments[e]] if explicit else lowering.arguments(e)
-            name = "torch.pow" if isinstance(e, Pow) else HEADS[type(e).__name__]
-            value = f"{name}({', '.join(codes)})"
+            if derivation.coordinates:
+                codes = [_argument(lowering, a) for a in arguments[e]]
+            else:
+                codes = lowering.arguments(e)
+            value = head_call(e, codes)
         value = program.let(value, heads[e] + "_")
         computed[heads[e]] = value
         if derivation.coordinates:

@@ -72,11 +72,12 @@ def nominal(size: Expr) -> int:
 
 @dataclass
 class Program:
-    """Lines of the kernel body, its inputs and its operation count for one batch element."""
+    """Lines of the kernel body, its inputs and its operation counts for one batch element."""
 
     inputs: dict[str, Input] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
-    operations: Expr = S.Zero
+    work: dict[str, Expr] = field(default_factory=dict)  # real operations of a line
+    operations: Expr | None = None  # of the whole body, where lines are not counted one by one
     draft: bool = False  # a first pass, which only finds out what the inputs are
     owners: dict[str, Basic | None] = field(default_factory=dict)  # what an input holds
     constants: set[str] = field(default_factory=set)  # inputs that users give without a batch
@@ -93,7 +94,7 @@ class Program:
                 number += 1
             self._known[code] = f"{hint}{number}"
             self.lines.append((f"{hint}{number}", code))
-            self.operations += operations
+            self.work[f"{hint}{number}"] = operations
         return self._known[code]
 
     def size_code(self, size: Expr) -> str:

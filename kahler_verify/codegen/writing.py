@@ -10,6 +10,7 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.module import Module, difference, generate_module, write_atomically
 from kahler_verify.codegen.pointwise import generate_pointwise
+from kahler_verify.codegen.real_functions import generate_real_functions
 from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
 from kahler_verify.errors import GenerationError
 
@@ -45,7 +46,8 @@ def targets(paths: Sequence[Path], out: Path | None) -> list[tuple[Derivation | 
 
 def _generated(declaration: Derivation | Pointwise) -> Module:
     if isinstance(declaration, Pointwise):
-        return generate_pointwise(declaration)
+        real = declaration.variable.is_real
+        return generate_real_functions(declaration) if real else generate_pointwise(declaration)
     return generate_module(declaration)
 
 

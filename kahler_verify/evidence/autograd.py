@@ -21,8 +21,15 @@ from sympy import Abs, Expr, Function, I, Symbol, conjugate, im, re
 from torch import Tensor
 from torch.func import jacfwd, jacrev
 
-from kahler_verify.calculus.definition import Contract, Entry, Expected, OnDiagonal, Partial
-from kahler_verify.calculus.letters import Bar, Field, Jet, is_real_index
+from kahler_verify.calculus.definition import (
+    Contract,
+    Covariance,
+    Entry,
+    Expected,
+    OnDiagonal,
+    Partial,
+)
+from kahler_verify.calculus.letters import Bar, Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
@@ -30,9 +37,14 @@ from kahler_verify.evidence.series import NODES
 
 Mode = Literal["reverse", "forward"]
 COMPONENT = Symbol("component")  # the axis over the components of a mixture
-FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     name: getattr(torch, name)
     for name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+} | {
+    "log1pexp": lambda x: torch.log(1 + torch.exp(x)),
+    "logistic": lambda x: torch.reciprocal(1 + torch.exp(-x)),
+    "loggamma": lambda x: torch.lgamma(x.real) + 0j,  # of real numbers
+    "polygamma": lambda n, x: torch.polygamma(int(n.real), x.real) + 0j,
 }
 
 
@@ -100,7 +112,9 @@ def differentiate(
 
 def _extent(i: Symbol, fields: Fields) -> int:
     size = getattr(i, "size", None)
-    return fields.d if size is None else int(size.subs({s: int(x.real) for s, x in fields.numbers.items()}))
+    if size is None:
+        return fields.d
+    return int(size.subs({s: int(x.real) for s, x in fields.numbers.items()}))
 
 
 def evaluate(expr: Expr, place: Place) -> Term:
@@ -111,6 +125,12 @@ def evaluate(expr: Expr, place: Place) -> Term:
         return evaluate(expr.args[0], replace(place, u0=place.u))
     if isinstance(expr, Expected):
         return _expected(expr, place)
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        means = _times(
+            evaluate(Expected(x, residual), place), evaluate(Expected(y, residual), place)
+        )
+        return _plus(evaluate(Expected(x * y, residual), place), Term(means.axes, -means.value))
     if isinstance(expr, Jet):
         return _abbreviation(expr, place) if expr.field.abbreviated else _letter(expr, place)
     if isinstance(expr, Symbol):
@@ -141,8 +161,9 @@ def evaluate(expr: Expr, place: Place) -> Term:
     if isinstance(expr, conjugate | re | im | Abs):
         return _conjugates(expr, evaluate(expr.args[0], place))
     if isinstance(expr, Function) and type(expr).__name__ in FUNCTIONS:
-        inner = evaluate(expr.args[0], place)
-        return Term(inner.axes, FUNCTIONS[type(expr).__name__](inner.value))
+        inner = evaluate(expr.args[-1], place)
+        orders = [evaluate(a, place).value for a in expr.args[:-1]]  # of polygamma
+        return Term(inner.axes, FUNCTIONS[type(expr).__name__](*orders, inner.value))
     raise EvidenceError(f"autograd evidence has no rule for {type(expr).__name__}: {expr}")
 
 

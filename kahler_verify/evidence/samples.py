@@ -106,8 +106,11 @@ def draw(
 ) -> Sample:
     """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name.
 
+    Sizes below those that the kernel needs are raised to them.
+
     For a potential in explicit coordinates d is their number, whatever ``sizes`` says.
     """
+    sizes = {name: max(size, kernel.least.get(name, 0)) for name, size in sizes.items()}
     for _ in range(ATTEMPTS):
         try:
             return _draw(kernel, arithmetic, rng, sizes, head_exprs)
