@@ -49,7 +49,7 @@ from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, decimal, rational, run_text
-from kahler_verify.evidence.samples import derivative_order, draw
+from kahler_verify.evidence.samples import derivative_order, draw, is_real_latent
 from kahler_verify.evidence.series import Point
 
 SIZES = {"d": 2, "n": 2, "K": 2}
@@ -72,6 +72,7 @@ class Page:
     d: int
     limits: tuple[tuple[int, ...], tuple[int, ...]]  # how often each x_i and y_i is differentiated
     values: dict[Symbol, Any] = field(default_factory=dict)
+    real: bool = False  # whether the coordinates are, so that they are their own conjugates
     bars: dict[Symbol, Symbol] = field(default_factory=dict)
     fields: dict[tuple[Field, int | None, bool], ImmutableMatrix] = field(default_factory=dict)
 
@@ -79,7 +80,7 @@ class Page:
         for name in ("x", "x0"):
             for i in range(self.d):
                 one, other = Symbol(f"{name}_{i}"), Symbol(f"{name.replace('x', 'y')}_{i}")
-                self.bars |= {one: other, other: one}
+                self.bars |= {one: one} if self.real else {one: other, other: one}
                 self.values |= {one: self.point.ring.number(0), other: self.point.ring.number(0)}
 
     def axis(self, i: int, *, bar: bool, frozen: bool = False) -> Symbol:
@@ -140,7 +141,8 @@ def componentwise(
         places = list(product(range(d), repeat=len(out.indices)))
         for place in rng.sample(places, min(entries, len(places))):
             where = Place(dict(zip(out.indices, place, strict=True)))
-            page = Page(sample.point, d, _limits(out.definition, where.indices, d))
+            limits = _limits(out.definition, where.indices, d)
+            page = Page(sample.point, d, limits, real=is_real_latent(kernel))
             truth = _number(_write(out.definition, page, where), page, {})
             ours = np.asarray(result)[place]
             if ring is decimal:
