@@ -15,7 +15,6 @@ from kahler_verify.calculus import (
     Tr,
     coordinates,
     dimension,
-    field,
     index,
     let,
     parameter,

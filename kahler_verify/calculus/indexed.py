@@ -61,9 +61,7 @@ class Entry(Expr):
             raise DerivationError(
                 f"Entry: expected {expected} indices for a {rows} × {cols} matrix, got {indices}"
             )
-        if (
-            expected == 1 and rows == 1
-        ) or expected == 2:
+        if (expected == 1 and rows == 1) or expected == 2:
             # a real row is a column, and [Xᵀ]_ba is X_ab
             other = transposed(factor_word(word)[1])
             if other is not None:
@@ -146,6 +144,7 @@ def contracted(expr: Expr, *indices: Symbol) -> Expr:
 
 def _renamed(expr: Expr, indices: tuple[Symbol, ...]) -> tuple[Expr, ...]:
     """One spelling for what differs by the names of summed indices alone."""
+    indices = tuple(sorted(indices, key=str))
     if len(indices) < 2 or len(indices) > MOST_RENAMED:
         return expr, *indices
     kinds = {i: getattr(i, "size", None) for i in indices}

@@ -175,8 +175,7 @@ def compare(
             places = rng.sample(places, most_entries)
         if np.asarray(result).shape != shape:
             raise EvidenceError(
-                f"{kernel.name}: expected shape {shape}, "
-                f"got {np.asarray(result).shape}"
+                f"{kernel.name}: expected shape {shape}, got {np.asarray(result).shape}"
             )
         for place in places:
             values: dict[Symbol, int] = dict(zip(out.indices, place, strict=True))
