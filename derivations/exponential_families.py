@@ -1,8 +1,9 @@
 """Fisher-Rao metrics of exponential families, of outputs that are independent given z.
 
 In natural parameters η, KL(η₀ ‖ η) = A(η) - A(η₀) - ⟨∇A(η₀), η - η₀⟩, the Bregman divergence of the
-log-partition A; its Hessian at η = η₀ pulls A″ back.  One family is one A.  ``log1pexp(t)`` is
-log(1 + eᵗ).
+log-partition A; its Hessian at η = η₀ pulls A″ back.  One family is one A, written in natural
+parameters or, since linear maps change nothing, in their negatives where those are positive.
+``log1pexp(t)`` is log(1 + eᵗ).
 """
 
 from sympy import Expr, exp, log, loggamma
@@ -71,9 +72,13 @@ def family(name: str, title: str, partition: Expr, *natural: Jet) -> Derivation:
     )
 
 
-eta, alpha, beta = (field(name, n, real=True) for name in ("eta", "alpha", "beta"))
+eta = field("eta", n, real=True)
+alpha, beta, rate, cost = (
+    field(name, n, real=True, positive=True) for name in ("alpha", "beta", "rate", "cost")
+)
+mean = field("alpha", n, real=True)  # of any sign, in units of the variance
 t, x, y = Entry(eta, j), Entry(alpha, j), Entry(beta, j)
-count = parameter("count", real=True)
+count = parameter("count", real=True, positive=True)
 logits = field("eta", real=True, component=True)
 
 bernoulli = family("bernoulli", "Bernoulli outputs with logits eta", over(log1pexp(t)), eta)
@@ -83,11 +88,13 @@ categorical = family(
 poisson = family("poisson", "Poisson outputs with log rates eta", over(exp(t)), eta)
 negative_binomial = family(
     "negative_binomial",
-    "negative binomial outputs, count failures, eta the log of the probability of success",
-    over(-count * log(1 - exp(t))),
-    eta,
+    "negative binomial outputs, count failures, cost = -log of the probability of success",
+    over(-count * log(1 - exp(-Entry(cost, j)))),
+    cost,
 )
-exponential = family("exponential", "exponential outputs, eta minus the rate", over(-log(-t)), eta)
+exponential = family(
+    "exponential", "exponential outputs with rates", over(-log(Entry(rate, j))), rate
+)
 gamma = family(
     "gamma",
     "Gamma outputs with shape alpha and rate beta",
@@ -111,7 +118,7 @@ dirichlet = family(
 gaussian_natural = family(
     "gaussian_natural",
     "independent Gaussian outputs with alpha = μ/σ² and beta = 1/σ²",
-    over(x**2 / (2 * y) - log(y) / 2),
-    alpha,
+    over(Entry(mean, j) ** 2 / (2 * y) - log(y) / 2),
+    mean,
     beta,
 )

@@ -37,7 +37,7 @@ LAYOUTS = ("full", "diagonal", "scalar")
 
 
 def log_density(x: Expr, mu: Expr, Sigma: Expr, weight: Expr) -> Expr:
-    """Log p(x) without its constant; ``weight`` is ½ for a real Gaussian and 1 for a complex one."""
+    """Log p(x) without its constant; ``weight``: ½ for a real Gaussian, 1 for a complex one."""
     return scalars(weight * (-LogDet(Sigma) - adjoint(x - mu) * Sigma**-1 * (x - mu)))
 
 

@@ -188,6 +188,8 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
         scale, condition = _frame(subject, fields)
         if condition <= LARGEST_CONDITION:
             tensors = {n: to_torch(t) for n, t in sample.tensors.items()}
+            if _has_real_tensors(kernel):  # some of torch's functions take no complex numbers
+                tensors = {n: t.real for n, t in tensors.items()}
             drawn.append((sample.point, fields, tensors, scale, condition))
         if len(drawn) == count:
             break
@@ -237,7 +239,11 @@ def _run(
     for n, shape in shapes.items():
         if found[n].shape not in (shape, shape[1:]):  # a constant has no batch
             raise EvidenceError(f"{kernel.name}: expected {n} {shape}, got {tuple(found[n].shape)}")
-    return {n: found[n].expand(shape) for n, shape in shapes.items()}
+    return {n: found[n].expand(shape).to(torch.complex128) for n, shape in shapes.items()}
+
+
+def _has_real_tensors(kernel: Kernel) -> bool:
+    return is_real_latent(kernel) and all("real" in f.traits for f in fields_of(kernel))
 
 
 def _draw(kernel: Kernel, rng: random.Random) -> Sample:
