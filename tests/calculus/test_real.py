@@ -12,6 +12,7 @@ from kahler_verify.calculus import (
     Derivation,
     Entry,
     Expected,
+    Jet,
     Kernel,
     Output,
     Partial,
@@ -204,6 +205,10 @@ def test_what_is_nested_is_staged() -> None:
     assert spelled_out(nested) == Partial(log(1 + exp(t)), a)
     assert nested != Partial(log(1 + exp(t)), a)
     assert staged(log(1 + exp(t))) == log(1 + exp(t))  # nothing is differentiated
+    on_diagonal = OnDiagonal(Partial(bregman(log(1 + exp(t)), t), a, b))
+    assert staged(on_diagonal) == on_diagonal
+    seconds = [j for j in Output(on_diagonal, (a, b)).derived().atoms(Jet) if len(j.hol) > 1]
+    assert not seconds  # what multiplies ∂∂t cancels
 
 
 def test_upper_indices_are_among_the_indices() -> None:
