@@ -15,7 +15,6 @@ from kahler_verify.calculus import (
     Tr,
     coordinates,
     dimension,
-    field,
     index,
     let,
     parameter,
@@ -34,16 +33,16 @@ bandwidth = parameter("bandwidth", real=True, component=True)
 distance = scalars(r.H * r)
 
 
-def jets(name: str, expr: Expr, own: tuple[Symbol, ...], order: int) -> tuple[Kernel, ...]:
+def jets(
+    name: str, symbol: str, expr: Expr, own: tuple[Symbol, ...], order: int, *, upper: bool = False
+) -> tuple[Kernel, ...]:
     """The expression and its derivatives to an order, indices of derivatives first."""
-    by = (a, b, c)[:order]
-    return tuple(
-        Kernel(
-            name + ("_" + "d" * m if m else ""),
-            {"g" + ("_" + "d" * m if m else ""): Output(Partial(expr, *by[:m]), (*by[:m], *own))},
-        )
-        for m in range(order + 1)
-    )
+    kernels = []
+    for m in range(order + 1):
+        mark, by = "_" + "d" * m if m else "", (a, b, c)[:m]
+        out = Output(Partial(expr, *by), (*by, *own), upper=own if upper else ())
+        kernels.append(Kernel(name + mark, {symbol + mark: out}))
+    return tuple(kernels)
 
 
 # LAND: M_i(z) = 1/(Σ_k w_k (z - x_k)_i² + ρ)
@@ -55,7 +54,7 @@ local_variance = Derivation(
     assumptions=("s > 0 and ρ > 0",),
     latent=d,
     routes=("autograd", "mpmath", "exact"),
-    kernels=jets("metric", 1 / spread(i), (i,), 2),
+    kernels=jets("metric", "M", 1 / spread(i), (i,), 2),
 )
 
 # A precision that grows towards centres: β_j(z) = Σ_k W_kj exp(-λ_k |z - x_k|²) + ζ_j
@@ -69,7 +68,7 @@ rbf_precision = Derivation(
     assumptions=("bandwidths are positive, W and ζ not negative",),
     latent=d,
     routes=("autograd", "mpmath", "exact"),
-    kernels=jets("precision", precision, (j,), 3),
+    kernels=jets("precision", "beta", precision, (j,), 3),
 )
 
 # An inverse metric that data weigh: G⁻¹(z) = Σ_k L_kL_kᵀ ω_k(z) + λ e^{-τ|z|²} 1
@@ -85,5 +84,5 @@ precision_weighted = Derivation(
     assumptions=("bandwidths and τ are positive, scale > 0",),
     latent=d,
     routes=("autograd", "mpmath", "exact"),
-    kernels=jets("cometric", cometric, (p, q), 2),
+    kernels=jets("cometric", "h", cometric, (p, q), 2, upper=True),
 )

@@ -1,8 +1,9 @@
 """Fisher-Rao metrics of exponential families, of outputs that are independent given z.
 
 In natural parameters η, KL(η₀ ‖ η) = A(η) - A(η₀) - ⟨∇A(η₀), η - η₀⟩, the Bregman divergence of the
-log-partition A; its Hessian at η = η₀ pulls A″ back.  One family is one A.  ``log1pexp(t)`` is
-log(1 + eᵗ).
+log-partition A; its Hessian at η = η₀ pulls A″ back.  One family is one A, written in natural
+parameters or, since linear maps change nothing, in their negatives where those are positive.
+``log1pexp(t)`` is log(1 + eᵗ).
 """
 
 from sympy import Expr, exp, log, loggamma
@@ -75,7 +76,9 @@ def of_divergence(name: str, title: str, KL: Expr) -> Derivation:
     )
 
 
-eta, alpha, beta = (field(name, n, real=True) for name in ("eta", "alpha", "beta"))
+eta = field("eta", n, real=True)
+alpha, beta, rate = (field(name, n, real=True, positive=True) for name in ("alpha", "beta", "rate"))
+mean = field("alpha", n, real=True)  # of any sign, in units of the variance
 t, x, y = Entry(eta, j), Entry(alpha, j), Entry(beta, j)
 logits = field("eta", real=True, component=True)
 
@@ -84,7 +87,9 @@ categorical = family(
     "categorical", "a categorical output with logits eta", LogSumExp(logits), logits
 )
 poisson = family("poisson", "Poisson outputs with log rates eta", over(exp(t)), eta)
-exponential = family("exponential", "exponential outputs, eta minus the rate", over(-log(-t)), eta)
+exponential = family(
+    "exponential", "exponential outputs with rates", over(-log(Entry(rate, j))), rate
+)
 gamma = family(
     "gamma",
     "Gamma outputs with shape alpha and rate beta",
@@ -107,7 +112,7 @@ dirichlet = family(
 )
 # η = log p has the log-partition -count log(1 - p); in the logit t, of which decoders are made,
 # ∇A = count p/(1-p) and η = -log1pexp(-t).
-count = Entry(parameter("count", n, real=True), j)
+count = Entry(parameter("count", n, real=True, positive=True), j)
 t0 = t.subs(eta, eta.at_base())
 odds0 = logistic(t0) / logistic(-t0)
 negative_binomial = of_divergence(
@@ -118,7 +123,7 @@ negative_binomial = of_divergence(
 gaussian_natural = family(
     "gaussian_natural",
     "independent Gaussian outputs with alpha = μ/σ² and beta = 1/σ²",
-    over(x**2 / (2 * y) - log(y) / 2),
-    alpha,
+    over(Entry(mean, j) ** 2 / (2 * y) - log(y) / 2),
+    mean,
     beta,
 )

@@ -37,7 +37,7 @@ LAYOUTS = ("full", "diagonal", "scalar")
 
 
 def log_density(x: Expr, mu: Expr, Sigma: Expr, weight: Expr) -> Expr:
-    """Log p(x) without its constant; ``weight`` is ½ for a real Gaussian and 1 for a complex one."""
+    """Log p(x) without its constant; ``weight``: ½ for a real Gaussian, 1 for a complex one."""
     return scalars(weight * (-LogDet(Sigma) - adjoint(x - mu) * Sigma**-1 * (x - mu)))
 
 
@@ -165,7 +165,7 @@ complex_gaussian_of_real = Derivation(
     assumptions=("z is real; Σ(z) is Hermitian and positive definite",),
     latent=d,
     definition=KL_of_complex,
-    routes=("autograd", "mpmath", "exact", "torch_kl"),
+    routes=("autograd", "mpmath", "exact", "torch_kl", "monte_carlo"),
     kernels=real_latent_kernels(KL_of_complex, LAYOUTS),
 )
 
@@ -177,6 +177,6 @@ real_gaussian_of_complex = Derivation(
     assumptions=("z is complex; μ(z) and Σ(z) are real, Σ symmetric and positive definite",),
     latent=d,
     definition=KL,
-    routes=("autograd", "mpmath", "exact", "torch_kl"),
+    routes=("autograd", "mpmath", "exact", "torch_kl", "monte_carlo"),
     kernels=complex_latent_kernels(KL, LAYOUTS),
 )

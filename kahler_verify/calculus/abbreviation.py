@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sympy import Add, Expr, Function, Mul, S, Symbol, Tuple
 
-from kahler_verify.calculus.definition import derive
+from kahler_verify.calculus.definition import OnDiagonal, derive
 from kahler_verify.calculus.indexed import Definition, Entry, free_indices
 from kahler_verify.calculus.letters import Field, Index, Jet
 from kahler_verify.calculus.mixture import factors_of, is_component
@@ -100,6 +100,8 @@ def staged(expr: Expr) -> Expr:
     Arguments of functions that hold more than a linear expression are abbreviated, and so are all
     but one of the factors that hold functions.  Each level's derivatives are then those of one
     function of one letter (Faà di Bruno: 15 terms of fourth order), or of a product of two (16).
+    Divergences on the diagonal stay as they are: their derivatives cancel those of what is frozen,
+    and names would hide it.
     """
     return _Stages().below(expr)
 
@@ -110,7 +112,7 @@ class _Stages:
 
     def below(self, e: Expr) -> Expr:
         """The expression with what stands under its derivatives in stages."""
-        if not e.has(Definition):
+        if not e.has(Definition) or isinstance(e, OnDiagonal):
             return e
         innermost = isinstance(e, Definition) and not e.args[0].has(Definition)
         change = self.visit if innermost else self.below

@@ -14,8 +14,8 @@ from typing import Any
 from sympy import Expr, Symbol
 
 from kahler_verify.calculus.indexed import (
-    Contract as Contract,
-)  # those who evaluate take all nodes here
+    Contract as Contract,  # those who evaluate take all nodes here
+)
 from kahler_verify.calculus.indexed import Definition as Definition
 from kahler_verify.calculus.indexed import Entry as Entry
 from kahler_verify.calculus.letters import Bar, Field, Index, Jet

@@ -144,6 +144,7 @@ def contracted(expr: Expr, *indices: Symbol) -> Expr:
 
 def _renamed(expr: Expr, indices: tuple[Symbol, ...]) -> tuple[Expr, ...]:
     """One spelling for what differs by the names of summed indices alone."""
+    indices = tuple(sorted(indices, key=str))
     if len(indices) < 2 or len(indices) > MOST_RENAMED:
         return expr, *indices
     kinds = {i: getattr(i, "size", None) for i in indices}

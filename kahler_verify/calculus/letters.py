@@ -22,7 +22,7 @@ TRAITS = {
     "frozen": "is held at the base point z₀",
     "hermitian": "equals its own adjoint (a Hermitian matrix or a real scalar)",
     "holomorphic": "its ∂̄ vanishes",
-    "positive": "is positive definite, so that it has a Cholesky factor",
+    "positive": "is positive definite, so that it has a Cholesky factor; a vector, entry by entry",
     "quadratic": "second ∂ and second ∂̄ vanish, as for (z - c)ᴴP(z - c)",
     "real": "equals its own conjugate, so that its adjoint is its transpose",
 }

@@ -230,7 +230,7 @@ def _letter(jet: Jet, place: Place) -> Term:
     if total is None:
         raise EvidenceError(f"no derivatives of {own.name} are known at this point")
     axes = (*(COMPONENT,) * lead, *jet.hol, *jet.anti)
-    return _without_repeats(Term(axes, total.mH if jet.dagger else total))
+    return _without_repeats(Term(axes, _adjoint(total) if jet.dagger else total))
 
 
 def _abbreviation(jet: Jet, place: Place) -> Term:
@@ -243,7 +243,7 @@ def _abbreviation(jet: Jet, place: Place) -> Term:
         value = value.unsqueeze(-1)
     sizes = [_extent(i, place.fields) for i in own] + [1, 1]
     value = value.expand(*value.shape[:-2], *sizes[:2])
-    return Term(free, value.mH if jet.dagger else value)
+    return Term(free, _adjoint(value) if jet.dagger else value)
 
 
 def _expected(expr: Expected, place: Place) -> Term:
@@ -285,6 +285,11 @@ def _conjugates(expr: Expr, inner: Term) -> Term:
 
 
 # ------------------------------------------------------------------------------- algebra
+
+
+def _adjoint(value: Tensor) -> Tensor:
+    """The adjoint without a lazy conjugate, which forward mode cannot batch."""
+    return torch.complex(value.real, -value.imag).mT
 
 
 def _number(value: complex) -> Term:

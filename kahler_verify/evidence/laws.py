@@ -21,7 +21,7 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.errors import PropertyViolation
 from kahler_verify.evidence.domains import double, point_inside, point_towards_edge
 from kahler_verify.evidence.readings import coordinate_of
-from kahler_verify.evidence.samples import Sample, draw
+from kahler_verify.evidence.samples import Sample, draw, fields_of, is_real_latent
 from kahler_verify.geometry.kernel_set import KernelSet
 
 TOLERANCE = 1e-7  # relative; a wrong formula is off by far more, rounding by far less
@@ -51,23 +51,46 @@ class Trial:
         """The size of a dimension, of whatever name, as ``draw`` takes it."""
         return self.sizes.get(dimension.name, self.sizes["n"])
 
+    @property
+    def has_real_latents(self) -> bool:
+        """Whether the kernel is about real coordinates."""
+        return is_real_latent(self.kernel)
+
+    @property
+    def has_real_fields(self) -> bool:
+        """Whether all its letters are real."""
+        return all("real" in f.traits for f in fields_of(self.kernel))
+
+    @property
+    def is_real(self) -> bool:
+        """Whether its tensors are real ones."""
+        return self.has_real_latents and self.has_real_fields
+
     def numbers(self, *shape: int) -> Tensor:
-        """Complex normal numbers, E|x|² = 2."""
+        """Complex normal numbers, E|x|² = 2; their real parts where tensors are real."""
         flat = [double.draw(self.rng) for _ in range(math.prod(shape))]
-        return torch.tensor(flat, dtype=torch.complex128).reshape(shape)
+        return self.typed(torch.tensor(flat, dtype=torch.complex128).reshape(shape))
 
-    def unitary(self, n: int) -> Tensor:
-        """A random unitary matrix."""
-        return torch.linalg.qr(self.numbers(n, n))[0]
+    def typed(self, x: Tensor) -> Tensor:
+        """A complex tensor in the dtype of the kernel's."""
+        return x.real.clone() if self.is_real else x
 
-    def invertible(self, n: int) -> Tensor:
+    def unitary(self, n: int, *, real: bool = False) -> Tensor:
+        """A random unitary matrix, or an orthogonal one."""
+        numbers = self.numbers(n, n)
+        turn = torch.linalg.qr(numbers.real if real else numbers)[0]
+        return turn.to(numbers.dtype)
+
+    def invertible(self, n: int, *, real: bool = False) -> Tensor:
         """A random matrix of modest condition."""
-        return self.unitary(n) @ (torch.eye(n) + 0.3 * self.numbers(n, n) / (2 * n))
+        stretch = self.numbers(n, n)
+        stretch = stretch.real.to(stretch.dtype) if real else stretch
+        return self.unitary(n, real=real) @ (torch.eye(n) + 0.3 * stretch / (2 * n))
 
     def draw(self, **sizes: int) -> dict[str, Tensor]:
         """The kernel's inputs at one random point of the domain."""
         sample = draw(self.kernel, double, self.rng, {**self.sizes, **sizes})
-        tensors = {name: tensor_of(values) for name, values in sample.tensors.items()}
+        tensors = {n: self.typed(tensor_of(values)) for n, values in sample.tensors.items()}
         if coordinate_of(self.derivation) is not None or self.derivation.coordinates:
             tensors["z"] = self.point(sample)
         return tensors
@@ -78,12 +101,17 @@ class Trial:
         found = point_inside(*where) if reach is None else point_towards_edge(*where, reach)
         return torch.tensor(found, dtype=torch.complex128)
 
+    def extent(self, i: Symbol) -> int:
+        """How many values an index takes."""
+        size = getattr(i, "size", None)
+        return self.d if size in (None, self.derivation.latent) else self.size(size)
+
     def call(self, tensors: Mapping[str, Tensor], batch: tuple[int, ...] = ()) -> dict[str, Tensor]:
         """The results by name, each [*batch, d, …] (a constant kernel leaves batches out)."""
         out = self.kernels.call(self.kernel.name, tensors)
         results = out if isinstance(out, tuple) else (out,)
         return {
-            name: value.expand((*batch, *[self.d] * len(output.indices)))
+            name: value.expand((*batch, *[self.extent(i) for i in output.indices]))
             for (name, output), value in zip(self.kernel.outputs.items(), results, strict=True)
         }
 

@@ -31,7 +31,7 @@ from kahler_verify.evidence.readings import (
     is_divergence_metric,
     multiply_axes,
 )
-from kahler_verify.evidence.samples import draw, fields_of
+from kahler_verify.evidence.samples import draw, fields_of, is_real_latent
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import HermitianMetric
@@ -44,6 +44,9 @@ law = partial(register, LAWS)
 def _kind(der: Derivation, k: Kernel) -> str:
     """Which of the geometry's classes holds this kernel's metric: "" for none."""
     names = {kernel.name for kernel in der.kernels}
+    has_real_vectors = any("real" in f.traits and f.shape[0] != 1 for f in fields_of(k))
+    if is_real_latent(k) or has_real_vectors:
+        return ""  # metrics of real coordinates or of real outputs
     if k.name == "metric" and {"value", "metric_d", "metric_db"} <= names:
         return "potential" if der.coordinates or coordinate_of(der) else ""
     components = [f for f in assumed_fields(k) if "component" in f.traits]

@@ -55,11 +55,6 @@ LADDER = (1_000, 4_000, 16_000, 64_000)
 SIZES = {"d": 2, "n": 3, "K": 4}
 LARGEST_CONDITION = 1e4  # of g in its frame
 LARGEST_INPUT_CONDITION = 20.0  # of positive matrices among the inputs
-RAISED = {  # axes that are upper indices
-    ("hermitian_geometry", "log_det_pullback"): (0, 1),
-    ("hermitian_geometry", "log_det_pullback_d"): (1, 2),
-    ("hermitian_geometry", "chern_connection"): (2,),
-}
 
 
 @dataclass(frozen=True)
@@ -203,6 +198,8 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
         scale, condition = _frame(subject, fields)
         if condition <= LARGEST_CONDITION:
             tensors = {n: to_torch(t) for n, t in sample.tensors.items()}
+            if _has_real_tensors(kernel):  # some of torch's functions take no complex numbers
+                tensors = {n: t.real for n, t in tensors.items()}
             drawn.append((sample.point, fields, tensors, scale, condition))
         if len(drawn) == count:
             break
@@ -264,7 +261,11 @@ def _run(
     for n, shape in shapes.items():
         if found[n].shape not in (shape, shape[1:]):  # a constant has no batch
             raise EvidenceError(f"{kernel.name}: expected {n} {shape}, got {tuple(found[n].shape)}")
-    return {n: found[n].expand(shape) for n, shape in shapes.items()}
+    return {n: found[n].expand(shape).to(torch.complex128) for n, shape in shapes.items()}
+
+
+def _has_real_tensors(kernel: Kernel) -> bool:
+    return is_real_latent(kernel) and all("real" in f.traits for f in fields_of(kernel))
 
 
 def _draw(kernel: Kernel, rng: random.Random) -> Sample:
@@ -329,7 +330,7 @@ def _metric_of(derivation: Derivation) -> Output | None:
     """The output that defines the metric g_{ab̄} of a derivation."""
     for kernel in derivation.kernels:
         for name, out in kernel.outputs.items():
-            if name == "g" and len(out.indices) == 2:
+            if name == "g" and len(out.indices) == 2 and not out.upper:
                 return out
     return None
 
@@ -356,8 +357,15 @@ def _bound(condition: float) -> float:
 
 
 def _errors(case: Case, at: RandomPoint, truth: Mapping[str, Tensor]) -> float:
-    raised = RAISED.get((case.derivation.name, case.kernel.name), ())
-    return max(frame_error(at.computed[n], t, at.scale, raised) for n, t in truth.items())
+    outputs = case.kernel.outputs
+    return max(
+        frame_error(at.computed[n], t, at.scale, raised_axes(outputs[n])) for n, t in truth.items()
+    )
+
+
+def raised_axes(out: Output) -> tuple[int, ...]:
+    """The axes of an output that are upper indices."""
+    return tuple(n for n, i in enumerate(out.indices) if i in out.upper)
 
 
 def _outcome(points: Sequence[RandomPoint], errors: Sequence[float], **more: Any) -> Outcome:
@@ -379,7 +387,7 @@ def _by_autograd(case: Case) -> Outcome:
                 for mode in ("reverse", "forward")
             ]
             worst = max(worst, *[_errors(case, at, {n: t}) for t in truths])
-            apart = frame_error(truths[0], truths[1], at.scale)
+            apart = frame_error(truths[0], truths[1], at.scale, raised_axes(out))
             if not apart <= _bound(at.condition):
                 complaints.append(f"{n}: autograd's two modes differ by {apart:.1e}")
         errors.append(worst)
@@ -481,20 +489,33 @@ def realified(mean: Tensor, covariance: Tensor) -> MultivariateNormal:
     return MultivariateNormal(loc, (joint + joint.mT) / 2, validate_args=False)
 
 
+def _has_real_outputs(case: Case) -> bool:
+    """Whether the Gaussian is one over real vectors."""
+    return all("real" in f.traits for f in fields_of(case.kernel))
+
+
 def _by_torch_kl(case: Case) -> Outcome:
     errors = []
+    law = _real_normal if _has_real_outputs(case) else realified
     for at in case.points:
-        zero = torch.zeros(2 * at.fields.d, dtype=torch.float64)
+        zero = at.fields.start
         mean0, covariance0 = _gaussian(at, zero, frozen=not _is_fisher(case))
-        fixed = realified(mean0[:, 0], covariance0)
+        fixed = law(mean0[:, 0], covariance0)
 
         def divergence(u: Tensor, at: RandomPoint = at, fixed: Any = fixed) -> Tensor:
             mean, covariance = _gaussian(at, u)
-            return kl_divergence(fixed, realified(mean[:, 0], covariance))
+            return kl_divergence(fixed, law(mean[:, 0], covariance))
 
-        mixed, pure = wirtinger_hessian(jacrev(jacrev(divergence))(zero))
+        hessian = jacrev(jacrev(divergence))(zero)
+        mixed, pure = (hessian, hessian) if at.fields.real else wirtinger_hessian(hessian)
         errors.append(_errors(case, at, _named(case, mixed, pure)))
     return _outcome(case.points, errors, note="torch.distributions, realified")
+
+
+def _real_normal(mean: Tensor, covariance: Tensor) -> MultivariateNormal:
+    """The law of a real Gaussian whose numbers are held as complex ones."""
+    covariance = (covariance.real + covariance.real.mT) / 2
+    return MultivariateNormal(mean.real, covariance, validate_args=False)
 
 
 def _named(case: Case, mixed: Tensor, pure: Tensor) -> dict[str, Tensor]:
@@ -504,19 +525,20 @@ def _named(case: Case, mixed: Tensor, pure: Tensor) -> dict[str, Tensor]:
 
 def _by_sampling(case: Case) -> Outcome:
     generator = torch.Generator().manual_seed(case.seed)
+    weight = 0.5 if _has_real_outputs(case) else 1.0  # of the exponent of a Gaussian's density
     levels = []
     for at in case.points[:2]:
-        zero = torch.zeros(2 * at.fields.d, dtype=torch.float64)
+        zero = at.fields.start
         mean, covariance = _gaussian(at, zero)
         factor = torch.linalg.cholesky(covariance)
 
         def log_density(u: Tensor, x: Tensor, at: RandomPoint = at) -> Tensor:
-            """Log CN(x; μ, Σ) + const of samples [N, n] by the formula of the density."""
+            """Log p(x; μ, Σ) + const of samples [N, n] by the formula of the density."""
             moved, spread = _gaussian(at, u)
             root = torch.linalg.cholesky(spread)
             white = torch.linalg.solve_triangular(root, x.mT - moved, upper=False)
             squares = (white * white.conj()).real.sum(0)
-            return -squares - 2 * root.diagonal().real.log().sum()
+            return weight * (-squares - 2 * root.diagonal().real.log().sum())
 
         def scores(
             count: int,
@@ -526,26 +548,33 @@ def _by_sampling(case: Case) -> Outcome:
             log_density: Callable[[Tensor, Tensor], Tensor] = log_density,
         ) -> Tensor:
             noise = torch.randn(count, len(mean), 2, generator=generator, dtype=torch.float64)
-            x = torch.view_as_complex(noise) / 2**0.5 @ factor.mT + mean.mT
+            x = noise[..., 0] + 0j if weight < 1 else torch.view_as_complex(noise) / 2**0.5
+            x = x @ factor.mT + mean.mT
             return jacfwd(lambda u: log_density(u, x))(zero)
 
         found = {}
         for n, o in case.kernel.outputs.items():
-            found["g" if _partial_of(o).anti else "k"] = at.computed[n]
-        levels.append(fisher_deviations(scores, found))
+            found["g" if at.fields.real or _partial_of(o).anti else "k"] = at.computed[n]
+        levels.append(fisher_deviations(scores, found, real=at.fields.real))
     return sampling_outcome(levels, tuple(p.condition for p in case.points[:2]))
 
 
-def fisher_deviations(scores: Callable[[int], Tensor], found: Mapping[str, Tensor]) -> list[Tensor]:
+def fisher_deviations(
+    scores: Callable[[int], Tensor], found: Mapping[str, Tensor], *, real: bool = False
+) -> list[Tensor]:
     """For each number of samples, all entries' deviations from ``found`` in standard errors.
 
     ``scores`` gives ∂ log p in (x, y) for N fresh samples, [N, 2d]; g = E[s s̄ᵀ] and k = E[s sᵀ] for
-    s = ½(∂_x - i∂_y) log p.
+    s = ½(∂_x - i∂_y) log p.  With ``real`` it gives them along real coordinates, [N, d].
     """
     levels = []
     for count in LADDER:
-        x, y = scores(count).chunk(2, -1)
-        s = torch.complex(x, -y) / 2
+        gradient = scores(count)
+        if real:
+            s = gradient + 0j
+        else:
+            x, y = gradient.chunk(2, -1)
+            s = torch.complex(x, -y) / 2
         deviations = []
         for name, value in found.items():
             other = s.conj() if name == "g" else s

@@ -269,7 +269,7 @@ class _Drawer:
             unit = array(np.broadcast_to(np.asarray(unit), (*self.lead, *unit.shape)).copy())
             value = unit if hol else self._numbers((*self.lead, *self.shape))
         elif order == (0, 0) and "positive" in self.traits:
-            value = self._positive()
+            value = self._positive() if self._is_matrix else self._positive_numbers()
         else:
             value = self._random(order)
         value = self._mirrored(value, order)
@@ -304,6 +304,15 @@ class _Drawer:
             or (hol > 1 and "coordinate" in traits)
             or (max(order) > 1 + self.real_latent and "quadratic" in traits)
         )
+
+    @property
+    def _is_matrix(self) -> bool:
+        return 1 not in self.field.shape
+
+    def _positive_numbers(self) -> Array:
+        shape = (*self.lead, *self.shape)
+        total = int(np.prod(shape, dtype=int))
+        return array([self.ring.draw_positive(self.rng) for _ in range(total)], shape)
 
     def _numbers(self, shape: tuple[int, ...]) -> Array:
         total = int(np.prod(shape, dtype=int))

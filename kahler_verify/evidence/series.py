@@ -42,21 +42,9 @@ from sympy import (
     tanh,
 )
 
-<<<<<<< HEAD
-from kahler_verify.calculus.definition import Expected, OnDiagonal, Partial
+from kahler_verify.calculus.definition import Covariance, Expected, OnDiagonal, Partial
 from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Index, Jet, is_real_index
-=======
-from kahler_verify.calculus.definition import (
-    Contract,
-    Covariance,
-    Entry,
-    Expected,
-    OnDiagonal,
-    Partial,
-)
-from kahler_verify.calculus.letters import Bar, Field, Index, Jet, is_real_index
->>>>>>> h-real
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.calculus.words import LogDet, Tr
@@ -219,21 +207,10 @@ def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
     """The matrix of what a letter abbreviates, entry by entry."""
     inner, own = jet.field.abbreviated
     shape = [*[extent(i, point.sizes) for i in own], 1, 1][:2]
-<<<<<<< HEAD
     entries = []
     for place in product(*[range(extent(i, point.sizes)) for i in own]):
         here = replace(scope, values={**scope.values, **dict(zip(own, place, strict=True))})
         entries.append(_derivative(inner, jet.hol, jet.anti, point, here))
-=======
-    entries = {
-        place: evaluate(
-            expr,
-            point,
-            replace(scope, values={**scope.values, **dict(zip(own, place, strict=False))}),
-        )
-        for place in product(*map(range, shape))
-    }
->>>>>>> h-real
     parts = {}
     for mask in {m for e in entries for m in e.parts}:
         zero = point.ring.number(0)
@@ -322,40 +299,10 @@ def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
     return _accumulate([w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b)
 
 
-<<<<<<< HEAD
 def _weights(point: Point) -> Array:
     if point.weights is None:
         raise EvidenceError("a mixture needs weights")
     return point.weights
-=======
-def _head(expr: Expr, point: Point, scope: Scope) -> Any:
-    """The value of a transcendental function at the point itself."""
-    key = _key(_at(expr, scope), scope)
-    if key not in point.heads:
-        if point.draw_head is None:
-            raise EvidenceError(f"the value of {expr} is not known at this point")
-        point.heads[key] = point.draw_head()
-    return point.heads[key]
-
-
-def _key(expr: Expr, scope: Scope) -> Any:
-    """What a drawn value belongs to: an expression, the values of its indices, the component."""
-    indices = sorted(set(scope.values) & free_indices(expr), key=str)
-    if not indices and not is_component(expr):
-        return expr
-    names = {i: Symbol(f"i{n}") for n, i in enumerate(indices)}
-    component = scope.component if is_component(expr) else None
-    return expr.xreplace(names), tuple(scope.values[i] for i in indices), component
-
-
-def free_indices(expr: Expr) -> set[Symbol]:
-    """Indices that are not summed inside the expression."""
-    if isinstance(expr, Contract):
-        return free_indices(expr.args[0]) - set(expr.indices)
-    if isinstance(expr, Symbol):
-        return {expr}
-    return set().union(*[free_indices(a) for a in expr.args])
->>>>>>> h-real
 
 
 def head_values(expr: Expr, point: Point) -> Array:

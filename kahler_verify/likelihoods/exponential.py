@@ -4,4 +4,4 @@ from torch.distributions import Exponential
 
 from kahler_verify.likelihoods.register import Likelihood, likelihood
 
-likelihood(Exponential, Likelihood("exponential", "exponential", lambda law: {"eta": -law.rate}))
+likelihood(Exponential, Likelihood("exponential", "exponential", lambda law: {"rate": law.rate}))

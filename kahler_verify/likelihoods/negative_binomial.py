@@ -21,6 +21,6 @@ likelihood(
         "geometric",
         "negative_binomial",
         lambda law: {"eta": -logit(law)},
-        constants=lambda law: {"count": torch.ones(())},
+        constants=lambda law: {"count": torch.ones_like(law.mean)},
     ),
 )

@@ -52,10 +52,23 @@ from kahler_verify.evidence.samples import draw
 from kahler_verify.evidence.schwartz_zippel import reads_as_written, schwartz_zippel
 from kahler_verify.evidence.series import evaluate_output
 
-NUMBERS = (  # files that decide what is true; none of them loads any of the generator
-    "arithmetic nilpotent functions points series samples witnesses componentwise trees recheck "
-    "schwartz_zippel autograd readings domains"
-).split()
+# files that decide what is true; none of them loads any of the generator
+NUMBERS = [
+    "arithmetic",
+    "nilpotent",
+    "functions",
+    "points",
+    "series",
+    "samples",
+    "witnesses",
+    "componentwise",
+    "trees",
+    "recheck",
+    "schwartz_zippel",
+    "autograd",
+    "readings",
+    "domains",
+]
 SIZES = {"d": 2, "n": 2, "K": 2}
 
 z1, z2 = explicit_coordinates("z1 z2")
