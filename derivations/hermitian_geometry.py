@@ -53,9 +53,12 @@ hermitian_geometry = Derivation(
     latent=d,
     kernels=(
         Kernel("log_det_gradient", {"gradient": Output(Partial(LogDet(G), c), (c,))}),
-        Kernel("log_det_pullback", {"pullback": Output(Entry(P, a, b), (a, b))}),
-        Kernel("log_det_pullback_d", {"pullback_d": Output(Entry(Partial(P, c), a, b), (c, a, b))}),
-        Kernel("chern_connection", {"gamma": Output(Entry(Gamma, a, e), (c, a, e))}),
+        Kernel("log_det_pullback", {"pullback": Output(Entry(P, a, b), (a, b), upper=(a, b))}),
+        Kernel(
+            "log_det_pullback_d",
+            {"pullback_d": Output(Entry(Partial(P, c), a, b), (c, a, b), upper=(a, b))},
+        ),
+        Kernel("chern_connection", {"gamma": Output(Entry(Gamma, a, e), (c, a, e), upper=(e,))}),
         Kernel("chern_curvature", {"R": Output(Entry(R, a, b), (a, b, c, e))}),
         Kernel("chern_ricci", {"ricci": Output(ricci, (c, e))}),
         Kernel("chern_scalar", {"scalar": Output(scalar)}),

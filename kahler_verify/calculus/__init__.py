@@ -1,5 +1,6 @@
 """The language of derivations: SymPy expressions over letters with Wirtinger jets."""
 
+from kahler_verify.calculus.abbreviation import let, spelled_out, staged
 from kahler_verify.calculus.claims import (
     Case,
     Claim,
@@ -11,12 +12,13 @@ from kahler_verify.calculus.claims import (
     Witness,
 )
 from kahler_verify.calculus.definition import (
-    Contract,
-    Entry,
+    Covariance,
+    Expected,
     OnDiagonal,
     Partial,
     assume,
     at_base,
+    bregman,
     derive,
     map_letters,
 )
@@ -27,6 +29,7 @@ from kahler_verify.calculus.derivation import (
     explicit_coordinates,
     potential,
 )
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import (
     Bar,
     Jet,
@@ -36,7 +39,7 @@ from kahler_verify.calculus.letters import (
     index,
     parameter,
 )
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, covariance
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, covariance
 from kahler_verify.calculus.pullback import pullback
 from kahler_verify.calculus.wick import gaussian_mean
 from kahler_verify.calculus.wirtinger import wirtinger
@@ -48,9 +51,11 @@ __all__ = [
     "Centred",
     "Claim",
     "Contract",
+    "Covariance",
     "Derivation",
     "Derived",
     "Entry",
+    "Expected",
     "Formula",
     "Gram",
     "Jet",
@@ -63,12 +68,14 @@ __all__ = [
     "Output",
     "Partial",
     "Region",
+    "Total",
     "Tr",
     "Vanishing",
     "Witness",
     "adjoint",
     "assume",
     "at_base",
+    "bregman",
     "coordinates",
     "covariance",
     "derive",
@@ -77,10 +84,13 @@ __all__ = [
     "field",
     "gaussian_mean",
     "index",
+    "let",
     "map_letters",
     "parameter",
     "potential",
     "pullback",
     "scalars",
+    "spelled_out",
+    "staged",
     "wirtinger",
 ]

@@ -11,23 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sympy import Add, Expr, Mul, S, Symbol, sympify
+from sympy import Expr, Symbol
 
-from kahler_verify.calculus.letters import Bar, Field, Jet
+from kahler_verify.calculus.indexed import (
+    Contract as Contract,  # those who evaluate take all nodes here
+)
+from kahler_verify.calculus.indexed import Definition as Definition
+from kahler_verify.calculus.indexed import Entry as Entry
+from kahler_verify.calculus.letters import Bar, Field, Index, Jet
+from kahler_verify.calculus.wick import gaussian_covariance, gaussian_mean
 from kahler_verify.calculus.wirtinger import wirtinger
 from kahler_verify.calculus.words import Tr, adjoint, distribute, scalars, shape_of
 from kahler_verify.errors import DerivationError
-
-
-class Definition(Expr):
-    """Base of the unevaluated nodes; a node has the shape of what it differentiates."""
-
-    @property
-    def shape(self) -> tuple[Expr, Expr]:
-        return shape_of(self.args[0])
-
-    def _eval_is_commutative(self) -> bool:
-        return self.shape == (1, 1)
 
 
 class Partial(Definition):
@@ -77,66 +72,32 @@ class OnDiagonal(Definition):
         return rf"\left.{printer._print(self.args[0])}\right|_{{z_0=z}}"
 
 
-class Entry(Expr):
-    """One component of a vector, ``Entry(v, a)``, or of a matrix, ``Entry(G, a, b)``.
+class Expected(Definition):
+    """The mean over a standard normal vector: ``Expected(m, eps)``, eps ~ N(0, 1)."""
 
-    Indices that occur twice in a term and not in the output are summed (Einstein's convention).
-    Entries of vectors and matrices over the latent space join words to latent indices.
+    def __new__(cls, expr: Expr, residual: Jet) -> Expr:
+        return Expr.__new__(cls, scalars(expr), residual)
+
+    @property
+    def H(self) -> Expr:
+        """The adjoint."""
+        return Expected(adjoint(self.args[0]), self.args[1])
+
+
+class Covariance(Definition):
+    """E[xy] - E[x] E[y] over a standard normal vector (no conjugate is taken).
+
+    It is derived as the pairings that connect x with y, so that no digits cancel.
     """
 
-    is_commutative = True
-
-    def __new__(cls, matrix: Expr, *indices: Symbol) -> Expr:
-        matrix = sympify(matrix)
-        if isinstance(matrix, Definition):
-            return Expr.__new__(cls, matrix, *indices)
-        matrix = distribute(matrix)
-        if matrix.is_Add:
-            return Add(*[cls(t, *indices) for t in matrix.args])
-        if matrix == 0:
-            return S.Zero
-        coefficient = Mul(*[f for f in Mul.make_args(matrix) if f.is_commutative])
-        word = Mul(*[f for f in Mul.make_args(matrix) if not f.is_commutative])
-        if word == 1:
-            raise DerivationError(f"Entry: expected a matrix, got the scalar {matrix}")
-        rows, cols = shape_of(word)
-        expected = (rows != 1) + (cols != 1)
-        if len(indices) != expected:
-            raise DerivationError(
-                f"Entry: expected {expected} indices for a {rows} × {cols} matrix, got {indices}"
-            )
-        entry = Expr.__new__(cls, word, *indices)
-        return coefficient * entry
+    def __new__(cls, x: Expr, y: Expr, residual: Jet) -> Expr:
+        return Expr.__new__(cls, scalars(x), scalars(y), residual)
 
     @property
-    def word(self) -> Expr:
-        return self.args[0]
-
-    @property
-    def indices(self) -> tuple[Symbol, ...]:
-        return self.args[1:]
-
-    def _latex(self, printer: Any) -> str:
-        return rf"\left[{printer._print(self.word)}\right]_{{{''.join(map(str, self.indices))}}}"
-
-
-class Contract(Expr):
-    """The number Σ over the given indices of an expression of entries, closed off from outside.
-
-    It can be divided by, or raised to a power, without its indices meeting those of other factors.
-    """
-
-    is_commutative = True
-
-    def __new__(cls, expr: Expr, *indices: Symbol) -> Expr:
-        return Expr.__new__(cls, sympify(expr), *indices)
-
-    @property
-    def indices(self) -> tuple[Symbol, ...]:
-        return self.args[1:]
-
-    def _latex(self, printer: Any) -> str:
-        return rf"\left({printer._print(self.args[0])}\right)"
+    def H(self) -> Expr:
+        """The adjoint."""
+        x, y, residual = self.args
+        return Covariance(adjoint(x), adjoint(y), residual)
 
 
 def derive(definition: Expr) -> Expr:
@@ -154,6 +115,13 @@ def _derive(expr: Expr) -> Expr:
         return out
     if isinstance(expr, OnDiagonal):
         return on_diagonal(_derive(expr.args[0]))
+    if isinstance(expr, Jet):
+        return expr
+    if isinstance(expr, Expected):
+        return gaussian_mean(_derive(expr.args[0]), expr.args[1])
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        return gaussian_covariance(_derive(x), _derive(y), residual)
     if isinstance(expr, Entry):
         return Entry(_derive(expr.word), *expr.indices)
     if not expr.has(Definition):
@@ -164,10 +132,16 @@ def _derive(expr: Expr) -> Expr:
 def map_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
     """Replace every letter and restore all normal forms (traces, means, entries)."""
     if isinstance(expr, Jet):
-        return change(expr)
+        return change(_abbreviation_of(expr, change) if expr.field.abbreviated else expr)
     if expr.is_Atom or not isinstance(expr, Expr):
         return expr
     return distribute(expr.func(*[map_letters(a, change) for a in expr.args]))
+
+
+def _abbreviation_of(jet: Jet, change: Callable[[Jet], Expr]) -> Jet:
+    args = jet.field.args
+    field = Field(*args[:4], map_letters(args[4], change), *args[5:])
+    return Jet(field, jet.hol, jet.anti, jet.dagger)
 
 
 def at_base(expr: Expr) -> Expr:
@@ -184,6 +158,8 @@ def on_diagonal(expr: Expr) -> Expr:
 
 def assume(expr: Expr, *assumptions: tuple[Jet, str]) -> Expr:
     """Give fields further traits: ``assume(g, (mu, "holomorphic"), (Sigma, "constant"))``."""
+    if not assumptions:
+        return expr
     traits: dict[Field, tuple[str, ...]] = {}
     for letter, trait in assumptions:
         for each in (letter.field, letter.field.with_traits("frozen")):
@@ -210,3 +186,15 @@ def _with_letters(expr: Expr, change: Callable[[Jet], Expr]) -> Expr:
 def _retrace(matrix: Expr, change: Callable[[Jet], Expr]) -> Expr:
     mapped = map_letters(matrix, change)
     return shape_of(matrix)[0] if mapped == 1 else Tr(mapped)
+
+
+def bregman(partition: Expr, *letters: Jet) -> Expr:
+    """KL(η₀ ‖ η) of an exponential family: A(η) - A(η₀) - ⟨∇A(η₀), η - η₀⟩.
+
+    ``partition`` is the log-partition function A, an expression of the ``letters`` η.
+    """
+    i = Index("step", real=True)
+    steps = {letter.partial(i, bar=False): letter - letter.at_base() for letter in letters}
+    steps |= {j.H: adjoint(x) for j, x in steps.items()}
+    slope = map_letters(wirtinger(scalars(partition), i), lambda j: steps.get(j, j.at_base()))
+    return scalars(partition) - at_base(partition) - slope

@@ -8,6 +8,7 @@ from typing import Any
 
 from sympy import Expr, Symbol
 
+from kahler_verify.calculus.abbreviation import staged
 from kahler_verify.calculus.claims import Claim
 from kahler_verify.calculus.definition import Partial, assume, derive
 from kahler_verify.calculus.letters import Bar, Jet, dimension, index
@@ -17,14 +18,25 @@ from kahler_verify.errors import DerivationError
 
 @dataclass(frozen=True)
 class Output:
-    """One result of a kernel: its unevaluated definition and the order of its latent indices."""
+    """One result of a kernel: its unevaluated definition and the order of its latent indices.
+
+    ``upper`` are those of the indices that are upper ones; all others are lower.
+    """
 
     definition: Expr
     indices: tuple[Symbol, ...] = ()
+    upper: tuple[Symbol, ...] = ()
+
+    def __post_init__(self) -> None:
+        if stray := set(self.upper) - set(self.indices):
+            raise DerivationError(f"upper: expected some of {self.indices}, got {stray}")
 
     def derived(self, *assumptions: tuple[Jet, str]) -> Expr:
-        """The definition evaluated by the calculus, under further assumptions on fields."""
-        return assume(derive(self.definition), *assumptions)
+        """The definition evaluated by the calculus, under further assumptions on fields.
+
+        What is nested inside of functions goes by abbreviations, see :func:`staged`.
+        """
+        return assume(derive(staged(self.definition)), *assumptions)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Kernel:
     layout: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[tuple[Jet, str], ...] = ()
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
+    least: Mapping[str, int] = field(default_factory=dict)  # sizes below which it is not defined
 
     def derived(self) -> dict[str, Expr]:
         """Every output evaluated by the calculus."""
@@ -63,8 +76,10 @@ class Derivation:
     assumptions: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     definition: Expr | None = None
+    written: Expr | None = None  # the definition as its user wrote it, before any normal form
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
     domain: Expr | None = None  # real, and positive exactly where the derivation is defined
+    inside: Expr | tuple[Expr, ...] | None = None  # a point of it: all coordinates, or each
     positive: bool = False  # claims that its metric is positive definite on the domain
     known: Mapping[str, Any] = field(default_factory=dict)  # constants that evidence compares with
     routes: tuple[str, ...] = ROUTES  # which of them apply to its kernels; at least three must
@@ -92,6 +107,7 @@ def potential(
     assumptions: tuple[str, ...] = (),
     claims: tuple[Claim, ...] = (),
     domain: Expr | None = None,
+    inside: Expr | tuple[Expr, ...] | None = None,
     positive: bool = False,
     known: Mapping[str, Any] | None = None,
 ) -> Derivation:
@@ -103,9 +119,10 @@ def potential(
     ``expr`` is built from letters and holds in every dimension.
 
     ``domain`` is a real expression in the same notation, positive exactly where Φ is defined (``1
-    - z.H * z`` for the unit ball); evidence draws its points there. ``positive`` claims that g is
-    positive definite on it, and ``known`` gives constants of its geometry, such as
-    ``{"holomorphic_sectional_curvature": 2}``; evidence checks both.
+    - z.H * z`` for the unit ball); evidence draws its points there, and around the point ``inside``
+    where one is named: a number for each coordinate, or one for all, such as ``I`` for the upper
+    half-plane. ``positive`` claims that g is positive definite on it, and ``known`` gives constants
+    of its geometry, such as ``{"holomorphic_sectional_curvature": 2}``; evidence checks both.
     """
     a, b, c, e = index("a b c e")
     phi = expr if coordinates else scalars(expr)
@@ -143,8 +160,10 @@ def potential(
         assumptions=assumptions,
         claims=claims,
         definition=phi,
+        written=expr,
         coordinates=coordinates,
         domain=domain if domain is None or coordinates else scalars(domain),
+        inside=inside,
         positive=positive,
         known=known or {},
     )

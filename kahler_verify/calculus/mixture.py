@@ -57,6 +57,26 @@ class LogSumExp(_OverK):
         return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
 
 
+class Total(_OverK):
+    """Σ_k x of what has one value for each component k; linear."""
+
+    @classmethod
+    def eval(cls, x: Expr) -> Expr | None:
+        x = distribute(x)
+        if x.is_Add:
+            return Add(*[cls(t) for t in x.args])
+        if x == 0:
+            return x
+        shared, own = split_component(x)
+        if own == 1:
+            raise DerivationError(f"Total: expected a component field in {x}")
+        return None if shared == 1 else shared * cls(own)
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        body = rf"\sum_k {printer._print(self.args[0])}"
+        return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
+
+
 class Mean(_OverK):
     """E[x] under the weights w_k ∝ π_k e^{q_k}; linear."""
 

@@ -132,6 +132,13 @@ def adjoint(expr: Expr) -> Expr:
     raise DerivationError(f"no adjoint is known for {type(expr).__name__}: {expr}")
 
 
+def transposed(word: list[Letter]) -> list[Letter] | None:
+    """The transpose of a word of real letters; None where a letter has none."""
+    if not all(isinstance(b, Jet) and "real" in b.field.traits for b, _ in word):
+        return None
+    return [(b.T, power) for b, power in reversed(word)]
+
+
 def cancel(word: list[Letter]) -> list[Letter]:
     """Remove neighbours X X⁻¹."""
     out: list[Letter] = []
@@ -143,7 +150,8 @@ def cancel(word: list[Letter]) -> list[Letter]:
     return out
 
 
-def _key(word: list[Letter]) -> list[tuple[str, int]]:
+def word_key(word: list[Letter]) -> list[tuple[str, int]]:
+    """What words are ordered by."""
     return [(str(base), power) for base, power in word]
 
 
@@ -160,9 +168,16 @@ def trace_of_word(word: list[Letter]) -> Expr:
         word = word[rows[0] :] + word[: rows[0]]
         starts = [i for i, (b, _) in enumerate(word) if shape_of(b)[0] == 1]
         pieces = [word[i:j] for i, j in zip(starts, [*starts[1:], len(word)], strict=True)]
-        return Mul(*[Tr(product(piece), evaluate=False) for piece in pieces])
-    turns = (word[i:] + word[:i] for i in range(len(word)))
-    return Tr(product(min(turns, key=_key)), evaluate=False)
+        numbers = [min(_both(piece), key=word_key) for piece in pieces]
+        return Mul(*[Tr(product(number), evaluate=False) for number in numbers])
+    turns = (way[i:] + way[:i] for way in _both(word) for i in range(len(word)))
+    return Tr(product(min(turns, key=word_key)), evaluate=False)
+
+
+def _both(word: list[Letter]) -> list[list[Letter]]:
+    """A word and, of real letters, its transpose, which has the same trace."""
+    other = transposed(word)
+    return [word] if other is None else [word, other]
 
 
 class Tr(Function):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sympy import Basic, Expr, Integer, Mul, Symbol, factor_terms
+from sympy import Add, Basic, Expr, Mul, Rational, S, Symbol, factor_terms
 
 from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
-from kahler_verify.codegen.program import Axis, Operand, Program
+from kahler_verify.codegen.program import Axis, Operand, Program, multiply_add
 from kahler_verify.errors import GenerationError
 
 
@@ -53,13 +53,16 @@ def finish_program(program: Program, results: list[str]) -> Printed:
     """Drop dead lines and unused inputs."""
     live = _live(program, results)
     used = set().union(*[_words(code) for _, code in live], results)
+    operations = program.operations
+    if operations is None:
+        operations = Add(*[program.work.get(name, S.Zero) for name, _ in live])
     inputs = [program.inputs[n] for n in sorted(program.inputs) if n in used]
     return Printed(
         arguments=tuple(i.name for i in inputs),
         meanings=tuple((i.name, shape_text(i.sizes), i.meaning) for i in inputs),
         lines=tuple(live),
         results=tuple(results),
-        operations=factor_terms(program.operations),
+        operations=factor_terms(operations),
         owners={i.name: program.owners[i.name] for i in inputs if i.name in program.owners},
     )
 
@@ -74,7 +77,7 @@ def print_output(lowering: Lowering, expr: Expr, indices: tuple[Symbol, ...]) ->
     if not monomials:
         raise GenerationError("an output that is identically zero has no kernel")
     products, rest = _split_matrix_products(program, monomials, out)
-    terms = [(Integer(1), _matrix_product(lowering, *pair, out)) for pair in products]
+    terms = [(number, _matrix_product(lowering, *pair, out)) for number, *pair in products]
     for monomial in rest:
         code = program.arranged(program.contract(list(monomial.operands), out), out)
         number, symbols = monomial.coefficient.as_coeff_Mul()
@@ -84,8 +87,8 @@ def print_output(lowering: Lowering, expr: Expr, indices: tuple[Symbol, ...]) ->
 
 def _split_matrix_products(
     program: Program, monomials: list[Monomial], out: tuple[Axis, ...]
-) -> tuple[list[tuple[Operand, Operand]], list[Monomial]]:
-    """Terms X[a, …] Y[b, …] with coefficient one and everything else summed, and the others."""
+) -> tuple[list[tuple[Rational, Operand, Operand]], list[Monomial]]:
+    """Terms c X[a, …] Y[b, …] with everything else summed, as (c, X, Y), and the others."""
     products, rest = [], []
     if len(out) == 2:
         for m in monomials:
@@ -93,14 +96,14 @@ def _split_matrix_products(
             if pair is None or not all(program.is_batched(x.tensor) for x in pair):
                 rest.append(m)  # only batches of one shape can be concatenated
             else:
-                products.append(pair)
-    if len(products) < 2 and not any(_is_of_one(x, y) for x, y in products):
+                products.append((m.coefficient, *pair))
+    if len(products) < 2 and not any(_is_of_one(x, y) for _, x, y in products):
         return [], monomials
     return products, rest
 
 
 def _as_pair(monomial: Monomial, out: tuple[Axis, ...]) -> tuple[Operand, Operand] | None:
-    if monomial.coefficient != 1 or len(monomial.operands) != 2:
+    if not monomial.coefficient.is_Rational or len(monomial.operands) != 2:
         return None
     a, b = out
     x, y = monomial.operands
@@ -128,7 +131,7 @@ def _matrix_product(lowering: Lowering, x: Operand, y: Operand, out: tuple[Axis,
     swapped = left > right
     if swapped:
         x, y, left, right = y, x, right, left
-    work = 8 * Mul(*[axis.size for axis in x.axes]) * out[1].size
+    work = multiply_add((x, y)) * Mul(*[axis.size for axis in x.axes]) * out[1].size
     product = program.let(f"{left} @ {right}.{'mT' if x.conj == y.conj else 'mH'}", "t", work)
     back = {(False, False): "", (True, False): ".mT", (False, True): ".conj()", (True, True): ".mH"}
     return Symbol(product + back[swapped, x.conj])

@@ -27,9 +27,18 @@ from sympy import (
 )
 from sympy.utilities.iterables import subsets
 
-from kahler_verify.calculus.definition import Contract, Entry
-from kahler_verify.calculus.letters import Field, Jet
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, factors_of
+from kahler_verify.calculus.abbreviation import spelled_out, unfolded
+from kahler_verify.calculus.indexed import Contract, Entry, free_indices
+from kahler_verify.calculus.letters import Field, Index, Jet, is_real_index, size_of
+from kahler_verify.calculus.mixture import (
+    Centred,
+    LogSumExp,
+    Mean,
+    Moment,
+    Total,
+    factors_of,
+    is_component,
+)
 from kahler_verify.calculus.words import LogDet, Tr, distribute, factor_word, shape_of
 from kahler_verify.codegen.program import COMPONENTS, Axis, Input, Operand, Program
 from kahler_verify.errors import GenerationError
@@ -37,7 +46,16 @@ from kahler_verify.errors import GenerationError
 K = COMPONENTS
 SOLVE = "torch.linalg.solve_triangular"
 # Functions that a `heads` function may compute; bodies take their values as inputs.
-HEADS = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+HEADS = {
+    name: f"torch.{name}({{}})"
+    for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+}
+REAL_HEADS = {  # torch has them for real numbers alone
+    "log1pexp": "torch.nn.functional.softplus({}, threshold=60.0)",
+    "loggamma": "torch.lgamma({})",
+    "logistic": "torch.sigmoid({})",
+    "polygamma": "torch.polygamma({})",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,7 @@ class Lowering:
         self.layouts = layouts or {}
         self.heads = heads if heads is not None else {}  # shared by the kernels of a module
         self._dummies = 0
+        self._abbreviated: dict[Expr, str] = {}  # tensors of abbreviations and their derivatives
 
     # ------------------------------------------------------------------ terms
     def monomials(
@@ -94,8 +113,9 @@ class Lowering:
                 inner, indices = opened
                 out += self.monomials(inner, free, (*summed, *indices))
                 continue
-            lacking = set(summed) - self._latent_indices(term)
-            out.append(self._monomial(term * self.latent ** len(lacking), free))
+            lacking = set(summed) - free_indices(term)
+            sizes = Mul(*[size_of(i, self.latent) for i in lacking])
+            out.append(self._monomial(term * sizes, {self.axis(i) for i in free}))
         return out
 
     def _opened(self, term: Expr) -> tuple[Expr, tuple[Symbol, ...]] | None:
@@ -105,11 +125,13 @@ class Lowering:
         point; None for all other terms.
         """
         for factor in Mul.make_args(term):
-            if isinstance(factor, Contract) and self._latent_indices(factor):
+            if isinstance(factor, Contract) and free_indices(factor):
                 rest = term / factor
-                if set(factor.indices) & self._latent_indices(rest):
-                    raise GenerationError(f"an index of {factor} has another meaning outside of it")
-                return distribute(rest * factor.args[0]), factor.indices
+                inner, indices = factor.args[0], factor.indices
+                if set(indices) & rest.free_symbols:  # a summed index has no meaning outside
+                    fresh = {i: self._fresh(i) for i in indices}
+                    inner, indices = inner.xreplace(fresh), tuple(fresh.values())
+                return distribute(rest * inner), indices
             if isinstance(factor, Moment) and any(
                 _is_constant(f.args[1]) for f in factors_of(factor.args[1])
             ):
@@ -119,49 +141,48 @@ class Lowering:
 
     def axis(self, i: Symbol) -> Axis:
         """The axis of a latent index."""
-        return Axis(str(i), self.latent)
+        return Axis(str(i), size_of(i, self.latent))
+
+    def _fresh(self, i: Symbol) -> Index:
+        self._dummies += 1
+        return Index(f"_{i}{self._dummies}", getattr(i, "size", None), real=bool(i.is_real))
 
     def _dummy(self, size: Expr) -> Axis:
         self._dummies += 1
         return Axis(f"_{self._dummies}", size)
 
-    def _monomial(self, term: Expr, free: tuple[Symbol, ...]) -> Monomial:
+    def _monomial(self, term: Expr, free: set[Axis], k: Axis | None = None) -> Monomial:
         coefficient: Expr = Integer(1)
         operands: list[Operand] = []
         numbers: list[Expr] = []
         for factor in Mul.make_args(term):
             if is_exact(factor) or isinstance(factor.as_base_exp()[0], Symbol):
                 coefficient *= factor  # a number or a power of a dimension
-            elif not self._latent_indices(factor):
+            elif not free_indices(factor) and not is_component(factor):
                 numbers.append(factor)
             else:
                 for each in factors_of(factor):
-                    operands += self._indexed(each)
+                    operands += self._indexed(each, k)
         number = Mul(*numbers)
         if number != 1:
-            operands.append(Operand(self.scalar(number), ()))
-        operands, factor = self._contract_deltas(operands, {self.axis(i) for i in free})
+            operands.append(Operand(self.scalar(number), (), real=is_real(number)))
+        operands, factor = self._contract_deltas(operands, free)
         return Monomial(coefficient * factor, tuple(operands))
 
-    def _latent_indices(self, expr: Expr) -> set[Symbol]:
-        """Latent indices that occur in the expression and are not summed inside it."""
-        if isinstance(expr, Contract):
-            return self._latent_indices(expr.args[0]) - set(expr.indices)
-        marks = set(expr.indices) if isinstance(expr, Entry) else set()
-        if isinstance(expr, Jet):
-            return {*expr.hol, *expr.anti}
-        return marks.union(*[self._latent_indices(a) for a in expr.args if isinstance(a, Expr)])
-
-    def _indexed(self, factor: Expr) -> list[Operand]:
+    def _indexed(self, factor: Expr, k: Axis | None = None) -> list[Operand]:
+        """A factor as tensors; ``k`` is the axis over components inside a mean or a total."""
         if isinstance(factor, Tr):
-            return self._trace(factor)
+            return self._trace(factor, k)
         if isinstance(factor, Entry):
             word = factor_word(factor.word)[1]
             rows, cols = shape_of(factor.word)
             axes = iter([self.axis(i) for i in factor.indices])
             left = next(axes) if rows != 1 else None
             right = next(axes) if cols != 1 else None
-            return self._chain(word, left, right)
+            return self._chain(word, left, right, k)
+        if isinstance(factor, Total):
+            k = self._dummy(K)
+            return [o for f in factors_of(factor.args[0]) for o in self._indexed(f, k)]
         if isinstance(factor, Mean) and isinstance(factor.args[1], Jet):
             return [self._mean(factor.args[1])]
         if isinstance(factor, Mean | Moment):
@@ -169,8 +190,51 @@ class Lowering:
             of_components = [self._of_component(f, k) for f in factors_of(factor.args[1])]
             return [self._weights(k), *of_components]
         if isinstance(factor, Jet) and factor.field.is_scalar:
-            return [self._scalar_jet(factor)]
+            return [self._scalar_jet(factor, k)]
+        if isinstance(factor, Contract | Function) or factor.is_Add or factor.is_Pow:
+            return self._pointwise(factor, k)
         raise GenerationError(f"the printer has no rule for {type(factor).__name__}: {factor}")
+
+    def _pointwise(self, factor: Expr, k: Axis | None) -> list[Operand]:
+        """A function, entry by entry, of an expression that has axes of its own."""
+        indices = sorted(free_indices(factor), key=str)
+        axes = tuple(self.axis(i) for i in indices)
+        if is_component(factor):
+            if k is None:
+                raise GenerationError(f"{factor} depends on the component outside of a sum")
+            axes = (k, *axes)
+        if isinstance(factor, Pow) and factor.exp.is_Integer:
+            below = self.tensor(factor.base, axes, k)
+            inverse = self.program.let(f"torch.reciprocal({below})", "r")
+            return [Operand(inverse, axes, real=is_real(factor))] * -int(factor.exp)
+        if isinstance(factor, Contract) or factor.is_Add:
+            return [Operand(self.tensor(factor, axes, k), axes, real=is_real(factor))]
+        same = {i: Index(f"i{n}", i.size, real=True) if isinstance(i, Index) else Symbol(f"i{n}")
+                for n, i in enumerate(indices)}  # fmt: skip
+        code = self.head(normal_head(factor.xreplace(same)), axes)
+        return [Operand(code, axes, real=is_real(factor))]
+
+    def tensor(self, expr: Expr, axes: tuple[Axis, ...], k: Axis | None = None) -> str:
+        """Code of an expression as one tensor over the axes."""
+        terms: list[tuple[Expr, Expr]] = []
+        for term in Add.make_args(expr):
+            inner, summed = term, ()
+            if isinstance(term, Contract):
+                inner, summed = term.args[0], term.indices
+            for each in Add.make_args(distribute(inner)):
+                lacking = set(summed) - free_indices(each)
+                sizes = Mul(*[size_of(i, self.latent) for i in lacking])
+                monomial = self._monomial(each * sizes, set(axes), k)
+                number, symbols = monomial.coefficient.as_coeff_Mul()
+                own = tuple(a for a in axes if any(a in o.axes for o in monomial.operands))
+                if not monomial.operands:
+                    terms.append((number, symbols))
+                    continue
+                code = self.finish(replace(monomial, coefficient=symbols), own)
+                for place in reversed([n for n, a in enumerate(axes) if a not in own]):
+                    code += f".unsqueeze({place - len(axes)})"
+                terms.append((number, Symbol(code)))
+        return self.program.let(signed_sum(terms, str), "s")
 
     def _contract_deltas(
         self, operands: list[Operand], free: set[Axis]
@@ -231,7 +295,7 @@ class Lowering:
                 number, symbols = m.coefficient.as_coeff_Mul()
                 terms.append((number, Symbol(self.finish(replace(m, coefficient=symbols), ()))))
             return self.program.let(signed_sum(terms, str), "s")
-        if isinstance(expr, Tr | Entry | Mean | Moment | Jet):
+        if isinstance(expr, Tr | Entry | Mean | Moment | Total | Jet):
             (monomial,) = self.monomials_of_scalar(expr)
             return self.finish(monomial, ())
         if isinstance(expr, Function | Pow | NumberSymbol):
@@ -253,14 +317,28 @@ class Lowering:
         operands, factor = self._contract_deltas(self._indexed(expr), set())
         return [Monomial(factor, tuple(operands))]
 
-    def head(self, expr: Expr) -> str:
+    def head(self, expr: Expr, axes: tuple[Axis, ...] = ()) -> str:
         """The value of a transcendental head, which the body takes as an input."""
+        expr = normal_head(spelled_out(expr))
         name = head_name(expr)
         if expr not in self.heads:
             number = sum(h.startswith(f"{name}_") for h in self.heads.values())
             self.heads[expr] = f"{name}_{number}"
-        self._input(self.heads[expr], (), f"the value of {expr}", expr)
+        sizes = tuple(a.size for a in axes)
+        self._input(self.heads[expr], sizes, f"the value of {expr}", expr)
         return self.heads[expr]
+
+    def arguments(self, head: Expr) -> list[str]:
+        """Code of those arguments of a head that are no numbers, over the axes that it has."""
+        axes = tuple(self.axis(i) for i in sorted(free_indices(head), key=str))
+        k = self._dummy(K) if is_component(head) else None
+        if k is not None:
+            axes = (k, *axes)
+        return [
+            self.tensor(a, axes, k) if axes else self.scalar(a)
+            for a in head.args
+            if not a.is_number
+        ]
 
     def finish(self, monomial: Monomial, out: tuple[Axis, ...]) -> str:
         """Contract a monomial whose coefficient is one or a dimension; the name of the result."""
@@ -292,7 +370,7 @@ class Lowering:
         out = tuple(a for a in stored.axes if a != k)
         plain = replace(stored, conj=False)
         mean = self.program.contract([self._weights(k), plain], out)
-        return replace(mean, conj=mean.conj != stored.conj)
+        return replace(mean, conj=mean.conj != stored.conj and not stored.real, real=stored.real)
 
     def _of_component(self, factor: Expr, k: Axis) -> Operand:
         if isinstance(factor, Centred):
@@ -302,39 +380,49 @@ class Lowering:
     def _centred(self, centred: Centred, k: Axis) -> Operand:
         stored = self._component_jet(centred.args[1], k)
         mean = self._mean(centred.args[1])
-        code = self.program.arranged(replace(mean, conj=mean.conj != stored.conj), stored.axes[1:])
+        conj = mean.conj != stored.conj and not stored.real
+        code = self.program.arranged(replace(mean, conj=conj), stored.axes[1:])
         position = -len(stored.axes)
         name = self.program.let(f"{stored.tensor} - {code}.unsqueeze({position})", "u")
         return replace(stored, tensor=name)
 
     def _scalar_jet(self, jet: Jet, k: Axis | None = None) -> Operand:
+        if "component" not in jet.field.traits:
+            k = None
+        elif k is None:
+            raise GenerationError(f"{jet} depends on the component outside of a sum")
         hol, anti, conj = jet.hol, jet.anti, jet.dagger
         if "hermitian" in jet.field.traits and len(anti) > len(hol):
             hol, anti, conj = anti, hol, True
         lead = (k,) if k is not None else ()
+        if jet.field.abbreviated:
+            name, free = self._abbreviation(Jet(jet.field, hol, anti))
+            axes = (*free, *[self.axis(i) for i in (*hol, *anti)])
+            return Operand(name, axes, conj, is_real(jet))
         axes = (*lead, *[self.axis(i) for i in (*hol, *anti)])
         name = self._jet_input(jet.field, len(hol), len(anti), axes)
         if _is_constant(jet):
             self.program.constants.add(name)
-        return Operand(name, axes, conj)
+        return Operand(name, axes, conj, is_real(jet))
 
     # ------------------------------------------------------------------ words
-    def _trace(self, trace: Tr) -> list[Operand]:
+    def _trace(self, trace: Tr, k: Axis | None = None) -> list[Operand]:
         word = factor_word(trace.args[0])[1]
         if shape_of(_plain(word[0]))[0] == 1:
-            return self._chain(word, None, None)
+            return self._chain(word, None, None, k)
         inverses = [i for i, (_, power) in enumerate(word) if power < 0]
         if inverses:  # turn the cycle so that it ends with an inverse, whose halves join
             turn = inverses[-1] + 1
             word = word[turn:] + word[:turn]
         joint = self._dummy(shape_of(_plain(word[0]))[0])
-        return self._chain(word, joint, joint, cyclic=bool(inverses))
+        return self._chain(word, joint, joint, k, cyclic=bool(inverses))
 
     def _chain(
         self,
         word: list[tuple[Expr, int]],
         left: Axis | None,
         right: Axis | None,
+        k: Axis | None = None,
         *,
         cyclic: bool = False,
     ) -> list[Operand]:
@@ -348,7 +436,7 @@ class Lowering:
             col = None
             if cols != 1:
                 col = right if n == len(letters) - 1 else self._dummy(cols)
-            operands += self._letter(letter, row, col)
+            operands += self._letter(letter, row, col, k)
             here = col
         return operands
 
@@ -401,37 +489,79 @@ class Lowering:
         rows, cols = field.shape
         return self.layouts.get(field.name, "full") if 1 not in (rows, cols) else "full"
 
-    def _letter(self, letter: Letter, row: Axis | None, col: Axis | None) -> list[Operand]:
+    def _letter(
+        self, letter: Letter, row: Axis | None, col: Axis | None, k: Axis | None = None
+    ) -> list[Operand]:
         jet = letter.jet
         if jet is None:
             tensor, _ = self._solve_into(letter, self.program.eye(letter.field.shape[0]), 0, False)
-            return [Operand(tensor, _present(row, col))]
+            real = "real" in letter.field.traits
+            own = _present(row, col)
+            return [Operand(tensor, _sorted(own) if real else own, real=real)]
+        lead: tuple[Axis, ...] = ()
+        if "component" in jet.field.traits and not (jet.hol and "coordinate" in jet.field.traits):
+            if k is None:
+                raise GenerationError(f"{jet} depends on the component outside of a sum")
+            lead = (k,)
         if "coordinate" in jet.field.traits and jet.hol:
             (i,) = jet.hol
             own = _present(row, col)
-            self._jet_input(jet.field, 0, 0, (self.axis(i),))  # tells the dimension
+            lead = (self._dummy(K),) if "component" in jet.field.traits else ()
+            self._jet_input(jet.field, 0, 0, (*lead, self.axis(i)))  # tells the dimension
             if not letter.left and not letter.right:
                 return [Operand("delta", (self.axis(i), *own))]
             side = letter.right if jet.dagger else letter.left
             columns = Letter(None, letter.field, left=side)  # Σ⁻¹e_a is a column of Σ⁻¹
             tensor, _ = self._solve_into(columns, self.program.eye(jet.field.shape[0]), 0, False)
-            return [Operand(tensor, (*own, self.axis(i)), jet.dagger)]
+            real = is_real(jet)
+            return [Operand(tensor, (*own, self.axis(i)), jet.dagger and not real, real)]
         hol, anti, dagger = jet.hol, jet.anti, jet.dagger
+        real = is_real(jet)
+        barred = False  # whether the conjugate of a real field's derivative is stored
         if "hermitian" in jet.field.traits and len(anti) > len(hol):
             hol, anti, dagger = anti, hol, True
+        elif {"real"} <= jet.field.traits & letter.field.traits and len(anti) > len(hol):
+            hol, anti, barred = anti, hol, True
         latent = tuple(self.axis(i) for i in (*hol, *anti))
         layout = self.layout(jet.field)
         if layout == "full":  # a vector has one axis: a row's, or a column's when daggered
             own = _present(col, row) if dagger else _present(row, col)
         else:
             own = _present(row) if layout == "diagonal" else ()
-        name = self._jet_input(jet.field, len(hol), len(anti), (*latent, *own))
+        if jet.field.abbreviated:
+            name, free = self._abbreviation(Jet(jet.field, hol, anti))
+            lead = (*lead, *free)
+        else:
+            name = self._jet_input(jet.field, len(hol), len(anti), (*lead, *latent, *own))
+            free = ()
         if letter.left or letter.right:
-            name, _ = self._solve_into(letter, name, len(latent), dagger)
-        operands = [Operand(name, (*latent, *own), dagger)]
+            if lead != free:
+                raise GenerationError(f"an inverse next to {jet}, which depends on the component")
+            name, _ = self._solve_into(letter, name, len(lead) + len(latent), dagger)
+        symmetric = {"real", "hermitian"} <= jet.field.traits and letter.left == letter.right
+        symmetric &= "real" in letter.field.traits
+        if symmetric:
+            own = _sorted(own)
+        axes = (*lead, *latent, *own)
+        conj = dagger != barred and not real
+        operands = [Operand(name, axes, conj, real, symmetric and len(own) == 2)]
         if layout != "full":
             operands.append(Operand("delta", _present(row, col)))
         return operands
+
+    def _abbreviation(self, jet: Jet) -> tuple[str, tuple[Axis, ...]]:
+        """The tensor of an abbreviation's derivative, and the axes of its arguments."""
+        field = jet.field.at_parameters()
+        hol, anti = (
+            tuple(Index(f"_{mark}{n}", getattr(i, "size", None), real=is_real_index(i)) for n, i in
+                  enumerate(indices)) for mark, indices in (("d", jet.hol), ("b", jet.anti))
+        )  # fmt: skip
+        canonical = Jet(field, hol, anti)
+        if canonical not in self._abbreviated:  # one tensor for all arguments and directions
+            own = field.abbreviated[1]
+            axes = tuple(self.axis(i) for i in (*field.arguments, *hol, *anti, *own))
+            self._abbreviated[canonical] = self.tensor(unfolded(canonical), axes)
+        return self._abbreviated[canonical], tuple(self.axis(i) for i in jet.field.arguments)
 
     def _solve_into(self, letter: Letter, x: str, latents: int, dagger: bool) -> tuple[str, str]:
         """Multiply a stored tensor by halves of the inverse; a dagger swaps the sides."""
@@ -466,7 +596,9 @@ class Lowering:
             s = s + ".unsqueeze(-1)" * (own if layout == "scalar" else 0)
             s = let(s + f".unsqueeze({-1 - own})" * latents, "r")
             return let(f"{x} * {s if halves == 1 else let(f'{s} * {s}', 'r')}", "v"), layout
-        work = 4 * n * n * (1 if is_vector else n) * self.latent**latents
+        real = "real" in field.traits and (letter.jet is None or is_real(letter.jet))
+        adjoint = "mT" if real else "mH"
+        work = (1 if real else 4) * n * n * (1 if is_vector else n) * self.latent**latents
         if is_vector:
             if right:
                 raise GenerationError("an inverse stands on the wrong side of a vector")
@@ -474,12 +606,14 @@ class Lowering:
             if not latents:
                 matrix, back, spare = f"{x}.unsqueeze(-1)", ".squeeze(-1)", 0
             factor = self._spread(factor, spare)
-            return let(f"{self._solve(factor, matrix, left, work)}{back}", "v"), layout
+            solved = self._solve(factor, matrix, left, work, adjoint)
+            return let(f"{solved}{back}", "v", work), layout
         factor = self._spread(factor, latents)
         if left:
-            x = let(self._solve(factor, x, left, work), "y")
+            x = let(self._solve(factor, x, left, work, adjoint), "y", work)
         if right:
-            x = let(f"{self._solve(factor, f'{x}.mH', right, work)}.mH", "y")
+            solved = self._solve(factor, f"{x}.{adjoint}", right, work, adjoint)
+            x = let(f"{solved}.{adjoint}", "y", work)
         return x, layout
 
     def factor(self, field: Field) -> str:
@@ -500,14 +634,12 @@ class Lowering:
             return factor
         return self.program.let(factor + ".unsqueeze(-3)" * latents, "f")
 
-    def _solve(self, factor: str, x: str, side: str, work: Expr) -> str:
-        self.program.operations += work
+    def _solve(self, factor: str, x: str, side: str, work: Expr, adjoint: str = "mH") -> str:
         half = f"{SOLVE}({factor}, {x}, upper=False)"
         if side == "half":
             return half
-        self.program.operations += work
-        half = self.program.let(half, "y")
-        return f"{SOLVE}({factor}.mH, {half}, upper=True)"
+        half = self.program.let(half, "y", work)
+        return f"{SOLVE}({factor}.{adjoint}, {half}, upper=True)"
 
     # ------------------------------------------------------------------ inputs
     def _jet_input(self, field: Field, hol: int, anti: int, axes: tuple[Axis, ...]) -> str:
@@ -565,7 +697,19 @@ def _is_constant(expr: Expr) -> bool:
     """The second derivative of a component that has no further ones."""
     if not isinstance(expr, Jet) or "quadratic" not in expr.field.traits:
         return False
-    return "component" in expr.field.traits and len(expr.hol) == len(expr.anti) == 1
+    mixed = len(expr.hol) == len(expr.anti) == 1
+    real = len(expr.hol) == 2 and all(map(is_real_index, expr.hol))
+    return "component" in expr.field.traits and (mixed or real)
+
+
+def is_real(expr: Expr) -> bool:
+    """Whether real letters, real indices and rational numbers alone make it up."""
+    if expr.has(S.ImaginaryUnit):
+        return False
+    return all(
+        "real" in j.field.traits and not j.anti and all(map(is_real_index, j.hol))
+        for j in expr.atoms(Jet)
+    )
 
 
 def is_exact(expr: Expr) -> bool:
@@ -581,7 +725,7 @@ def check_name(name: str) -> None:
 
 def normal_head(expr: Expr) -> Expr:
     """One spelling for heads: SymPy writes both f((x - y)/2) and f(x/2 - y/2)."""
-    if isinstance(expr, Pow) or type(expr).__name__ in HEADS:
+    if isinstance(expr, Pow) or type(expr).__name__ in HEADS | REAL_HEADS:
         return expr.func(*[distribute(a) for a in expr.args])
     return expr
 
@@ -599,16 +743,28 @@ def head_name(expr: Expr) -> str:
         return "log_det"
     if isinstance(expr, Pow):
         return "power"
-    if type(expr).__name__ in HEADS:
-        return type(expr).__name__
+    name = type(expr).__name__
+    if name in HEADS or (name in REAL_HEADS and is_real(expr)):
+        return name
+    of_real = " for complex arguments" if name in REAL_HEADS else ""
     raise GenerationError(
-        f"the printer has no rule for the function {type(expr).__name__} in {expr}; "
+        f"the printer has no rule for the function {name} in {expr}{of_real}; "
         f"expected one of {', '.join(HEADS)}"
     )
 
 
+def head_call(expr: Expr, arguments: list[str]) -> str:
+    """The call of the torch function that computes a head."""
+    code = "torch.pow({})" if isinstance(expr, Pow) else (HEADS | REAL_HEADS)[type(expr).__name__]
+    return code.format(", ".join(arguments))
+
+
 def _present(*axes: Axis | None) -> tuple[Axis, ...]:
     return tuple(a for a in axes if a is not None)
+
+
+def _sorted(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    return tuple(sorted(axes, key=lambda a: (len(a.name), a.name)))
 
 
 def _stored_name(field: Field) -> str:

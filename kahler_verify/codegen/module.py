@@ -7,17 +7,17 @@ import difflib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy
-from sympy import Basic, Expr, Function, Pow
+from sympy import Basic, Expr, Function, Pow, conjugate
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.calculus.words import LogDet, factor_word
-from kahler_verify.codegen.explicit import Reading, polarised, print_explicit, print_heads
+from kahler_verify.codegen.explicit import Reading, bar, polarised, print_explicit, print_heads
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
 from kahler_verify.codegen.lowering import Lowering, head_name
 from kahler_verify.codegen.names import check_names, check_owners
@@ -123,7 +123,13 @@ def generate_module(derivation: Derivation, step: Step = silent) -> Module:
     if heads:
         text += f"\nHEADS = {sorted(heads.values())!r}  # transcendental values that kernels take\n"
     text += "\n\n" + "\n\n\n".join(functions) + "\n"
-    return Module(derivation.name, formatted(text), fingerprint, heads)
+    return Module(derivation.name, formatted(text), fingerprint, _declared(derivation, heads))
+
+
+def _declared(derivation: Derivation, heads: Mapping[Expr, str]) -> dict[Expr, str]:
+    """Heads as a user would write them: z̄ is ``conjugate(z)``, not a symbol that stands for it."""
+    written = {bar(z): conjugate(z) for z in derivation.coordinates}
+    return {e.xreplace(written): name for e, name in heads.items()}
 
 
 def _parameters(
@@ -178,7 +184,23 @@ def _formulas(kernel: Kernel, derived: dict[str, Expr]) -> list[str]:
         if len(formula) > LONGEST_FORMULA:
             formula = f"{out.definition}, {len(derived[name].args)} terms"
         lines.append(f"{name}{indices} = {formula}")
-    return lines
+    return lines + [f"where {letter} = {body}" for letter, body in _abbreviations(derived.values())]
+
+
+def _abbreviations(derived: Iterable[Expr]) -> list[tuple[str, str]]:
+    """The letters that abbreviate, each with what it stands for, the innermost last."""
+    found: dict[str, str] = {}
+    todo = list(derived)
+    while todo:
+        fields = {j.field for j in todo.pop(0).atoms(Jet) if j.field.abbreviated}
+        for field in sorted((f.at_parameters() for f in fields), key=str):
+            body, own = field.abbreviated
+            indices = ", ".join(map(str, (*field.arguments, *own)))
+            letter = f"{field.name}[{indices}]" if indices else field.name
+            if letter not in found:
+                found[letter] = str(body)
+                todo.append(body)
+    return list(found.items())
 
 
 def _function(name: str, printed: Printed, outputs: tuple[str, ...], formula: list[str]) -> str:
@@ -282,8 +304,7 @@ def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:
             done.add(e)
             if head_name(e) in ("constant", "log_det", "log_sum_exp"):
                 continue  # what is inside is no number
-            for a in e.args:
-                Lowering(Program(draft=True), derivation.latent, heads=heads).scalar(a)
+            Lowering(Program(draft=True), derivation.latent, heads=heads).arguments(e)
     return heads
 
 
@@ -297,9 +318,8 @@ def _heads_program(
     for e in (e for e in nested if not e.is_number):
         if isinstance(e, LogDet):
             _log_det(e, Lowering(draft, derivation.latent, heads=heads))
-            continue
-        for a in e.args:
-            Lowering(draft, derivation.latent, heads=heads).scalar(a)
+        else:
+            Lowering(draft, derivation.latent, heads=heads).arguments(e)
     program = Program(inputs=dict(draft.inputs))
     lowering = Lowering(program, derivation.latent, heads=heads)
     point = _point(derivation, program) if any(e.is_number for e in nested) else ""
@@ -341,7 +361,10 @@ def _point(derivation: Derivation, program: Program) -> str:
 def _arguments(lowering: Lowering, head: Expr) -> list[str]:
     """Code of a head's arguments; numbers are tensors like the others."""
     program = lowering.program
-    codes = {a: program.let(lowering.scalar(a), "x") for a in head.args if not a.is_number}
+    varying = [a for a in head.args if not a.is_number]
+    codes = {
+        a: program.let(code, "x") for a, code in zip(varying, lowering.arguments(head), strict=True)
+    }
     like = next(iter(codes.values()))
     for a in head.args:
         if a.is_number:

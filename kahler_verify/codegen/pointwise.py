@@ -23,6 +23,12 @@ from sympy import (
     Rational,
     S,
     Symbol,
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atanh,
     conjugate,
     cos,
     cosh,
@@ -30,14 +36,29 @@ from sympy import (
     erf,
     exp,
     im,
+    log,
+    loggamma,
+    polygamma,
     re,
     sin,
     sinh,
     sympify,
+    tan,
     tanh,
 )
 
-from kahler_verify.calculus.pointwise import Pointwise, sigmoid, softplus
+from kahler_verify.calculus.pointwise import (
+    Pointwise,
+    absolute,
+    expm1,
+    log1p,
+    positive,
+    power,
+    sigmoid,
+    signum,
+    softplus,
+    step,
+)
 from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.kernel import Printed, _live
 from kahler_verify.codegen.lowering import check_name, signed_sum
@@ -87,6 +108,21 @@ REAL: dict[type[Function], str] = {
     cosh: "torch.cosh({})",
     exp: "torch.exp({})",
     erf: "torch.erf({})",
+    log: "torch.log({})",
+    log1p: "torch.log1p({})",
+    expm1: "torch.expm1({})",
+    tan: "torch.tan({})",
+    asin: "torch.asin({})",
+    acos: "torch.acos({})",
+    atan: "torch.atan({})",
+    asinh: "torch.asinh({})",
+    acosh: "torch.acosh({})",
+    atanh: "torch.atanh({})",
+    loggamma: "torch.lgamma({})",
+    positive: "torch.relu({})",
+    absolute: "torch.abs({})",
+    signum: "torch.sign({})",
+    step: "({0} > 0).to({0}.dtype)",
 }
 
 
@@ -283,6 +319,8 @@ class _Pairs:
             return self.named(real * out[0]), self.named(real * out[1])
         if expr.is_Pow:
             return self._power(expr.base, expr.exp)
+        if isinstance(expr, power | polygamma):
+            return self._of_two(expr), Integer(0)
         if type(expr) in REAL:
             (argument,) = expr.args
             a, b = self.pair(argument)
@@ -295,6 +333,17 @@ class _Pairs:
         if isinstance(expr, Symbol) and expr.is_real:  # a line of the program
             return expr, Integer(0)
         raise _no_rule(expr)
+
+    def _of_two(self, expr: Expr) -> Expr:
+        """A power of a real argument with a constant exponent, or ψ^(n)."""
+        argument, constant = expr.args if isinstance(expr, power) else reversed(expr.args)
+        a, b = self.pair(argument)
+        if b != 0 or not (constant.is_Integer or isinstance(expr, power)):
+            raise _no_rule(expr)
+        if isinstance(expr, power):
+            exponent = self.code(self.pair(constant)[0])
+            return self._symbol(f"torch.pow({self.code(a)}, {exponent})")
+        return self._symbol(f"torch.special.polygamma({constant}, {self.code(a)})")
 
     def _product(self, p: Pair, q: Pair) -> Pair:
         (a, b), (c, e) = p, q

@@ -8,8 +8,10 @@ works up to index renaming and conjugation.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from math import prod
 
 import opt_einsum
@@ -24,6 +26,7 @@ NOMINAL_SIZE = {"d": 8, "n": 784, "K": 128, "batch": 64}
 COMPONENTS = Symbol("K", integer=True, positive=True)  # how many a mixture has
 WRITTEN = 10
 COMPLEX_MULTIPLY_ADD = 8  # real operations
+REAL_MULTIPLY_ADD = 2
 EXHAUSTIVE = 7  # contraction orders of more operands than this are planned by dynamic programming
 
 
@@ -45,7 +48,8 @@ class Operand:
     tensor: str
     axes: tuple[Axis, ...]
     conj: bool = False
-    real: bool = False
+    real: bool = False  # equals its own conjugate
+    symmetric: bool = False  # in its last two axes
 
     @property
     def code(self) -> str:
@@ -68,11 +72,12 @@ def nominal(size: Expr) -> int:
 
 @dataclass
 class Program:
-    """Lines of the kernel body, its inputs and its operation count for one batch element."""
+    """Lines of the kernel body, its inputs and its operation counts for one batch element."""
 
     inputs: dict[str, Input] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
-    operations: Expr = S.Zero
+    work: dict[str, Expr] = field(default_factory=dict)  # real operations of a line
+    operations: Expr | None = None  # of the whole body, where lines are not counted one by one
     draft: bool = False  # a first pass, which only finds out what the inputs are
     owners: dict[str, Basic | None] = field(default_factory=dict)  # what an input holds
     constants: set[str] = field(default_factory=set)  # inputs that users give without a batch
@@ -89,7 +94,7 @@ class Program:
                 number += 1
             self._known[code] = f"{hint}{number}"
             self.lines.append((f"{hint}{number}", code))
-            self.operations += operations
+            self.work[f"{hint}{number}"] = operations
         return self._known[code]
 
     def size_code(self, size: Expr) -> str:
@@ -176,12 +181,21 @@ class Program:
         return code
 
     def _einsum(self, operands: list[Operand], kept: set[Axis]) -> Operand:
-        orders = (operands, operands[::-1])
+        ways = product(*[(o, replace(o, axes=(*o.axes[:-2], o.axes[-1], o.axes[-2]))) if o.symmetric
+                         else (o,) for o in operands])  # fmt: skip
+        orders = [order for way in ways for order in (list(way), list(way)[::-1])]
         candidates = [_spell(order, kept, flip) for order in orders for flip in (False, True)]
         _, code, axes, flip = min(candidates, key=lambda c: c[:2])
         sizes = {a: a.size for o in operands for a in o.axes}
-        work = COMPLEX_MULTIPLY_ADD * Mul(*sizes.values()) if len(operands) > 1 else Integer(0)
-        return Operand(self.let(code, "t", work), axes, flip)
+        work = multiply_add(operands) * Mul(*sizes.values()) if len(operands) > 1 else Integer(0)
+        real = all(o.real for o in operands)
+        return Operand(self.let(code, "t", work), axes, flip and not real, real)
+
+
+def multiply_add(operands: Iterable[Operand]) -> int:
+    """Real operations of one multiply-add of these tensors."""
+    real = all(o.real for o in operands)  # torch's products take tensors of one dtype
+    return REAL_MULTIPLY_ADD if real else COMPLEX_MULTIPLY_ADD
 
 
 def _groups(operands: list[Operand], out: set[Axis]) -> list[list[Operand]]:

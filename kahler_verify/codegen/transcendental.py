@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sympy import E, Expr, GoldenRatio, NumberSymbol, Pow, S, pi, sqrt
 
+from kahler_verify.codegen.lowering import head_call
 from kahler_verify.codegen.program import Program
 from kahler_verify.errors import GenerationError
 
@@ -17,7 +18,7 @@ from kahler_verify.errors import GenerationError
 def head_code(head: Expr, arguments: Sequence[str], program: Program) -> str:
     """Code of a function or a power of arguments that are tensors by name."""
     if not isinstance(head, Pow):
-        return f"torch.{type(head).__name__}({', '.join(arguments)})"
+        return head_call(head, list(arguments))
     if head.exp.is_Rational and head.exp.q == 2:
         root = program.let(f"torch.sqrt({arguments[0]})", "root")
         whole, below = abs(int(head.exp.p)) // 2, head.exp < 0

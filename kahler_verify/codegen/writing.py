@@ -11,6 +11,7 @@ from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.module import Module, difference, generate_module
 from kahler_verify.codegen.pointwise import generate_pointwise
 from kahler_verify.codegen.progress import Step, progress_line
+from kahler_verify.codegen.real_functions import generate_real_functions
 from kahler_verify.codegen.registry import KERNELS, declared, shipped, shipped_pointwise
 from kahler_verify.errors import GenerationError, KahlerVerifyError
 from kahler_verify.files import write_text
@@ -49,7 +50,8 @@ def _generated(declaration: Derivation | Pointwise, step: Step) -> Module:
     try:
         if isinstance(declaration, Pointwise):
             step(f"{declaration.name}: deriving")
-            return generate_pointwise(declaration)
+            real = declaration.variable.is_real
+            return generate_real_functions(declaration) if real else generate_pointwise(declaration)
         return generate_module(declaration, step)
     except KahlerVerifyError as error:
         raise type(error)(f"{declaration.name}: {error}") from error

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kahler_verify.errors import InputError
 from kahler_verify.kernels import activations as kernels
+from kahler_verify.rules.activations import activation
 
 __all__ = ["ACTIVATIONS", "REFUSED", "Activation", "ActivationLayer", "get_activation"]
 
@@ -167,10 +168,9 @@ _POLES = {"tanh": _HALF_ODD, "sigmoid": _ODD, "silu": _ODD}
 def _generated(name: str) -> Activation:
     """The activation that derivations/activations.py declares."""
     formula, holomorphic, parameters, split = kernels.FUNCTIONS[name]
-    value = getattr(kernels, name)
 
     def function(z: Tensor, *bias: Tensor) -> Tensor:
-        return torch.complex(*value(z.real, z.imag, *bias))
+        return activation(z, name, *bias)
 
     poles, distance = _POLES.get(name, ("none", None))
     return Activation(

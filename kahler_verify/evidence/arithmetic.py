@@ -4,7 +4,7 @@ A kernel imports torch and calls a dozen functions.  :func:`run_text` executes i
 with an array namespace in torch's place, over numpy object arrays of exact or rigorous numbers:
 
 - ``rational``: Q(i), exact (python-flint's fmpq);
-- ``prime_field``: F_p[i] with p = 2^61 - 1, where conjugation is the Frobenius map x ↦ x^p;
+- ``prime_field``: F_p[i] with p of 61 bits, where conjugation is the Frobenius map x ↦ x^p;
 - ``ball``: complex balls (python-flint's acb), rigorous enclosures;
 - ``decimal``: mpmath at 50 digits.
 """
@@ -15,16 +15,22 @@ import builtins
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
 import flint
 import mpmath
 import numpy as np
+from sympy import primefactors
 
 from kahler_verify.errors import EvidenceError
 
-PRIME = 2**61 - 1  # ≡ 3 mod 4, so that x² + 1 is irreducible and F_p[i] is a field
+# p ≡ 3 mod 4, so that x² + 1 is irreducible and F_p[i] is a field.  (p - 1)/2 is a prime, so that
+# squares are like positive numbers: each has one square root, and one q-th root, that is a square
+# itself.  (p + 1)/120 has no small factors, so that few numbers of F_p[i] are without such roots;
+# and 2, 3, 5, … 43 are squares.
+PRIME = 1944345696685086119
 
 # What a kernel may call.  A test keeps the generated files inside this list.
 NAMESPACE = (
@@ -91,6 +97,13 @@ class Gaussian:
 
     def __neg__(self) -> Gaussian:
         return Gaussian(-self.x, -self.y)
+
+    def __pow__(self, power: int) -> Gaussian:
+        value, base = self._lift(1), self
+        while power:
+            value = value * base if power & 1 else value
+            base, power = base * base, power >> 1
+        return value
 
     def conjugate(self) -> Gaussian:
         """The complex conjugate."""
@@ -171,7 +184,9 @@ class Arithmetic:
     function: Callable[[str, Any], Any] | None = None  # None: heads are drawn
     inverse: Callable[[Array], Array] | None = None  # None: Gauss-Jordan elimination
     matmul: Callable[[Array, Array], Array] | None = None  # None: numpy over objects
-    square_root: Callable[[Any], Any] | None = None  # may raise NotASquare
+    root: Callable[[Any, Fraction], Any] | None = None  # x^c; may raise NotASquare
+    fraction: Callable[[Any], Fraction | None] = lambda _: None  # that a number is, if a small one
+    bound: Callable[[Fraction], Any] | None = None  # of a letter's c-th power, where numbers bound
 
     def zeros(self, *shape: int) -> Array:
         """An array of zeros."""
@@ -283,12 +298,37 @@ def _draw_rational(rng: random.Random) -> Gaussian:
     return Gaussian(part(), part())
 
 
+SMALL = 2**10  # numerators and denominators of fractions that are told from other numbers
+
+
+def _small_rational(x: Gaussian) -> Fraction | None:
+    if x.y != 0 or abs(int(x.x.p)) > SMALL or int(x.x.q) > SMALL:
+        return None
+    return Fraction(int(x.x.p), int(x.x.q))
+
+
+def _rational_root(x: Gaussian, c: Fraction) -> Gaussian:
+    """x^c of a ratio of perfect powers.
+
+    Raises:
+        EvidenceError: x has no such root in Q.
+    """
+    parts = [int(x.x.p), int(x.x.q)]
+    roots = [flint.fmpz(n).root(c.denominator) if n > 0 else 0 for n in parts]
+    if x.y != 0 or any(int(r) ** c.denominator != n for r, n in zip(roots, parts, strict=True)):
+        raise EvidenceError(f"{x} has no root of order {c.denominator} in Q(i): use a prime field")
+    top, below = [flint.fmpq(int(r) ** abs(c.numerator)) for r in roots]
+    return Gaussian(top / below if c > 0 else below / top, x.y)
+
+
 rational = Arithmetic(
     "Q(i)",
     _rational,
     _draw_rational,
     lambda rng: Gaussian(flint.fmpq(rng.randint(1, 9), rng.randint(1, 5)), flint.fmpq(0)),
     matmul=flint_matmul(flint.fmpq_mat),
+    root=_rational_root,
+    fraction=_small_rational,
 )
 
 
@@ -298,37 +338,42 @@ def _residue(value: Any) -> Gaussian:
     return Gaussian(flint.nmod(int(value), PRIME), flint.nmod(0, PRIME))
 
 
-def _square_root(x: Gaussian) -> Gaussian:
-    """A square root in F_p[i], real where x is real.
+def _root(x: Gaussian, c: Fraction) -> Gaussian:
+    """The one value of x^(a/b) in the largest group of powers in which b-th roots are unique.
+
+    There (xy)^c = x^c y^c, (x^c)^e = x^ce, and conj x^c = x̄^c; a real x has a real root.
 
     Raises:
-        NotASquare: there is none; draw another point.
+        NotASquare: x is not in this group; draw another point.
     """
-    if x.y == 0:
-        return Gaussian(_real_root(x.x), x.y)
-    norm = _real_root(x.x * x.x + x.y * x.y)
-    try:
-        real = _real_root((x.x + norm) / 2)
-    except NotASquare:
-        real = _real_root((x.x - norm) / 2)
-    return Gaussian(real, x.y / (2 * real))
+    order = PRIME**2 - 1
+    for factor in primefactors(c.denominator):
+        while order % factor == 0:
+            order //= factor
+    if x == 0 or x**order != 1:
+        raise NotASquare(f"{x} has no unique root of order {c.denominator}")
+    return x ** (c.numerator * pow(c.denominator, -1, order) % order)
 
 
-def _real_root(x: Any) -> Any:
-    root = x ** ((PRIME + 1) // 4)  # p ≡ 3 mod 4
-    if root * root != x:
-        raise NotASquare(f"{x} is not a square modulo p")
-    return root
+def _small_fraction(x: Gaussian) -> Fraction | None:
+    """The fraction a/b of small numbers that a residue is, by the extended Euclidean algorithm."""
+    if x.y != 0:
+        return None
+    a, b, s, t = PRIME, int(x.x), 0, 1
+    while b > SMALL:
+        a, b, s, t = b, a % b, t, s - a // b * t
+    return Fraction(b, t) if t and abs(t) <= SMALL else None
 
 
 prime_field = Arithmetic(
-    "F_p[i], p = 2^61 - 1",
+    f"F_p[i], p = {PRIME}",
     _residue,
     lambda rng: Gaussian(
         flint.nmod(rng.randrange(PRIME), PRIME), flint.nmod(rng.randrange(PRIME), PRIME)
     ),
     lambda rng: Gaussian(flint.nmod(rng.randrange(1, PRIME), PRIME), flint.nmod(0, PRIME)),
-    square_root=_square_root,
+    root=_root,
+    fraction=_small_fraction,
     matmul=flint_matmul(
         lambda rows: flint.nmod_mat(
             len(rows), len(rows[0]), [int(v) for r in rows for v in r], PRIME
@@ -340,12 +385,14 @@ DIGITS = 50
 _context = mpmath.mp.clone()
 _context.dps = DIGITS
 
+MPMATH = {"polygamma": "psi"}
+
 decimal = Arithmetic(
     "mpmath, 50 digits",
     lambda value: _context.mpc(value),
     lambda rng: _context.mpc(rng.gauss(0, 1), rng.gauss(0, 1)),
     lambda rng: _context.mpc(rng.uniform(0.5, 2)),
-    lambda name, x: getattr(_context, name)(x),
+    lambda name, *x: getattr(_context, MPMATH.get(name, name))(*x),
 )
 
 ball = Arithmetic(

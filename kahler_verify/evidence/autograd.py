@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from math import factorial
+from itertools import product
+from math import factorial, prod
 from typing import Literal
 
 import torch
@@ -20,17 +21,30 @@ from sympy import Abs, Expr, Function, I, Symbol, conjugate, im, re
 from torch import Tensor
 from torch.func import jacfwd, jacrev
 
-from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
-from kahler_verify.calculus.letters import Field, Jet
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.definition import (
+    Contract,
+    Covariance,
+    Entry,
+    Expected,
+    OnDiagonal,
+    Partial,
+)
+from kahler_verify.calculus.letters import Bar, Field, Jet
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.series import NODES
 
 Mode = Literal["reverse", "forward"]
 COMPONENT = Symbol("component")  # the axis over the components of a mixture
-FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     name: getattr(torch, name)
     for name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+} | {
+    "log1pexp": lambda x: torch.log(1 + torch.exp(x)),
+    "logistic": lambda x: torch.reciprocal(1 + torch.exp(-x)),
+    "loggamma": lambda x: torch.lgamma(x.real) + 0j,  # of real numbers
+    "polygamma": lambda n, x: torch.polygamma(int(n.real), x.real) + 0j,
 }
 
 
@@ -47,6 +61,12 @@ class Fields:
     jets: Mapping[Field, Mapping[tuple[int, int], Tensor]]
     weights: Tensor | None = None
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
+    real: bool = False  # whether the latent coordinates are real
+
+    @property
+    def start(self) -> Tensor:
+        """No displacement: in (x, y) of complex coordinates, in x of real ones."""
+        return torch.zeros(self.d if self.real else 2 * self.d, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -82,11 +102,19 @@ def differentiate(
     Raises:
         EvidenceError: the definition holds something without a rule.
     """
-    start = Place(fields, torch.zeros(2 * fields.d, dtype=torch.float64), mode=mode)
+    start = Place(fields, fields.start, mode=mode)
     term = evaluate(definition, start)
     if not term.is_number or set(term.axes) - set(indices):
         raise EvidenceError(f"expected a number over the indices {indices}, got {term.axes}")
-    return _aligned(term, indices)[..., 0, 0].expand([fields.d] * len(indices)).clone()
+    sizes = [_extent(i, fields) for i in indices]
+    return _aligned(term, indices)[..., 0, 0].expand(sizes).clone()
+
+
+def _extent(i: Symbol, fields: Fields) -> int:
+    size = getattr(i, "size", None)
+    if size is None:
+        return fields.d
+    return int(size.subs({s: int(x.real) for s, x in fields.numbers.items()}))
 
 
 def evaluate(expr: Expr, place: Place) -> Term:
@@ -95,8 +123,16 @@ def evaluate(expr: Expr, place: Place) -> Term:
         return _partial(expr, place)
     if isinstance(expr, OnDiagonal):
         return evaluate(expr.args[0], replace(place, u0=place.u))
+    if isinstance(expr, Expected):
+        return _expected(expr, place)
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        means = _times(
+            evaluate(Expected(x, residual), place), evaluate(Expected(y, residual), place)
+        )
+        return _plus(evaluate(Expected(x * y, residual), place), Term(means.axes, -means.value))
     if isinstance(expr, Jet):
-        return _letter(expr, place)
+        return _abbreviation(expr, place) if expr.field.abbreviated else _letter(expr, place)
     if isinstance(expr, Symbol):
         return _symbol(expr, place)
     if expr.is_Rational or expr is I:
@@ -113,6 +149,8 @@ def evaluate(expr: Expr, place: Place) -> Term:
         return _contract(expr, place)
     if isinstance(expr, LogDet):
         return _log_det(evaluate(expr.args[0], place), _is_positive(expr.args[0]))
+    if isinstance(expr, Total):
+        return _over_components(evaluate(expr.args[0], place))
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, place)
     if expr.is_Pow and expr.exp.is_Integer:
@@ -123,8 +161,9 @@ def evaluate(expr: Expr, place: Place) -> Term:
     if isinstance(expr, conjugate | re | im | Abs):
         return _conjugates(expr, evaluate(expr.args[0], place))
     if isinstance(expr, Function) and type(expr).__name__ in FUNCTIONS:
-        inner = evaluate(expr.args[0], place)
-        return Term(inner.axes, FUNCTIONS[type(expr).__name__](inner.value))
+        inner = evaluate(expr.args[-1], place)
+        orders = [evaluate(a, place).value for a in expr.args[:-1]]  # of polygamma
+        return Term(inner.axes, FUNCTIONS[type(expr).__name__](*orders, inner.value))
     raise EvidenceError(f"autograd evidence has no rule for {type(expr).__name__}: {expr}")
 
 
@@ -145,7 +184,13 @@ def _partial(expr: Partial, place: Place) -> Term:
     for step in range(order):
         forward = place.mode == "forward" and step == order - 1
         derivative = (jacfwd if forward else jacrev)(derivative)
-    value = wirtinger_jet(derivative(place.u), len(expr.hol), len(expr.anti))
+    if place.fields.real:
+        found = derivative(place.u)
+        pair = found.ndim - order - 1
+        value = torch.complex(found.select(pair, 0), found.select(pair, 1))
+        value = value.movedim(list(range(pair, pair + order)), list(range(order)))
+    else:
+        value = wirtinger_jet(derivative(place.u), len(expr.hol), len(expr.anti))
     return _without_repeats(Term((*expr.hol, *expr.anti, *axes[0]), value))
 
 
@@ -169,8 +214,7 @@ def _letter(jet: Jet, place: Place) -> Term:
         else:
             own, u = own.without_traits("frozen"), place.u0
     hol, anti = len(jet.hol), len(jet.anti)
-    x, y = u.chunk(2)
-    step = torch.complex(x, y)
+    step = u.to(torch.complex128) if place.fields.real else torch.complex(*u.chunk(2))
     lead = int("component" in own.traits)
     total = None
     for (h, a), table in place.fields.jets[own].items():
@@ -186,7 +230,34 @@ def _letter(jet: Jet, place: Place) -> Term:
     if total is None:
         raise EvidenceError(f"no derivatives of {own.name} are known at this point")
     axes = (*(COMPONENT,) * lead, *jet.hol, *jet.anti)
-    return _without_repeats(Term(axes, total.mH if jet.dagger else total))
+    return _without_repeats(Term(axes, _adjoint(total) if jet.dagger else total))
+
+
+def _abbreviation(jet: Jet, place: Place) -> Term:
+    """The matrix of what a letter abbreviates."""
+    inner, own = jet.field.abbreviated
+    term = evaluate(Partial(inner, *jet.hol, *map(Bar, jet.anti)), place)
+    free = tuple(a for a in term.axes if a not in own)
+    value = _aligned(term, (*free, *own))[..., 0, 0]
+    for _ in range(2 - len(own)):
+        value = value.unsqueeze(-1)
+    sizes = [_extent(i, place.fields) for i in own] + [1, 1]
+    value = value.expand(*value.shape[:-2], *sizes[:2])
+    return Term(free, _adjoint(value) if jet.dagger else value)
+
+
+def _expected(expr: Expected, place: Place) -> Term:
+    """The mean over a standard normal vector, by nodes that are right up to the fifth degree."""
+    inner, residual = expr.args
+    shape = place.fields.jets[residual.field][0, 0].shape
+    terms = []
+    for nodes in product(NODES, repeat=shape[0]):
+        value = torch.tensor([[float(x)] for x, _, _ in nodes], dtype=torch.complex128)
+        fields = replace(place.fields, jets={**place.fields.jets, residual.field: {(0, 0): value}})
+        term = evaluate(inner, replace(place, fields=fields))
+        weight = prod(p for _, p, _ in nodes) / prod(q for _, _, q in nodes)
+        terms.append(Term(term.axes, term.value * weight))
+    return reduce(_plus, terms)
 
 
 def _symbol(symbol: Symbol, place: Place) -> Term:
@@ -214,6 +285,11 @@ def _conjugates(expr: Expr, inner: Term) -> Term:
 
 
 # ------------------------------------------------------------------------------- algebra
+
+
+def _adjoint(value: Tensor) -> Tensor:
+    """The adjoint without a lazy conjugate, which forward mode cannot batch."""
+    return torch.complex(value.real, -value.imag).mT
 
 
 def _number(value: complex) -> Term:
@@ -272,7 +348,7 @@ def _contract(expr: Contract, place: Place) -> Term:
     summed = [term.axes.index(i) for i in expr.indices if i in term.axes]
     value = term.value.sum(summed) if summed else term.value
     rest = tuple(a for a in term.axes if a not in expr.indices)
-    return Term(rest, value * place.fields.d ** len(missing))
+    return Term(rest, value * prod(_extent(i, place.fields) for i in missing))
 
 
 def _is_positive(expr: Expr) -> bool:

@@ -32,6 +32,7 @@ from sympy import (
     Integer,
     Mul,
     Pow,
+    Rational,
     S,
     Symbol,
     conjugate,
@@ -42,15 +43,17 @@ from sympy import (
     sqrt,
 )
 
-from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
+from kahler_verify.calculus.definition import Expected, OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Kernel
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Arithmetic, decimal, rational, run_text
-from kahler_verify.evidence.samples import derivative_order, draw
-from kahler_verify.evidence.series import Point
+from kahler_verify.evidence.points import Point, extent
+from kahler_verify.evidence.samples import derivative_order, draw, is_real_latent
+from kahler_verify.evidence.series import NODES
 
 SIZES = {"d": 2, "n": 2, "K": 2}
 
@@ -70,6 +73,7 @@ class Page:
 
     point: Point
     d: int
+    real: bool  # whether the latent coordinates are real: then x is its own conjugate
     limits: tuple[tuple[int, ...], tuple[int, ...]]  # how often each x_i and y_i is differentiated
     values: dict[Symbol, Any] = field(default_factory=dict)
     bars: dict[Symbol, Symbol] = field(default_factory=dict)
@@ -78,13 +82,14 @@ class Page:
     def __post_init__(self) -> None:
         for name in ("x", "x0"):
             for i in range(self.d):
-                one, other = Symbol(f"{name}_{i}"), Symbol(f"{name.replace('x', 'y')}_{i}")
+                one = Symbol(f"{name}_{i}")
+                other = one if self.real else Symbol(f"{name.replace('x', 'y')}_{i}")
                 self.bars |= {one: other, other: one}
                 self.values |= {one: self.point.ring.number(0), other: self.point.ring.number(0)}
 
     def axis(self, i: int, *, bar: bool, frozen: bool = False) -> Symbol:
-        """x_i, or y_i for z̄_i."""
-        return Symbol(("y" if bar else "x") + ("0" if frozen else "") + f"_{i}")
+        """x_i, or y_i for z̄_i; a real coordinate is its own conjugate."""
+        return Symbol(("y" if bar and not self.real else "x") + ("0" if frozen else "") + f"_{i}")
 
     def meets(self, hol: tuple[int, ...], anti: tuple[int, ...]) -> bool:
         """Can a monomial with these powers survive the derivatives of this entry?"""
@@ -137,10 +142,12 @@ def componentwise(
     worst = 0.0
     results = found if isinstance(found, tuple) else (found,)
     for result, out in zip(results, kernel.outputs.values(), strict=True):
-        places = list(product(range(d), repeat=len(out.indices)))
+        shape = [extent(i, sample.point.sizes) for i in out.indices]
+        places = list(product(*map(range, shape)))
         for place in rng.sample(places, min(entries, len(places))):
             where = Place(dict(zip(out.indices, place, strict=True)))
-            page = Page(sample.point, d, _limits(out.definition, where.indices, d))
+            limits = _limits(out.definition, where.indices, d)
+            page = Page(sample.point, d, is_real_latent(kernel), limits)
             truth = _number(_write(out.definition, page, where), page, {})
             ours = np.asarray(result)[place]
             if ring is decimal:
@@ -154,7 +161,7 @@ def _limits(
     definition: Expr, indices: Mapping[Symbol, int], d: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """How many derivatives of each direction an entry takes: higher powers vanish at the origin."""
-    if definition.has(Contract):
+    if definition.has(Contract) or any(j.field.abbreviated for j in definition.atoms(Jet)):
         hol, anti = derivative_order(definition)
         return (hol,) * d, (anti,) * d
     nodes = definition.atoms(Partial, Jet)
@@ -187,6 +194,8 @@ def _write(expr: Expr, page: Page, place: Place) -> Any:
             for b in (False, True)
         }
         return _write(expr.args[0], page, replace(place, on_diagonal=True)).xreplace(merge)
+    if isinstance(expr, Expected):
+        return _expected(expr, page, place)
     if isinstance(expr, Jet):
         return _letter(expr, page, place)
     if isinstance(expr, conjugate):
@@ -212,12 +221,15 @@ def _write(expr: Expr, page: Page, place: Place) -> Any:
         return matrix[where[0], where[1]] if len(where) == 2 else matrix[where[0]]
     if isinstance(expr, Contract):
         terms = []
-        for entry in product(range(page.d), repeat=len(expr.indices)):
+        for entry in product(*[range(extent(i, page.point.sizes)) for i in expr.indices]):
             indices = {**place.indices, **dict(zip(expr.indices, entry, strict=True))}
             terms.append(_write(expr.args[0], page, replace(place, indices=indices)))
         return Add(*terms)
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, page, place)
+    if isinstance(expr, Total):
+        each = range(len(page.point.weights if page.point.weights is not None else ()))
+        return Add(*[_write(expr.args[0], page, replace(place, component=k)) for k in each])
     if expr.is_Add or expr.is_Mul:
         parts = [_write(a, page, place) for a in expr.args]
         total = parts[0]
@@ -259,6 +271,8 @@ def _symbol(symbol: Symbol, page: Page) -> Expr:
 
 def _letter(jet: Jet, page: Page, place: Place) -> Any:
     """A field's matrix of polynomials, differentiated as the letter says; 1 × 1 is a number."""
+    if jet.field.abbreviated:
+        return _abbreviation(jet, page, place)
     frozen = "frozen" in jet.field.traits
     own = jet.field
     if place.on_diagonal:  # the same function, of x0 and y0
@@ -274,6 +288,37 @@ def _letter(jet: Jet, page: Page, place: Place) -> Any:
     if jet.dagger:
         out = page.bar(out.T)
     return out[0, 0] if out.shape == (1, 1) else out
+
+
+def _expected(expr: Expected, page: Page, place: Place) -> Expr:
+    """The mean over a standard normal vector, by nodes that are right up to the fifth degree."""
+    inner, residual = expr.args
+    size = page.point.jets[residual.field][0, 0].size
+    terms = []
+    for nodes in product(NODES, repeat=size):
+        page.fields[residual.field, None, False] = ImmutableMatrix([x for x, _, _ in nodes])
+        weight = Rational(prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes))
+        terms.append(weight * _write(inner, page, place))
+    return Add(*terms)
+
+
+def _abbreviation(jet: Jet, page: Page, place: Place) -> Any:
+    """The matrix of what a letter abbreviates, differentiated as the letter says."""
+    inner, own = jet.field.abbreviated
+    shape = [*[extent(i, page.point.sizes) for i in own], 1, 1][:2]
+    entries = []
+    for entry in product(*[range(extent(i, page.point.sizes)) for i in own]):
+        indices = {**place.indices, **dict(zip(own, entry, strict=True))}
+        out = _write(inner, page, replace(place, indices=indices))
+        for i in jet.hol:
+            out = out.diff(page.axis(place.indices[i], bar=False))
+        for i in jet.anti:
+            out = out.diff(page.axis(place.indices[i], bar=True))
+        entries.append(out)
+    matrix = ImmutableMatrix(*shape, entries)
+    if jet.dagger:
+        matrix = page.bar(matrix.T)
+    return matrix[0, 0] if matrix.shape == (1, 1) else matrix
 
 
 def _polynomials(
@@ -377,4 +422,5 @@ def _function(expr: Expr, values: list[Any], ring: Arithmetic) -> Any:
         raise EvidenceError(f"{ring.name} has no value for {expr}")
     if isinstance(expr, Pow):
         return ring.function("exp", ring.function("log", values[0]) * values[1])
-    return ring.function(type(expr).__name__, values[0])
+    given = [int(a) if a.is_Integer else v for a, v in zip(expr.args, values, strict=True)]
+    return ring.function(type(expr).__name__, *given)

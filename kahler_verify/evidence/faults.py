@@ -22,12 +22,11 @@ from typing import Any
 from sympy import Add, Expr, Integer, Mul
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.calculus.letters import Jet
+from kahler_verify.calculus.letters import Jet, dimension
 from kahler_verify.calculus.mixture import Centred, Mean, Moment, factors_of
 from kahler_verify.calculus.wirtinger import wirtinger
 from kahler_verify.calculus.words import Tr
 from kahler_verify.codegen import kernel as printing
-from kahler_verify.codegen.lowering import K
 from kahler_verify.codegen.registry import load_file, shipped_folder
 from kahler_verify.errors import EvidenceError, GenerationError, KahlerVerifyError
 
@@ -57,7 +56,7 @@ FAULTS = (
     BATCH,
     POWER,
 )
-PLACES = ("derivation", "generator", "kernel", "geometry")
+PLACES = ("derivation", "generator", "kernel", "evidence", "geometry")
 
 # How a mutated source may fail when it is printed or run.
 FAILURES = (
@@ -493,7 +492,7 @@ def _uncentred(term: Expr) -> Iterator[Expr]:
 
 def _sum_not_mean(term: Expr) -> Iterator[Expr]:
     if term.atoms(Mean, Moment):
-        yield K * term
+        yield dimension("K") * term
 
 
 def _term_edits(term: Expr, indices: Sequence[Any]) -> Iterator[tuple[str, Expr]]:

@@ -6,7 +6,6 @@ the trial that they draw from, the comparison of two results, and the registerin
 
 from __future__ import annotations
 
-import cmath
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -19,22 +18,13 @@ from sympy import Symbol
 from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.errors import EvidenceError, PropertyViolation
-from kahler_verify.evidence.arithmetic import Arithmetic, array
+from kahler_verify.errors import PropertyViolation
+from kahler_verify.evidence.domains import double, point_inside, point_towards_edge
 from kahler_verify.evidence.readings import coordinate_of
-from kahler_verify.evidence.samples import Sample, draw
-from kahler_verify.evidence.series import Point, Scope, evaluate
+from kahler_verify.evidence.samples import Sample, draw, fields_of, is_real_latent
 from kahler_verify.geometry.kernel_set import KernelSet
 
 TOLERANCE = 1e-7  # relative; a wrong formula is off by far more, rounding by far less
-
-double = Arithmetic(
-    "double",
-    complex,
-    lambda rng: complex(rng.gauss(0, 1), rng.gauss(0, 1)),
-    lambda rng: complex(rng.uniform(0.5, 2)),
-    lambda name, x: getattr(cmath, name)(x),
-)
 
 
 @dataclass
@@ -61,53 +51,67 @@ class Trial:
         """The size of a dimension, of whatever name, as ``draw`` takes it."""
         return self.sizes.get(dimension.name, self.sizes["n"])
 
+    @property
+    def has_real_latents(self) -> bool:
+        """Whether the kernel is about real coordinates."""
+        return is_real_latent(self.kernel)
+
+    @property
+    def has_real_fields(self) -> bool:
+        """Whether all its letters are real."""
+        return all("real" in f.traits for f in fields_of(self.kernel))
+
+    @property
+    def is_real(self) -> bool:
+        """Whether its tensors are real ones."""
+        return self.has_real_latents and self.has_real_fields
+
     def numbers(self, *shape: int) -> Tensor:
-        """Complex normal numbers, E|x|² = 2."""
+        """Complex normal numbers, E|x|² = 2; their real parts where tensors are real."""
         flat = [double.draw(self.rng) for _ in range(math.prod(shape))]
-        return torch.tensor(flat, dtype=torch.complex128).reshape(shape)
+        return self.typed(torch.tensor(flat, dtype=torch.complex128).reshape(shape))
 
-    def unitary(self, n: int) -> Tensor:
-        """A random unitary matrix."""
-        return torch.linalg.qr(self.numbers(n, n))[0]
+    def typed(self, x: Tensor) -> Tensor:
+        """A complex tensor in the dtype of the kernel's."""
+        return x.real.clone() if self.is_real else x
 
-    def invertible(self, n: int) -> Tensor:
+    def unitary(self, n: int, *, real: bool = False) -> Tensor:
+        """A random unitary matrix, or an orthogonal one."""
+        numbers = self.numbers(n, n)
+        turn = torch.linalg.qr(numbers.real if real else numbers)[0]
+        return turn.to(numbers.dtype)
+
+    def invertible(self, n: int, *, real: bool = False) -> Tensor:
         """A random matrix of modest condition."""
-        return self.unitary(n) @ (torch.eye(n) + 0.3 * self.numbers(n, n) / (2 * n))
+        stretch = self.numbers(n, n)
+        stretch = stretch.real.to(stretch.dtype) if real else stretch
+        return self.unitary(n, real=real) @ (torch.eye(n) + 0.3 * stretch / (2 * n))
 
     def draw(self, **sizes: int) -> dict[str, Tensor]:
         """The kernel's inputs at one random point of the domain."""
         sample = draw(self.kernel, double, self.rng, {**self.sizes, **sizes})
-        tensors = {name: tensor_of(values) for name, values in sample.tensors.items()}
+        tensors = {n: self.typed(tensor_of(values)) for n, values in sample.tensors.items()}
         if coordinate_of(self.derivation) is not None or self.derivation.coordinates:
             tensors["z"] = self.point(sample)
         return tensors
 
     def point(self, sample: Sample, reach: float | None = None) -> Tensor:
         """A point z [d] of the domain; ``reach`` in (0, 1) asks for that part of its radius."""
-        towards = self.numbers(self.d)
-        towards = towards / (towards * towards.conj()).real.sum().sqrt()
-        inside = lambda t: domain_value(self.derivation, sample, t * towards) > 0  # noqa: E731
-        if reach is None:
-            size = self.rng.uniform(0.3, 1.5)
-            tries = [size * 2.0**n for n in (0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6)]
-            found = next((t for t in tries if inside(t) and inside(1.1 * t)), None)
-            if found is None:
-                raise EvidenceError(f"{self.derivation.name}: no point of the domain was found")
-            return found * towards
-        low, high = 0.0, 1e8
-        if inside(high):
-            raise EvidenceError(f"{self.derivation.name}: its domain has no boundary to reach for")
-        for _ in range(200):
-            middle = (low + high) / 2
-            low, high = (middle, high) if inside(middle) else (low, middle)
-        return reach * low * towards
+        where = self.derivation, sample.point, self.rng, self.d
+        found = point_inside(*where) if reach is None else point_towards_edge(*where, reach)
+        return torch.tensor(found, dtype=torch.complex128)
+
+    def extent(self, i: Symbol) -> int:
+        """How many values an index takes."""
+        size = getattr(i, "size", None)
+        return self.d if size in (None, self.derivation.latent) else self.size(size)
 
     def call(self, tensors: Mapping[str, Tensor], batch: tuple[int, ...] = ()) -> dict[str, Tensor]:
         """The results by name, each [*batch, d, …] (a constant kernel leaves batches out)."""
         out = self.kernels.call(self.kernel.name, tensors)
         results = out if isinstance(out, tuple) else (out,)
         return {
-            name: value.expand((*batch, *[self.d] * len(output.indices)))
+            name: value.expand((*batch, *[self.extent(i) for i in output.indices]))
             for (name, output), value in zip(self.kernel.outputs.items(), results, strict=True)
         }
 
@@ -116,21 +120,6 @@ def tensor_of(values: Any) -> Tensor:
     """An object array of numbers as complex128."""
     flat = [complex(x) for x in np.asarray(values, dtype=object).ravel()]
     return torch.tensor(flat, dtype=torch.complex128).reshape(np.shape(values))
-
-
-def domain_value(derivation: Derivation, sample: Sample, z: Tensor) -> float:
-    """The derivation's ``domain`` at z: positive inside, infinite where there is none."""
-    if derivation.domain is None:
-        return math.inf
-    values = z.tolist()
-    if derivation.coordinates:
-        at = dict(zip(derivation.coordinates, values, strict=True))
-        return complex(derivation.domain.subs(at).doit()).real
-    coordinate = coordinate_of(derivation)
-    assert coordinate is not None
-    jets = {**sample.point.jets, coordinate: {(0, 0): array(values, (len(values), 1))}}
-    point = Point(double, sample.point.sizes, jets)
-    return float(evaluate(derivation.domain, point, Scope({})).base[0, 0].real)
 
 
 Check = Callable[[Trial], None]

@@ -17,13 +17,12 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import EvidenceError, PropertyViolation
+from kahler_verify.evidence.domains import domain_value, double
 from kahler_verify.evidence.laws import (
     DoesNotApply,
     Property,
     Trial,
     agree,
-    domain_value,
-    double,
     register,
 )
 from kahler_verify.evidence.readings import (
@@ -32,7 +31,7 @@ from kahler_verify.evidence.readings import (
     is_divergence_metric,
     multiply_axes,
 )
-from kahler_verify.evidence.samples import draw, fields_of
+from kahler_verify.evidence.samples import draw, fields_of, is_real_latent
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import HermitianMetric
@@ -45,6 +44,9 @@ law = partial(register, LAWS)
 def _kind(der: Derivation, k: Kernel) -> str:
     """Which of the geometry's classes holds this kernel's metric: "" for none."""
     names = {kernel.name for kernel in der.kernels}
+    has_real_vectors = any("real" in f.traits and f.shape[0] != 1 for f in fields_of(k))
+    if is_real_latent(k) or has_real_vectors:
+        return ""  # metrics of real coordinates or of real outputs
     if k.name == "metric" and {"value", "metric_d", "metric_db"} <= names:
         return "potential" if der.coordinates or coordinate_of(der) else ""
     components = [f for f in assumed_fields(k) if "component" in f.traits]
@@ -359,7 +361,10 @@ def curvature_as_known(trial: Trial) -> None:
         z = z / torch.linalg.vector_norm(z) * 10 ** trial.rng.uniform(-2, 1)
     else:
         z = trial.point(sample, reach=(1 - 10 ** trial.rng.uniform(-6, -0.3)) ** 0.5)
-    edge = max(float(1 + (z * z.conj()).real.sum()), 1 / domain_value(trial.derivation, sample, z))
+    edge = max(
+        float(1 + (z * z.conj()).real.sum()),
+        1 / domain_value(trial.derivation, sample.point, z.tolist()),
+    )
     known = trial.derivation.known["holomorphic_sectional_curvature"]
     known_curvature(metric, z, known, trial.numbers(trial.d), edge)
 

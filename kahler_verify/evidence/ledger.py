@@ -42,7 +42,7 @@ from kahler_verify.codegen import compiled
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.schwartz_zippel import schwartz_zippel, vanishes
+from kahler_verify.evidence.schwartz_zippel import reads_as_written, schwartz_zippel, vanishes
 from kahler_verify.evidence.witnesses import (
     evaluate_witness,
     formula_witness,
@@ -368,6 +368,12 @@ def kernel_items(
     if unknown:
         raise EvidenceError(f"{derivation.name} has no kernels {sorted(unknown)}")
     items = []
+    if derivation.written is not None and derivation.written != derivation.definition:
+        same = reads_as_written(derivation, SIZES[profile][1])
+        outcome = "has the values of what is written" if same else "is not what is written"
+        items.append(
+            Item("Schwartz-Zippel", f"{derivation.name}: the definition", outcome, same, 3)
+        )
     for kernel in chosen:
         if names and kernel.name not in names:
             continue

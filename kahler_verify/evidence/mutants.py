@@ -61,6 +61,7 @@ from kahler_verify.evidence.geometry_faults import GEOMETRY_RULES, Noticed, firs
 from kahler_verify.evidence.known_answers import known_answer
 from kahler_verify.evidence.ledger import EVERYWHERE, judge_part
 from kahler_verify.evidence.planted import MISPRINTS, RULES
+from kahler_verify.evidence.reading_faults import Reading, judge_readings
 from kahler_verify.evidence.samples import Sample, draw, fields_of
 from kahler_verify.evidence.schwartz_zippel import vanishes
 from kahler_verify.evidence.series import Point, evaluate_output
@@ -660,6 +661,9 @@ def run_mutants(
         for number, (group, rule) in enumerate(rules, start=1):
             judged.append(judged_geometry(number, first_difference(group, rule)))
             progress.advance(task)
+        if mutants is None:
+            progress.update(task, description="judging faults of reading")
+            judged += [_of_reading(n, found) for n, found in enumerate(judge_readings(), start=1)]
     return MutantResult(judged)
 
 
@@ -679,6 +683,27 @@ def judged_geometry(number: int, noticed: Noticed) -> Judged:
         by=["variants"] if noticed.by and noticed.runs else [],
         missed_by=[] if noticed.by else ["variants"],
         seconds=round(noticed.seconds, 4),
+    )
+
+
+def _of_reading(number: int, found: Reading) -> Judged:
+    """A fault of reading as a mutant: one that shows nowhere is an error of the list."""
+    rule, killed = found.rule, found.outcome == "killed"
+    if found.outcome not in ("killed", "survived"):
+        raise EvidenceError(f"{found.name}: the fault shows in no specimen ({found.outcome})")
+    return Judged(
+        f"reading/{rule.place} {number}/{found.specimen}",
+        rule.fault,
+        rule.place,
+        found.specimen,
+        found.name,
+        equivalent=False,
+        loses_digits=False,
+        runs=True,
+        killed=killed,
+        by=["exact"] if killed else [],
+        missed_by=[] if killed else ["exact"],
+        seconds=round(found.seconds, 4),
     )
 
 

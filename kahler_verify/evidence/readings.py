@@ -14,8 +14,9 @@ import torch
 from sympy import Expr, Symbol
 from torch import Tensor
 
-from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
+from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
+from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.words import adjoint
 from kahler_verify.evidence.samples import fields_of

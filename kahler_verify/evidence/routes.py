@@ -27,14 +27,22 @@ from torch.func import jacfwd, jacrev
 from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, rational, run_text
+from kahler_verify.evidence.arithmetic import Arithmetic, Array, array, decimal, run_text
 from kahler_verify.evidence.autograd import Fields, Place, differentiate, evaluate
 from kahler_verify.evidence.componentwise import componentwise
+from kahler_verify.evidence.domains import domain_value, point_inside
 from kahler_verify.evidence.known_answers import known_answer
-from kahler_verify.evidence.samples import Sample, derivative_order, draw, fields_of
+from kahler_verify.evidence.readings import coordinate_of
+from kahler_verify.evidence.samples import (
+    Sample,
+    derivative_order,
+    draw,
+    exact_ring,
+    fields_of,
+    is_real_latent,
+)
 from kahler_verify.evidence.series import Point, evaluate_output
 from kahler_verify.geometry.kernel_set import KernelSet
 
@@ -47,11 +55,6 @@ LADDER = (1_000, 4_000, 16_000, 64_000)
 SIZES = {"d": 2, "n": 3, "K": 4}
 LARGEST_CONDITION = 1e4  # of g in its frame
 LARGEST_INPUT_CONDITION = 20.0  # of positive matrices among the inputs
-RAISED = {  # axes that are upper indices
-    ("hermitian_geometry", "log_det_pullback"): (0, 1),
-    ("hermitian_geometry", "log_det_pullback_d"): (1, 2),
-    ("hermitian_geometry", "chern_connection"): (2,),
-}
 
 
 @dataclass(frozen=True)
@@ -187,12 +190,16 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
     drawn: list[tuple[Point, Fields, Mapping[str, Tensor], Tensor, float]] = []
     for _ in range(100 * count):
         sample = _draw(kernel, rng)
-        fields = _fields(sample.point, subject.d)
-        if not _is_well_conditioned(fields) or not _is_inside(derivation, fields):
+        if derivation.domain is not None:
+            sample = _moved_inside(derivation, sample, rng, subject.d)
+        fields = _fields(sample.point, subject.d, is_real_latent(kernel))
+        if not _is_well_conditioned(fields):
             continue
         scale, condition = _frame(subject, fields)
         if condition <= LARGEST_CONDITION:
             tensors = {n: to_torch(t) for n, t in sample.tensors.items()}
+            if _has_real_tensors(kernel):  # some of torch's functions take no complex numbers
+                tensors = {n: t.real for n, t in tensors.items()}
             drawn.append((sample.point, fields, tensors, scale, condition))
         if len(drawn) == count:
             break
@@ -213,13 +220,25 @@ def _is_well_conditioned(fields: Fields) -> bool:
     return all(torch.linalg.cond(x).item() <= LARGEST_INPUT_CONDITION for x in positive)
 
 
-def _is_inside(derivation: Derivation, fields: Fields) -> bool:
-    """Whether a point lies in the derivation's domain."""
-    domain = derivation.domain
-    if domain is None or not {j.field for j in domain.atoms(Jet)} <= set(fields.jets):
-        return True
-    start = Place(fields, torch.zeros(2 * fields.d, dtype=torch.float64))
-    return evaluate(domain, start).value.real.item() > 0
+def _moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d: int) -> Sample:
+    """The sample where its coordinates lie in the derivation's domain."""
+    point, tensors, name = sample.point, dict(sample.tensors), "z"
+    own = coordinate_of(derivation)
+    if own is not None:
+        name = own.name
+    if name not in tensors:  # a kernel that does not take the coordinates
+        return sample
+    if domain_value(derivation, point, [complex(x) for x in tensors[name]]) > 0:
+        return sample
+    z = [_dyadic(x.real) + decimal.number(1j) * _dyadic(x.imag)
+         for x in point_inside(derivation, point, rng, d)]  # fmt: skip
+    if own is None:
+        values = {**point.values, **dict(zip(point.coordinates, z, strict=True))}
+        moved = replace(point, values=values)
+    else:
+        table = {**point.jets[own], (0, 0): array(z, (d, 1))}
+        moved = replace(point, jets={**point.jets, own: table})
+    return Sample(moved, {**tensors, name: array(z, (d,))})
 
 
 def _module(name: str, text: str) -> SimpleNamespace:
@@ -231,7 +250,9 @@ def _module(name: str, text: str) -> SimpleNamespace:
 def _run(
     kernels: KernelSet, kernel: Kernel, batch: Mapping[str, Tensor], d: int, count: int
 ) -> dict[str, Tensor]:
-    shapes = {n: (count, *[d] * len(o.indices)) for n, o in kernel.outputs.items()}
+    named = {"n": SIZES["n"], "K": SIZES["K"], "d": d}
+    size = lambda i: named.get(str(getattr(i, "size", None)), d)  # noqa: E731
+    shapes = {n: (count, *map(size, o.indices)) for n, o in kernel.outputs.items()}
     if kernel.name in kernels.vanishing:
         return {n: torch.zeros(s, dtype=torch.complex128) for n, s in shapes.items()}
     out = kernels.call(kernel.name, batch)
@@ -240,7 +261,11 @@ def _run(
     for n, shape in shapes.items():
         if found[n].shape not in (shape, shape[1:]):  # a constant has no batch
             raise EvidenceError(f"{kernel.name}: expected {n} {shape}, got {tuple(found[n].shape)}")
-    return {n: found[n].expand(shape) for n, shape in shapes.items()}
+    return {n: found[n].expand(shape).to(torch.complex128) for n, shape in shapes.items()}
+
+
+def _has_real_tensors(kernel: Kernel) -> bool:
+    return is_real_latent(kernel) and all("real" in f.traits for f in fields_of(kernel))
 
 
 def _draw(kernel: Kernel, rng: random.Random) -> Sample:
@@ -258,20 +283,20 @@ def _draw(kernel: Kernel, rng: random.Random) -> Sample:
             point.jets = {**point.jets, own: jets}
             tensors[own.name] = array(np.asarray(jets[0, 0])[..., 0])
     if kernel.coordinates:
-        own_bars = {z for c in kernel.coordinates for z in (c, bar(c))}
-        point.values = {s: x * half if s in own_bars else x for s, x in point.values.items()}
+        point.values = {
+            s: x * half if s in kernel.coordinates else x for s, x in point.values.items()
+        }
         tensors["z"] = array(
             [point.values[z] for z in kernel.coordinates], (len(kernel.coordinates),)
         )
-    point.heads.clear()  # they belonged to the coordinates before
     return Sample(point, tensors)
 
 
-def _fields(point: Point, d: int) -> Fields:
+def _fields(point: Point, d: int, real: bool = False) -> Fields:
     jets = {f: {o: to_torch(x) for o, x in t.items()} for f, t in point.jets.items()}
     weights = None if point.weights is None else to_torch(point.weights)
     numbers = {s: complex(x) for s, x in (*point.sizes.items(), *point.values.items())}
-    return Fields(d, numbers, jets, weights, point.coordinates)
+    return Fields(d, numbers, jets, weights, point.coordinates, real)
 
 
 def to_torch(values: Array) -> Tensor:
@@ -305,7 +330,7 @@ def _metric_of(derivation: Derivation) -> Output | None:
     """The output that defines the metric g_{ab̄} of a derivation."""
     for kernel in derivation.kernels:
         for name, out in kernel.outputs.items():
-            if name == "g" and len(out.indices) == 2:
+            if name == "g" and len(out.indices) == 2 and not out.upper:
                 return out
     return None
 
@@ -317,6 +342,8 @@ def frame_error(value: Tensor, truth: Tensor, scale: Tensor, raised: Sequence[in
     """The largest error in the g-frame, relative to the largest entry of the truth, or to 1."""
     value, truth = value - 0, truth - 0
     for axis in range(value.ndim):
+        if value.shape[axis] != len(scale):
+            continue  # an axis over outputs has no frame
         factor = scale if axis in raised else 1 / scale
         shape = [-1 if n == axis else 1 for n in range(value.ndim)]
         value, truth = value * factor.reshape(shape), truth * factor.reshape(shape)
@@ -330,8 +357,15 @@ def _bound(condition: float) -> float:
 
 
 def _errors(case: Case, at: RandomPoint, truth: Mapping[str, Tensor]) -> float:
-    raised = RAISED.get((case.derivation.name, case.kernel.name), ())
-    return max(frame_error(at.computed[n], t, at.scale, raised) for n, t in truth.items())
+    outputs = case.kernel.outputs
+    return max(
+        frame_error(at.computed[n], t, at.scale, raised_axes(outputs[n])) for n, t in truth.items()
+    )
+
+
+def raised_axes(out: Output) -> tuple[int, ...]:
+    """The axes of an output that are upper indices."""
+    return tuple(n for n, i in enumerate(out.indices) if i in out.upper)
 
 
 def _outcome(points: Sequence[RandomPoint], errors: Sequence[float], **more: Any) -> Outcome:
@@ -353,7 +387,7 @@ def _by_autograd(case: Case) -> Outcome:
                 for mode in ("reverse", "forward")
             ]
             worst = max(worst, *[_errors(case, at, {n: t}) for t in truths])
-            apart = frame_error(truths[0], truths[1], at.scale)
+            apart = frame_error(truths[0], truths[1], at.scale, raised_axes(out))
             if not apart <= _bound(at.condition):
                 complaints.append(f"{n}: autograd's two modes differ by {apart:.1e}")
         errors.append(worst)
@@ -374,17 +408,17 @@ def _by_decimals(case: Case) -> Outcome:
 
 
 def _exactly(case: Case) -> Outcome:
-    """The text itself over Q(i): equality, without a tolerance."""
-    rng = random.Random(case.seed)
-    sample = draw(case.kernel, rational, rng, SIZES, case.subject.heads)
+    """The text itself in an exact field: equality, without a tolerance."""
+    rng, ring = random.Random(case.seed), exact_ring(case.kernel)
+    sample = draw(case.kernel, ring, rng, SIZES, case.subject.heads)
     truth = [
         evaluate_output(o.definition, o.indices, sample.point) for o in case.kernel.outputs.values()
     ]
-    note = "equality over Q(i)"
+    note = f"equality over {ring.name}"
     if case.vanishes:
         same = all(x == 0 for t in truth for x in np.asarray(t).ravel())
         return Outcome((0.0 if same else math.inf,), (0.0,), unit="exact", note=note)
-    function = run_text(case.subject.text, rational)[case.kernel.name]
+    function = run_text(case.subject.text, ring)[case.kernel.name]
     names = case.kernels.arguments(case.kernel.name)
     found = function(*[sample.tensors[n] for n in names])
     found = found if isinstance(found, tuple) else (found,)
@@ -455,20 +489,33 @@ def realified(mean: Tensor, covariance: Tensor) -> MultivariateNormal:
     return MultivariateNormal(loc, (joint + joint.mT) / 2, validate_args=False)
 
 
+def _has_real_outputs(case: Case) -> bool:
+    """Whether the Gaussian is one over real vectors."""
+    return all("real" in f.traits for f in fields_of(case.kernel))
+
+
 def _by_torch_kl(case: Case) -> Outcome:
     errors = []
+    law = _real_normal if _has_real_outputs(case) else realified
     for at in case.points:
-        zero = torch.zeros(2 * at.fields.d, dtype=torch.float64)
+        zero = at.fields.start
         mean0, covariance0 = _gaussian(at, zero, frozen=not _is_fisher(case))
-        fixed = realified(mean0[:, 0], covariance0)
+        fixed = law(mean0[:, 0], covariance0)
 
         def divergence(u: Tensor, at: RandomPoint = at, fixed: Any = fixed) -> Tensor:
             mean, covariance = _gaussian(at, u)
-            return kl_divergence(fixed, realified(mean[:, 0], covariance))
+            return kl_divergence(fixed, law(mean[:, 0], covariance))
 
-        mixed, pure = wirtinger_hessian(jacrev(jacrev(divergence))(zero))
+        hessian = jacrev(jacrev(divergence))(zero)
+        mixed, pure = (hessian, hessian) if at.fields.real else wirtinger_hessian(hessian)
         errors.append(_errors(case, at, _named(case, mixed, pure)))
     return _outcome(case.points, errors, note="torch.distributions, realified")
+
+
+def _real_normal(mean: Tensor, covariance: Tensor) -> MultivariateNormal:
+    """The law of a real Gaussian whose numbers are held as complex ones."""
+    covariance = (covariance.real + covariance.real.mT) / 2
+    return MultivariateNormal(mean.real, covariance, validate_args=False)
 
 
 def _named(case: Case, mixed: Tensor, pure: Tensor) -> dict[str, Tensor]:
@@ -478,19 +525,20 @@ def _named(case: Case, mixed: Tensor, pure: Tensor) -> dict[str, Tensor]:
 
 def _by_sampling(case: Case) -> Outcome:
     generator = torch.Generator().manual_seed(case.seed)
+    weight = 0.5 if _has_real_outputs(case) else 1.0  # of the exponent of a Gaussian's density
     levels = []
     for at in case.points[:2]:
-        zero = torch.zeros(2 * at.fields.d, dtype=torch.float64)
+        zero = at.fields.start
         mean, covariance = _gaussian(at, zero)
         factor = torch.linalg.cholesky(covariance)
 
         def log_density(u: Tensor, x: Tensor, at: RandomPoint = at) -> Tensor:
-            """Log CN(x; μ, Σ) + const of samples [N, n] by the formula of the density."""
+            """Log p(x; μ, Σ) + const of samples [N, n] by the formula of the density."""
             moved, spread = _gaussian(at, u)
             root = torch.linalg.cholesky(spread)
             white = torch.linalg.solve_triangular(root, x.mT - moved, upper=False)
             squares = (white * white.conj()).real.sum(0)
-            return -squares - 2 * root.diagonal().real.log().sum()
+            return weight * (-squares - 2 * root.diagonal().real.log().sum())
 
         def scores(
             count: int,
@@ -500,26 +548,33 @@ def _by_sampling(case: Case) -> Outcome:
             log_density: Callable[[Tensor, Tensor], Tensor] = log_density,
         ) -> Tensor:
             noise = torch.randn(count, len(mean), 2, generator=generator, dtype=torch.float64)
-            x = torch.view_as_complex(noise) / 2**0.5 @ factor.mT + mean.mT
+            x = noise[..., 0] + 0j if weight < 1 else torch.view_as_complex(noise) / 2**0.5
+            x = x @ factor.mT + mean.mT
             return jacfwd(lambda u: log_density(u, x))(zero)
 
         found = {}
         for n, o in case.kernel.outputs.items():
-            found["g" if _partial_of(o).anti else "k"] = at.computed[n]
-        levels.append(fisher_deviations(scores, found))
+            found["g" if at.fields.real or _partial_of(o).anti else "k"] = at.computed[n]
+        levels.append(fisher_deviations(scores, found, real=at.fields.real))
     return sampling_outcome(levels, tuple(p.condition for p in case.points[:2]))
 
 
-def fisher_deviations(scores: Callable[[int], Tensor], found: Mapping[str, Tensor]) -> list[Tensor]:
+def fisher_deviations(
+    scores: Callable[[int], Tensor], found: Mapping[str, Tensor], *, real: bool = False
+) -> list[Tensor]:
     """For each number of samples, all entries' deviations from ``found`` in standard errors.
 
     ``scores`` gives ∂ log p in (x, y) for N fresh samples, [N, 2d]; g = E[s s̄ᵀ] and k = E[s sᵀ] for
-    s = ½(∂_x - i∂_y) log p.
+    s = ½(∂_x - i∂_y) log p.  With ``real`` it gives them along real coordinates, [N, d].
     """
     levels = []
     for count in LADDER:
-        x, y = scores(count).chunk(2, -1)
-        s = torch.complex(x, -y) / 2
+        gradient = scores(count)
+        if real:
+            s = gradient + 0j
+        else:
+            x, y = gradient.chunk(2, -1)
+            s = torch.complex(x, -y) / 2
         deviations = []
         for name, value in found.items():
             other = s.conj() if name == "g" else s

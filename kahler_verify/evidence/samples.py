@@ -13,20 +13,44 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Pow, Symbol
+from sympy import (
+    Abs,
+    E,
+    Expr,
+    Pow,
+    Symbol,
+    cos,
+    cosh,
+    cot,
+    coth,
+    exp,
+    sin,
+    sinh,
+    tan,
+    tanh,
+)
 
-from kahler_verify.calculus.definition import Entry, Partial
+from kahler_verify.calculus.definition import OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.letters import Field, Index, Jet, dimension, is_real_index
 from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
-from kahler_verify.codegen.explicit import bar, polarised
-from kahler_verify.codegen.lowering import K
+from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, NotASquare, array
-from kahler_verify.evidence.series import Point, Scope, head_value
+from kahler_verify.evidence.arithmetic import (
+    Arithmetic,
+    Array,
+    NotASquare,
+    array,
+    prime_field,
+    rational,
+)
+from kahler_verify.evidence.functions import Functions
+from kahler_verify.evidence.series import Point, Scope, extent, free_indices, head_values, value_of
 
 Order = tuple[int, int]
-ATTEMPTS = 256
+K = dimension("K")  # of a mixture's components
+EXPONENTIAL = (exp, sin, cos, tan, cot, sinh, cosh, tanh, coth, sigmoid, softplus)
+ATTEMPTS = 4096  # one number in 240 has roots of every order
 
 
 @dataclass(frozen=True)
@@ -40,12 +64,32 @@ class Sample:
 def fields_of(kernel: Kernel) -> list[Field]:
     """All fields in a kernel's definitions, with the traits that its assumptions add."""
     return sorted(
-        {j.field for out in kernel.outputs.values() for j in out.definition.atoms(Jet)}, key=str
+        {
+            j.field
+            for out in kernel.outputs.values()
+            for j in out.definition.atoms(Jet)
+            if not j.field.abbreviated
+        },
+        key=str,
+    )
+
+
+def is_real_latent(kernel: Kernel) -> bool:
+    """Whether a kernel's definitions are about real coordinates."""
+    return any(
+        is_real_index(i)
+        for out in kernel.outputs.values()
+        for i in (*out.definition.atoms(Index), *out.indices)
     )
 
 
 def derivative_order(expr: Expr) -> Order:
     """The highest number of ∂ and of ∂̄ that a definition takes of anything inside."""
+    if isinstance(expr, Jet) and expr.field.abbreviated:
+        hol, anti = derivative_order(expr.field.abbreviated[0])
+        return hol + len(expr.hol), anti + len(expr.anti)
+    if isinstance(expr, Jet):
+        return len(expr.hol), len(expr.anti)
     inner = [derivative_order(a) for a in expr.args if isinstance(a, Expr)]
     hol, anti = max((i[0] for i in inner), default=0), max((i[1] for i in inner), default=0)
     if isinstance(expr, Partial):
@@ -62,8 +106,11 @@ def draw(
 ) -> Sample:
     """Draw a point and the tensors of a kernel; ``sizes`` gives d, n, K by name.
 
+    Sizes below those that the kernel needs are raised to them.
+
     For a potential in explicit coordinates d is their number, whatever ``sizes`` says.
     """
+    sizes = {name: max(size, kernel.least.get(name, 0)) for name, size in sizes.items()}
     for _ in range(ATTEMPTS):
         try:
             return _draw(kernel, arithmetic, rng, sizes, head_exprs)
@@ -104,7 +151,10 @@ def _draw(
     for field in fields_of(kernel):
         traits = field.traits.union(extra.get(field.without_traits("frozen"), ()))
         layout = kernel.layout.get(field.name, "full") if 1 not in field.shape else "full"
-        drawn = _Drawer(field, traits, layout, arithmetic, rng, table, latent, highest, count)
+        drawn = _Drawer(
+            field, traits, layout, arithmetic, rng, table, latent, highest, count,
+            is_real_latent(kernel),
+        )  # fmt: skip
         jets[field] = drawn.jets
         tensors |= drawn.tensors
     weights = None
@@ -118,39 +168,55 @@ def _draw(
     values = _explicit_values(kernel, arithmetic, rng, set(head_exprs or {}), set(table))
     if kernel.coordinates:
         tensors["z"] = array([values[z] for z in kernel.coordinates], (len(kernel.coordinates),))
-        own = {symbol for z in kernel.coordinates for symbol in (z, bar(z))}
+        own = set(kernel.coordinates)
         tensors |= {s.name: array(x) for s, x in values.items() if s not in own}
     point = Point(
         arithmetic,
         table,
         jets,
         weights,
-        {},
-        lambda: arithmetic.draw_positive(rng),
+        Functions(arithmetic, rng),
         kernel.coordinates,
         values,
     )
-    for out in kernel.outputs.values():  # fractional powers need a point where they exist
-        for power in out.definition.atoms(Pow):
-            if not power.exp.is_Integer and not power.has(Entry, Partial, LogSumExp, Mean, Moment):
-                head_value(polarised(power, kernel.coordinates), point, Scope({}))
+    for out in kernel.outputs.values():
+        _look_for_roots(out.definition, point)
     for expr, name in (head_exprs or {}).items():
         if not _fits(expr, jets):
             continue
-        tensors[name] = array(head_value(expr, point, Scope({})))
+        tensors[name] = head_values(expr, point)
     return Sample(point, tensors)
+
+
+def has_roots(definition: Expr) -> bool:
+    """Whether a definition has fractional powers, which few numbers of Q(i) have."""
+    return definition.has(Abs) or any(not p.exp.is_Integer for p in definition.atoms(Pow))
+
+
+def exact_ring(kernel: Kernel) -> Arithmetic:
+    """Q(i), or a prime field for definitions with roots, or exponentials, whose powers are such."""
+    written = [out.definition for out in kernel.outputs.values()]
+    return prime_field if any(has_roots(e) or e.has(E, *EXPONENTIAL) for e in written) else rational
+
+
+def _look_for_roots(definition: Expr, point: Point) -> None:
+    """Meet every root of a definition, so that a point without one is not kept."""
+    while isinstance(definition, Partial | OnDiagonal):
+        definition = definition.args[0]
+    if not has_roots(definition):
+        return
+    indices = sorted((i for i in free_indices(definition) if isinstance(i, Index)), key=str)
+    for entry in product(*[range(extent(i, point.sizes)) for i in indices]):
+        value_of(definition, point, Scope(dict(zip(indices, entry, strict=True))))
 
 
 def _explicit_values(
     kernel: Kernel, arithmetic: Arithmetic, rng: random.Random, heads: set[Expr], sizes: set[Symbol]
 ) -> dict[Symbol, Any]:
-    """Values of the coordinates, of their conjugates and of all parameters."""
+    """Values of the coordinates and of all parameters."""
     if not kernel.coordinates:
         return {}
-    values = {}
-    for z in kernel.coordinates:
-        values[z] = arithmetic.draw(rng)
-        values[bar(z)] = values[z].conjugate()
+    values = {z: arithmetic.draw(rng) for z in kernel.coordinates}
     definitions = [out.definition for out in kernel.outputs.values()]
     indices = {i for out in kernel.outputs.values() for i in out.indices}
     free = set().union(*[e.free_symbols for e in definitions], *[h.free_symbols for h in heads])
@@ -160,7 +226,8 @@ def _explicit_values(
 
 
 def _fits(expr: Expr, jets: Mapping[Field, Any]) -> bool:
-    return all(j.field in jets for j in expr.atoms(Jet)) and not expr.has(LogSumExp, Mean, Moment)
+    fields = {j.field for j in expr.atoms(Jet) if not j.field.abbreviated}
+    return fields <= set(jets) and not expr.has(LogSumExp, Mean, Moment)
 
 
 class _Drawer:
@@ -177,7 +244,9 @@ class _Drawer:
         latent: Symbol,
         highest: Order,
         count: int,
+        real_latent: bool = False,
     ):
+        self.real_latent = real_latent
         self.field, self.traits, self.layout = field, traits, layout
         self.ring, self.rng = arithmetic, rng
         self.d = table[latent]
@@ -189,7 +258,7 @@ class _Drawer:
         self.name = name
         each = range(max(highest) + 1)  # an adjoint swaps the two orders
         for order in sorted(product(each, each), key=lambda o: (sum(o), -o[0])):
-            if sum(order) <= sum(highest):
+            if sum(order) <= sum(highest) and not (real_latent and order[1]):
                 self._draw_order(order)
 
     def _draw_order(self, order: Order) -> None:
@@ -197,24 +266,35 @@ class _Drawer:
         if sum(order) and self._vanishes(order):
             return
         if "coordinate" in self.traits:
-            unit = array(self.ring.eye(self.d).reshape(self.d, self.d, 1))
-            value = unit if hol else self._numbers(self.shape)
+            unit = self.ring.eye(self.d).reshape(self.d, self.d, 1)
+            unit = array(np.broadcast_to(np.asarray(unit), (*self.lead, *unit.shape)).copy())
+            value = unit if hol else self._numbers((*self.lead, *self.shape))
         elif order == (0, 0) and "positive" in self.traits:
-            value = self._positive()
+            value = self._positive() if self._is_matrix else self._positive_numbers()
         else:
             value = self._random(order)
-        if "hermitian" in self.traits and hol < anti:
-            value = self._swapped(self.jets[anti, hol], anti, hol)
-        elif (
-            "hermitian" in self.traits
-            and hol == anti
-            and not (hol == 0 and "positive" in self.traits)
-        ):
-            other = self._swapped(value, hol, anti)
-            value = array(value + other)
+        value = self._mirrored(value, order)
         self.jets[order] = array(np.asarray(value))
         marks = "d" * hol + "b" * anti
         self.tensors[f"{self.name}_{marks}" if marks else self.name] = self._stored(value)
+
+    def _mirrored(self, value: Array, order: Order) -> Array:
+        """Make a derivative what conjugation makes of it: of real fields, and of Hermitian ones."""
+        hol, anti = order
+        real, hermitian = "real" in self.traits, "hermitian" in self.traits
+        settled = order == (0, 0) and "positive" in self.traits
+        if self.real_latent:  # ∂_a is its own conjugate
+            return array(value + value.mH) if hermitian and not settled else value
+        if real and hermitian and order != (0, 0):
+            value = array(value + value.mT)
+        if real and not hermitian and hol <= anti:
+            other = self._swapped(self.jets[anti, hol] if hol < anti else value, anti, hol).mT
+            return array(other if hol < anti else value + other)
+        if hermitian and hol < anti:
+            return self._swapped(self.jets[anti, hol], anti, hol)
+        if hermitian and hol == anti and not settled:
+            return array(value + self._swapped(value, hol, anti))
+        return value
 
     def _vanishes(self, order: Order) -> bool:
         hol, anti = order
@@ -223,12 +303,26 @@ class _Drawer:
             bool(traits & {"constant", "frozen"})
             or (anti > 0 and bool(traits & {"holomorphic", "coordinate"}))
             or (hol > 1 and "coordinate" in traits)
-            or (max(order) > 1 and "quadratic" in traits)
+            or (max(order) > 1 + self.real_latent and "quadratic" in traits)
         )
+
+    @property
+    def _is_matrix(self) -> bool:
+        return 1 not in self.field.shape
+
+    def _positive_numbers(self) -> Array:
+        shape = (*self.lead, *self.shape)
+        total = int(np.prod(shape, dtype=int))
+        return array([self.ring.draw_positive(self.rng) for _ in range(total)], shape)
 
     def _numbers(self, shape: tuple[int, ...]) -> Array:
         total = int(np.prod(shape, dtype=int))
-        return array([self.ring.draw(self.rng) for _ in range(total)], shape)
+        return array([self._number() for _ in range(total)], shape)
+
+    def _number(self) -> Any:
+        x = self.ring.draw(self.rng)
+        plain = "real" in self.traits and (self.real_latent or "coordinate" in self.traits)
+        return x + x.conjugate() if plain else x
 
     def _random(self, order: Order) -> Array:
         """Symmetric in the ∂ indices and in the ∂̄ indices."""
@@ -267,7 +361,8 @@ class _Drawer:
         for i in range(n):
             factor[i, i] = scale if self.layout == "scalar" else self.ring.draw_positive(self.rng)
             for j in range(i if self.layout == "full" else 0):
-                factor[i, j] = self.ring.draw(self.rng)
+                x = self.ring.draw(self.rng)
+                factor[i, j] = x + x.conjugate() if "real" in self.traits else x
         stored = {"full": factor, "diagonal": np.diagonal(factor), "scalar": factor[0, 0]}[
             self.layout
         ]

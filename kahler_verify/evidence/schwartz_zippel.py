@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from sympy import Expr, Symbol
 
-from kahler_verify.calculus.derivation import Kernel, Output
+from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import PRIME, Arithmetic, Array, array, prime_field, run_text
+from kahler_verify.evidence.functions import Functions
 from kahler_verify.evidence.samples import Sample, draw
-from kahler_verify.evidence.series import Scope, evaluate
+from kahler_verify.evidence.series import Scope, evaluate, extent, value_of
 
 Atoms = dict[int, tuple[int, int]]  # denominators: key → (degree, exponent)
 
@@ -130,6 +131,8 @@ degrees = Arithmetic(
     lambda _rng: Degree(1),
     lambda _rng: Degree(1),
     inverse=_inverse_degrees,
+    root=lambda x, _: Degree(x.top, x.below),
+    bound=lambda power: Degree(math.ceil(abs(power))),
 )
 
 
@@ -163,26 +166,39 @@ def compare(
     Returns how many entries were compared and the pairs (kernel, definition).  ``most_entries``
     limits them to a random choice for each output, where the definition is expensive.
     """
+    pairs, _ = _compared(kernel, text, arithmetic, sizes, seed, heads, most_entries)
+    return len(pairs), pairs
+
+
+def _compared(
+    kernel: Kernel,
+    text: str,
+    arithmetic: Arithmetic,
+    sizes: Mapping[str, int],
+    seed: int,
+    heads: Mapping[Expr, str] | None,
+    most_entries: int | None,
+) -> tuple[list[tuple[Any, Any]], Functions]:
+    """The pairs, and the functions of the point where they were had."""
     rng = random.Random(seed)
     sample = draw(kernel, arithmetic, rng, sizes, heads)
     scope = run_text(text, arithmetic)
     results = call(scope, kernel.name, sample)
     pairs = []
     for result, out in zip(results, kernel.outputs.values(), strict=True):
-        d = sizes["d"]
-        places = list(product(range(d), repeat=len(out.indices)))
+        shape = tuple(extent(i, sample.point.sizes) for i in out.indices)
+        places = list(product(*map(range, shape)))
         if most_entries is not None and len(places) > most_entries:
             places = rng.sample(places, most_entries)
-        if np.asarray(result).shape != (d,) * len(out.indices):
+        if np.asarray(result).shape != shape:
             raise EvidenceError(
-                f"{kernel.name}: expected shape {(d,) * len(out.indices)}, "
-                f"got {np.asarray(result).shape}"
+                f"{kernel.name}: expected shape {shape}, got {np.asarray(result).shape}"
             )
         for place in places:
             values: dict[Symbol, int] = dict(zip(out.indices, place, strict=True))
             expected = evaluate(out.definition, sample.point, Scope(values)).base[0, 0]
             pairs.append((np.asarray(result)[place], expected))
-    return len(pairs), pairs
+    return pairs, sample.point.functions
 
 
 def call(scope: Mapping[str, Any], name: str, sample: Sample) -> tuple[Array, ...]:
@@ -211,17 +227,19 @@ def schwartz_zippel(
     Every trial draws a new point; with ``most_entries`` the entries are drawn anew as well.
     """
     _kept.clear()
-    entries, pairs = compare(kernel, text, degrees, sizes, seed, heads, most_entries)
-    degree = max((x - y).bound for x, y in pairs)
+    bounds, _ = _compared(kernel, text, degrees, sizes, seed, heads, most_entries)
+    entries, degree = len(bounds), max((x - y).bound for x, y in bounds)
     _kept.clear()
-    equal = True
+    equal, conjugates = True, 1
     for trial in range(trials):
-        count, pairs = compare(kernel, text, prime_field, sizes, seed + trial, heads, most_entries)
-        entries = max(entries, count)
+        pairs, functions = _compared(
+            kernel, text, prime_field, sizes, seed + trial, heads, most_entries
+        )
+        entries, conjugates = max(entries, len(pairs)), max(conjugates, functions.conjugates)
         equal = equal and all(x == y for x, y in pairs)
     if not entries:
         raise EvidenceError(f"{kernel.name}: no entry was compared")
-    return Trial(dict(sizes), entries, degree, trials, equal)
+    return Trial(dict(sizes), entries, degree * conjugates, trials, equal)
 
 
 def vanishes(
@@ -237,19 +255,38 @@ def vanishes(
     """Test that an expression of letters is zero at these sizes, without the calculus."""
     kernel = Kernel("identity", {"zero": Output(expr, indices)}, {}, assumptions)
 
-    def entries(arithmetic: Arithmetic, trial: int) -> list[Any]:
+    def entries(arithmetic: Arithmetic, trial: int) -> tuple[list[Any], Functions]:
         rng = random.Random(seed + trial)
         sample = draw(kernel, arithmetic, rng, sizes)
-        places = list(product(range(sizes["d"]), repeat=len(indices)))
+        places = list(product(*[range(extent(i, sample.point.sizes)) for i in indices]))
         if most_entries is not None and len(places) > most_entries:
             places = rng.sample(places, most_entries)
         return [
             evaluate(expr, sample.point, Scope(dict(zip(indices, place, strict=True)))).base[0, 0]
             for place in places
-        ]
+        ], sample.point.functions
 
     _kept.clear()
-    degree = max(x.bound for x in entries(degrees, 0))
+    degree = max(x.bound for x in entries(degrees, 0)[0])
     _kept.clear()
-    values = [x for trial in range(trials) for x in entries(prime_field, trial)]
+    found = [entries(prime_field, trial) for trial in range(trials)]
+    degree *= max(functions.conjugates for _, functions in found)
+    values = [x for each, _ in found for x in each]
     return Trial(dict(sizes), len(values), degree, trials, all(x == 0 for x in values))
+
+
+def reads_as_written(derivation: Derivation, sizes: Mapping[str, int], trials: int = 3) -> bool:
+    """Whether a definition's normal form has the values of what its user wrote, over F_p[i].
+
+    Both are functions of z and z̄ at random points, so that their derivatives agree as well.
+    """
+    definition, written = derivation.definition, derivation.written
+    if definition is None or written is None:
+        raise EvidenceError(f"{derivation.name}: no definition was written")
+    outputs = {"definition": Output(definition)}
+    kernel = Kernel("value", outputs, coordinates=derivation.coordinates)
+    for trial in range(trials):
+        point = draw(kernel, prime_field, random.Random(trial), sizes).point
+        if value_of(definition, point, Scope({})) != value_of(written, point, Scope({})):
+            return False
+    return True

@@ -1,211 +1,65 @@
-"""The definition, differentiated by numbers alone: truncated power series in nilpotent ε's.
+"""The definition, read and differentiated by numbers alone.
 
-Independent of the calculus and of the generator.  Every derivative ∂_a that a definition asks for
-adds an ε with ε² = 0 to the point; the coefficient of the product of all ε's is the derivative.
-This holds over any field, so that exact arithmetic gives exact derivatives.
+Independent of the calculus and of the generator: every node of a definition has its meaning here.
+Every derivative ∂_a that a definition asks for adds an ε with ε² = 0 to the point; the coefficient
+of the product of all ε's is the derivative.  z and z̄ are moved by ε's of their own, so that the
+conjugate of f is the conjugate of its series with ∂ and ∂̄ exchanged: (∂f̄) = conj(∂̄f).  re, im and
+Abs are made of it: re f = (f + f̄)/2, im f = (f - f̄)/(2i), |f|² = f f̄.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
 from itertools import product
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
 from sympy import (
     Abs,
-    Add,
     E,
     Expr,
     Function,
-    NumberSymbol,
     Pow,
-    Rational,
     S,
     Symbol,
+    adjoint,
     conjugate,
+    cos,
+    cosh,
+    cot,
+    coth,
     exp,
     im,
     log,
     pi,
     re,
+    sin,
+    sinh,
+    tan,
+    tanh,
 )
 
-from kahler_verify.calculus.definition import Contract, Entry, OnDiagonal, Partial
-from kahler_verify.calculus.letters import Field, Jet
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, is_component
+from kahler_verify.calculus.definition import Covariance, Expected, OnDiagonal, Partial
+from kahler_verify.calculus.indexed import Contract, Entry
+from kahler_verify.calculus.letters import Index, Jet, is_real_index
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
+from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.calculus.words import LogDet, Tr
-from kahler_verify.codegen.explicit import bar, polarised
-from kahler_verify.codegen.lowering import normal_head
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.arithmetic import Arithmetic, Array, array
-
-Mask = int
-Coefficients = dict[Mask, Array]
-
-
-@dataclass(frozen=True)
-class Series:
-    """Σ over subsets of ε's of a matrix; absent subsets are zero."""
-
-    parts: Coefficients
-    ring: Arithmetic
-
-    def __add__(self, other: Series) -> Series:
-        parts = dict(self.parts)
-        for mask, value in other.parts.items():
-            parts[mask] = array(parts[mask] + value) if mask in parts else value
-        return Series(parts, self.ring)
-
-    def __mul__(self, other: Series) -> Series:
-        """The matrix product; a 1 × 1 factor multiplies as a number."""
-        parts: Coefficients = {}
-        for m, x in self.parts.items():
-            for k, y in other.parts.items():
-                if m & k:
-                    continue
-                number = x.shape == (1, 1) or y.shape == (1, 1)
-                value = array(x * y) if number else self._product(x, y)
-                parts[m | k] = array(parts[m | k] + value) if m | k in parts else value
-        return Series(parts, self.ring)
-
-    def _product(self, x: Array, y: Array) -> Array:
-        if self.ring.matmul is not None and x.size + y.size > 32:
-            return self.ring.matmul(x, y)
-        return array(np.matmul(np.asarray(x), np.asarray(y)))
-
-    def scaled(self, numerator: int, denominator: int = 1) -> Series:
-        """A rational multiple."""
-        top, bottom = self.ring.number(numerator), self.ring.number(denominator)
-        return Series({m: x * (top / bottom) for m, x in self.parts.items()}, self.ring)
-
-    @property
-    def base(self) -> Array:
-        """The part without ε."""
-        if 0 in self.parts:
-            return self.parts[0]
-        shape = next(iter(self.parts.values())).shape if self.parts else (1, 1)
-        return self.ring.zeros(*shape)
-
-    def nilpotent(self) -> Series:
-        """Everything but the base."""
-        return Series({m: x for m, x in self.parts.items() if m}, self.ring)
-
-    def trace(self) -> Series:
-        """The trace of every part."""
-        return Series(
-            {m: array([sum(x[i, i] for i in range(1, len(x))) + x[0, 0]], (1, 1))
-             for m, x in self.parts.items()},
-            self.ring,
-        )  # fmt: skip
-
-    def inverse(self) -> Series:
-        """X⁻¹ = Y Σ_j (-NY)^j with Y the inverse of the base and N the nilpotent rest."""
-        y = constant(inverse(self.base, self.ring), self.ring)
-        step = (self.nilpotent() * y).scaled(-1)
-        total = power = constant(self.ring.eye(len(self.base)), self.ring)
-        while power.parts:
-            power = power * step
-            total = total + power
-        return y * total
-
-    def log_det(self, head: Any) -> Series:
-        """Log det of the base (given as ``head``) + tr log(1 + Y N)."""
-        step = constant(inverse(self.base, self.ring), self.ring) * self.nilpotent()
-        total = constant(array([head], (1, 1)), self.ring)
-        power, j = step, 1
-        while power.parts:
-            total = total + power.trace().scaled((-1) ** (j + 1), j)
-            power, j = power * step, j + 1
-        return total
-
-    def apply(self, taylor: Callable[[int], Any]) -> Series:
-        """f of a number, from f's Taylor coefficients at the base: ``taylor(j)`` = f^(j)/j!."""
-        step = self.nilpotent()
-        total = constant(array([taylor(0)], (1, 1)), self.ring)
-        power, j = step, 1
-        while power.parts:
-            total = total + power * constant(array([taylor(j)], (1, 1)), self.ring)
-            power, j = power * step, j + 1
-        return total
-
-    def exp_of_nilpotent(self) -> Series:
-        """Exp of what is left when the base is dropped."""
-        total = constant(self.ring.eye(1), self.ring)
-        power, j = self.nilpotent(), 1
-        step = power
-        while power.parts:
-            total = total + power
-            j += 1
-            power = (power * step).scaled(1, j)
-        return total
-
-
-def constant(value: Array, ring: Arithmetic) -> Series:
-    """A matrix without ε."""
-    return Series({0: value}, ring)
-
-
-def inverse(matrix: Array, ring: Arithmetic) -> Array:
-    """Gauss-Jordan elimination over any field, without pivot search beyond non-zero."""
-    if ring.inverse is not None:
-        return ring.inverse(matrix)
-    n = len(matrix)
-    rows = np.concatenate([np.asarray(matrix), np.asarray(ring.eye(n))], axis=1)
-    for i in range(n):
-        pivot = next((j for j in range(i, n) if _is_invertible(rows[j, i])), None)
-        if pivot is None:
-            raise EvidenceError("a sampled matrix is singular")
-        rows[[i, pivot]] = rows[[pivot, i]]
-        rows[i] = rows[i] / rows[i, i]
-        for j in range(n):
-            if j != i:
-                rows[j] = rows[j] - rows[i] * rows[j, i]
-    return array(rows[:, n:])
-
-
-def _is_invertible(x: Any) -> bool:
-    contains = getattr(x, "contains", None)
-    return not contains(0) if contains is not None else bool(x != 0)
-
-
-@dataclass
-class Point:
-    """Values of all fields and their derivatives at one point, in one arithmetic.
-
-    ``jets[field][h, a]`` is an array [d × h, d × a, rows, cols], with a leading axis K for
-    component fields; ``weights`` [K] are normalised; ``heads`` holds values of transcendental
-    functions by expression and is filled on demand where the arithmetic cannot compute them.
-    """
-
-    ring: Arithmetic
-    sizes: Mapping[Symbol, int]
-    jets: Mapping[Field, Mapping[tuple[int, int], Array]]
-    weights: Array | None = None
-    heads: dict[Expr, Any] = field(default_factory=dict)
-    draw_head: Callable[[], Any] | None = None
-    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
-    values: Mapping[Symbol, Any] = field(default_factory=dict)  # of z_i, z̄_i and real parameters
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Index values, the ε's in force (direction, is it antiholomorphic), and which move z₀ too."""
-
-    values: Mapping[Symbol, int]
-    epsilons: tuple[tuple[int, bool], ...] = ()
-    shared: int | None = None  # inside OnDiagonal: how many ε's move z₀ together with z
-    component: int | None = None
+from kahler_verify.evidence.arithmetic import Array, array
+from kahler_verify.evidence.functions import Term
+from kahler_verify.evidence.nilpotent import Coefficients, Series, constant, determinant, number
+from kahler_verify.evidence.points import Point, Scope, extent, free_indices
 
 
 def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point) -> Array:
     """All entries of an output: an object array over its latent indices."""
-    latent = next((s for s in point.sizes if s.name == "d"), None)
-    d = point.sizes[latent] if latent is not None else 1
-    shape = (d,) * len(indices)
+    shape = tuple(extent(i, point.sizes) for i in indices)
     out = []
-    for entry in product(range(d), repeat=len(indices)):
+    for entry in product(*map(range, shape)):
         value = evaluate(definition, point, Scope(dict(zip(indices, entry, strict=True))))
         out.append(value.base[0, 0])
     return array(out, shape)
@@ -218,28 +72,29 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
         return _partial(expr, point, scope)
     if isinstance(expr, OnDiagonal):
         return evaluate(expr.args[0], point, replace(scope, shared=len(scope.epsilons)))
+    if isinstance(expr, Expected):
+        return _expected(expr, point, scope)
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        means = _expected(Expected(x, residual), point, scope).scaled(-1)
+        both = _expected(Expected(x * y, residual), point, scope)
+        return both + means * _expected(Expected(y, residual), point, scope)
     if isinstance(expr, Jet):
         return _letter(expr, point, scope)
-    if point.coordinates and expr.has(conjugate, re, im, Abs):
-        return evaluate(polarised(expr, point.coordinates), point, scope)
-    if expr in point.values:
-        return _coordinate(expr, point, scope)
     if isinstance(expr, Symbol):
-        if expr not in point.sizes:
-            raise EvidenceError(f"the symbol {expr} has no value at this point")
-        return constant(ring.eye(1), ring).scaled(point.sizes[expr])
+        return _symbol(expr, point, scope)
     if expr is S.ImaginaryUnit:
-        return constant(array([ring.number(1j)], (1, 1)), ring)
-    if isinstance(expr, NumberSymbol):
-        return constant(array([head_value(expr, point, scope)], (1, 1)), ring)
+        return number(ring.number(1j), ring)
     if expr.is_Rational:
-        return constant(ring.eye(1), ring).scaled(int(expr.p), int(expr.q))
+        return number(ring.number(1), ring).scaled(int(expr.p), int(expr.q))
     if expr.is_Add:
         parts = [evaluate(t, point, scope) for t in expr.args]
         return _accumulate(parts, lambda x, y: x + y)
     if expr.is_Mul:
         parts = [evaluate(f, point, scope) for f in expr.args]
         return _accumulate(parts, lambda x, y: x * y)
+    if isinstance(expr, conjugate | adjoint | re | im | Abs):
+        return _conjugates(expr, point, scope)
     if isinstance(expr, Tr):
         return evaluate(expr.args[0], point, scope).trace()
     if isinstance(expr, Entry):
@@ -247,14 +102,29 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if isinstance(expr, Contract):
         return _contract(expr, point, scope)
     if isinstance(expr, LogDet):
-        return evaluate(expr.args[0], point, scope).log_det(_head(expr, point, scope))
+        return _log_det(evaluate(expr.args[0], point, scope), point)
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, point, scope)
-    if expr.is_Pow and expr.exp.is_Integer:
-        return _integer_power(evaluate(expr.base, point, scope), int(expr.exp))
-    if isinstance(expr, Function | Pow):
+    if isinstance(expr, Total):
+        parts = [
+            evaluate(expr.args[0], point, replace(scope, component=k))
+            for k in range(len(_weights(point)))
+        ]
+        return _accumulate(parts, lambda x, y: x + y)
+    if isinstance(expr, Pow):
+        return _power(expr, point, scope)
+    if expr is pi:
+        return number(point.functions.pi(), ring)
+    if expr is E:
+        return number(point.functions.exponential([(Fraction(1), ring.number(1))]), ring)
+    if isinstance(expr, Function):
         return _function(expr, point, scope)
     raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
+
+
+def value_of(expr: Expr, point: Point, scope: Scope) -> Any:
+    """The value of a number at the point itself."""
+    return evaluate(expr, point, scope.still).base[0, 0]
 
 
 def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -> Series:
@@ -264,43 +134,47 @@ def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -
     return total
 
 
-def _integer_power(base: Series, power: int) -> Series:
-    if power < 0:
-        return _integer_power(base.inverse(), -power)
-    one = constant(base.ring.eye(len(base.base)), base.ring)
-    return _accumulate([base] * power, lambda x, y: x * y) if power else one
-
-
 def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
-    new = [(scope.values[i], False) for i in expr.hol] + [
-        (scope.values[i], True) for i in expr.anti
-    ]
+    return _derivative(expr.args[0], expr.hol, expr.anti, point, scope)
+
+
+def _derivative(
+    expr: Expr, hol: Iterable[Symbol], anti: Iterable[Symbol], point: Point, scope: Scope
+) -> Series:
+    """∂^hol ∂̄^anti: the coefficient of one ε more for each; a real direction is its own bar."""
+    new = [(i, False) for i in hol] + [(i, True) for i in anti]
+    moved = [(scope.values[i], None if is_real_index(i) else bar) for i, bar in new]
     first = len(scope.epsilons)
-    inner = evaluate(expr.args[0], point, replace(scope, epsilons=(*scope.epsilons, *new)))
+    inner = evaluate(expr, point, replace(scope, epsilons=(*scope.epsilons, *moved)))
     wanted = sum(1 << (first + j) for j in range(len(new)))
     parts = {m ^ wanted: x for m, x in inner.parts.items() if m & wanted == wanted}
     return Series(parts or {0: array(inner.base - inner.base)}, point.ring)
 
 
 def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
-    """The Taylor polynomial of a field (or of its adjoint) in the ε's; indices add directions."""
-    frozen = "frozen" in jet.field.traits
-    own = jet.field
-    if frozen and scope.shared is not None:  # on the diagonal z₀ is z
-        own = jet.field.without_traits("frozen")
-    seen = scope.epsilons[: scope.shared] if frozen and scope.shared is not None else scope.epsilons
-    if frozen and scope.shared is None:
-        seen = ()
+    """A letter; an adjoint is that of the series with ∂ and ∂̄ exchanged."""
+    inner = scope.mirrored() if jet.dagger else scope
+    out = _abbreviation(jet, point, inner) if jet.field.abbreviated else _field(jet, point, inner)
+    return out.adjoint() if jet.dagger else out
+
+
+def _field(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The Taylor polynomial of a field's derivative in the ε's; indices add directions."""
+    own, seen = jet.field, scope.epsilons
+    if "frozen" in own.traits:  # on the diagonal z₀ is z
+        seen = () if scope.shared is None else seen[: scope.shared]
+        own = own if scope.shared is None else own.without_traits("frozen")
     table = point.jets[own]
-    hol = [scope.values[i] for i in jet.hol]
-    anti = [scope.values[i] for i in jet.anti]
+    hol = [scope.values[i] for i in jet.hol] + [
+        scope.values[i] for i in jet.anti if is_real_index(i)
+    ]
+    anti = [scope.values[i] for i in jet.anti if not is_real_index(i)]
     parts: Coefficients = {}
     for mask in range(1 << len(seen)):
         chosen = [seen[j] for j in range(len(seen)) if mask >> j & 1]
-        # the adjoint of a field depends on z̄ where the field depends on z
-        more_hol = [i for i, bar in chosen if bar == jet.dagger]
-        more_anti = [i for i, bar in chosen if bar != jet.dagger]
-        order = (len(hol) + len(more_hol), len(anti) + len(more_anti))
+        where = [*hol, *[i for i, bar in chosen if not bar]]
+        barred = [*anti, *[i for i, bar in chosen if bar]]
+        order = (len(where), len(barred))
         if order not in table:
             continue
         value = table[order]
@@ -308,8 +182,40 @@ def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
             if scope.component is None:
                 raise EvidenceError(f"{jet} depends on the component k outside of a mean")
             value = value[scope.component]
-        value = array(np.asarray(value)[tuple(hol + more_hol + anti + more_anti)])
-        parts[mask] = value.mH if jet.dagger else value
+        parts[mask] = array(np.asarray(value)[(*where, *barred)])
+    return Series(parts, point.ring)
+
+
+# Rational nodes with the moments of a normal number up to the fifth: E x² = 1, E x⁴ = 3.
+NODES = ((0, 1, 2), (1, 1, 6), (-1, 1, 6), (2, 1, 12), (-2, 1, 12))
+
+
+def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
+    """The mean of what is of degree at most 5 in each entry of a standard normal vector."""
+    inner, residual = expr.args
+    size = point.jets[residual.field][0, 0].size
+    terms = []
+    for nodes in product(NODES, repeat=size):
+        value = array([point.ring.number(x) for x, _, _ in nodes], (size, 1))
+        jets = {**point.jets, residual.field: {(0, 0): value}}
+        top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
+        terms.append(evaluate(inner, replace(point, jets=jets), scope).scaled(top, bottom))
+    return _accumulate(terms, lambda x, y: x + y)
+
+
+def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The matrix of what a letter abbreviates, entry by entry."""
+    inner, own = jet.field.abbreviated
+    shape = [*[extent(i, point.sizes) for i in own], 1, 1][:2]
+    entries = []
+    for place in product(*[range(extent(i, point.sizes)) for i in own]):
+        here = replace(scope, values={**scope.values, **dict(zip(own, place, strict=True))})
+        entries.append(_derivative(inner, jet.hol, jet.anti, point, here))
+    parts = {}
+    for mask in {m for e in entries for m in e.parts}:
+        zero = point.ring.number(0)
+        flat = [e.parts[mask][0, 0] if mask in e.parts else zero for e in entries]
+        parts[mask] = array(flat, tuple(shape))
     return Series(parts, point.ring)
 
 
@@ -326,31 +232,57 @@ def _entry(expr: Entry, point: Point, scope: Scope) -> Series:
 
 
 def _contract(expr: Contract, point: Point, scope: Scope) -> Series:
-    d = next(size for symbol, size in point.sizes.items() if symbol.name == "d")
     terms = []
-    for entry in product(range(d), repeat=len(expr.indices)):
+    for entry in product(*[range(extent(i, point.sizes)) for i in expr.indices]):
         values = {**scope.values, **dict(zip(expr.indices, entry, strict=True))}
         terms.append(evaluate(expr.args[0], point, replace(scope, values=values)))
     return _accumulate(terms, lambda x, y: x + y)
 
 
+def _symbol(symbol: Symbol, point: Point, scope: Scope) -> Series:
+    """A coordinate, moved by its own ε's, a parameter, or a dimension."""
+    ring = point.ring
+    if symbol not in point.values:
+        if symbol not in point.sizes:
+            raise EvidenceError(f"the symbol {symbol} has no value at this point")
+        return number(ring.number(point.sizes[symbol]), ring)
+    out = number(point.values[symbol], ring)
+    if symbol not in point.coordinates:
+        return out
+    own = point.coordinates.index(symbol)
+    for j, (direction, bar) in enumerate(scope.epsilons):
+        if direction == own and not bar:
+            out.parts[1 << j] = ring.eye(1)
+    return out
+
+
+def _conjugates(expr: Expr, point: Point, scope: Scope) -> Series:
+    """f̄, re f = (f + f̄)/2, im f = (f - f̄)/(2i) and |f| = √(f f̄)."""
+    (inner,) = expr.args
+    mirrored = evaluate(inner, point, scope.mirrored())
+    if isinstance(expr, adjoint):
+        return mirrored.adjoint()
+    other = mirrored.conjugate()
+    if isinstance(expr, conjugate):
+        return other
+    one, ring = evaluate(inner, point, scope), point.ring
+    if isinstance(expr, re):
+        return (one + other).scaled(1, 2)
+    if isinstance(expr, im):
+        return (one + other.scaled(-1)) * number(ring.number(-1j), ring).scaled(1, 2)
+    return rational_power(one * other, Fraction(1, 2), point)
+
+
 def _mixture(expr: Expr, point: Point, scope: Scope) -> Series:
     """log Σ_k w_k e^{q_k - q_k(z)}, and means under the weights it moves to."""
-    ring = point.ring
-    if point.weights is None:
-        raise EvidenceError("a mixture needs weights")
-    each = range(len(point.weights))
+    ring, given = point.ring, _weights(point)
+    each = range(len(given))
     exponents = [evaluate(expr.args[0], point, replace(scope, component=k)) for k in each]
-    moved = [
-        q.exp_of_nilpotent() * constant(array([w], (1, 1)), ring)
-        for q, w in zip(exponents, point.weights, strict=True)
-    ]
+    moved = [q.exp_of_nilpotent() * number(w, ring) for q, w in zip(exponents, given, strict=True)]
     total = _accumulate(moved, lambda x, y: x + y)
     if isinstance(expr, LogSumExp):
-        head = _head(expr, point, scope)
-        return total.apply(
-            lambda j: head if j == 0 else ring.number((-1) ** (j + 1)) / ring.number(j)
-        )
+        at_rest = point.functions.other("LogSumExp", *[q.base[0, 0] for q in exponents])
+        return total.log(at_rest)
     weights = [w * total.inverse() for w in moved]
     if isinstance(expr, Centred):
         if scope.component is None:
@@ -367,165 +299,180 @@ def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
     return _accumulate([w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b)
 
 
-def _head(expr: Expr, point: Point, scope: Scope) -> Any:
-    """The value of a transcendental function at the point itself."""
-    expr = _at(expr, scope)
-    if expr not in point.heads:
-        if point.draw_head is None:
-            raise EvidenceError(f"the value of {expr} is not known at this point")
-        point.heads[expr] = point.draw_head()
-    return point.heads[expr]
+def _weights(point: Point) -> Array:
+    if point.weights is None:
+        raise EvidenceError("a mixture needs weights")
+    return point.weights
 
 
-def _at(expr: Expr, scope: Scope) -> Expr:
-    """On the diagonal z₀ is z."""
-    if scope.shared is None:
-        return expr
-    return expr.xreplace(
-        {j: Jet(j.field.without_traits("frozen"), *j.args[1:]) for j in expr.atoms(Jet)}
-    )
+def head_values(expr: Expr, point: Point) -> Array:
+    """The values of an expression as kernels take heads: over components, then over its indices."""
+    indices = sorted((i for i in free_indices(expr) if isinstance(i, Index)), key=str)
+    components = range(len(_weights(point))) if is_component(expr) else (None,)
+    shape = tuple(extent(i, point.sizes) for i in indices)
+    values = [
+        value_of(expr, point, Scope(dict(zip(indices, entry, strict=True)), component=k))
+        for k in components
+        for entry in product(*map(range, shape))
+    ]
+    return array(values, (*[len(components)] * is_component(expr), *shape))
 
 
-def _function(expr: Expr, point: Point, scope: Scope) -> Series:
-    """f(s) from f's derivatives, which SymPy gives in terms of f itself and its relatives."""
-    if isinstance(expr, Pow) and not expr.exp.is_Rational:
-        return _general_power(expr, point, scope)
-    argument = evaluate(expr.args[0], point, scope)
-    x = Symbol("_x")
-    slopes = [expr.func(x, *expr.args[1:])]
-    for _ in range(len(scope.epsilons)):
-        slopes.append(slopes[-1].diff(x))
-    start = argument.base[0, 0]
-
-    def number(e: Expr) -> Any:
-        if e == x:
-            return start
-        if e.is_Rational:
-            return point.ring.number(int(e.p)) / point.ring.number(int(e.q))
-        if e.is_Add or e.is_Mul:
-            values = [number(a) for a in e.args]
-            total = values[0]
-            for v in values[1:]:
-                total = total + v if e.is_Add else total * v
-            return total
-        if e.is_Pow and e.exp.is_Integer:
-            base, total = number(e.base), point.ring.number(1)
-            for _ in range(abs(int(e.exp))):
-                total = total * base
-            return total if e.exp > 0 else point.ring.number(1) / total
-        return head_value(e.subs(x, expr.args[0]), point, scope)
-
-    factorial = [1]
-    for j in range(1, len(slopes)):
-        factorial.append(factorial[-1] * j)
-    return argument.apply(lambda j: number(slopes[j]) / point.ring.number(factorial[j]))
+# ------------------------------------------------------------------ functions
 
 
-def _general_power(expr: Pow, point: Point, scope: Scope) -> Series:
-    """a^b = a₀^b₀ exp(b log a - b₀ log a₀)."""
-    power = evaluate(expr.exp, point, scope)
-    head = constant(array([head_value(expr, point, scope)], (1, 1)), point.ring)
-    if not power.nilpotent().parts:  # then the value of log a₀ drops out
-        start = point.ring.number(1)
-    else:
-        start = head_value(log(expr.base), point, scope)
-    base = evaluate(expr.base, point, scope)
-    ring, inverse_base = point.ring, base.ring.number(1) / base.base[0, 0]
+def _terms(expr: Expr, point: Point, scope: Scope) -> list[Term]:
+    """An exponent at the point, as a sum of rational multiples of numbers.
+
+    Products of sums are multiplied out, so that every way of writing the exponent agrees.
+    """
+    ring, one = point.ring, point.ring.number(1)
+    if expr.is_Rational:
+        return [(Fraction(int(expr.p), int(expr.q)), one)] if expr != 0 else []
+    if expr.is_Add:
+        return [t for a in expr.args for t in _terms(a, point, scope)]
+    if expr.is_commutative and (
+        expr.is_Mul or (expr.is_Pow and expr.exp.is_Integer and expr.exp > 0)
+    ):
+        factors = expr.args if expr.is_Mul else [expr.base] * int(expr.exp)
+        out = [(Fraction(1), one)]
+        for factor in factors:
+            more = _terms(factor, point, scope)
+            out = [(c * e, v * w) for c, v in out for e, w in more]
+        return out
+    if isinstance(expr, conjugate | re | im):
+        inner = _terms(expr.args[0], point, scope)
+        other = [(c, v.conjugate()) for c, v in inner]
+        if isinstance(expr, conjugate):
+            return other
+        if isinstance(expr, re):
+            return [(c / 2, v) for c, v in (*inner, *other)]
+        i = ring.number(1j)
+        return [(c / 2, -i * v) for c, v in inner] + [(c / 2, i * v) for c, v in other]
+    return [(Fraction(1), value_of(expr, point, scope))]
+
+
+def _exponential(expr: Expr, point: Point, scope: Scope, factor: complex = 1) -> Series:
+    """e^(factor · expr) for a factor ±1 or ±i."""
+    ring = point.ring
+    unit = ring.number(factor)
+    terms = [(c, unit * v) for c, v in _terms(expr, point, scope.still)]
+    moved = evaluate(expr, point, scope) * number(unit, ring)
+    return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
+
+
+def rational_power(base: Series, power: Fraction, point: Point) -> Series:
+    """x^c by the binomial series."""
+    start, ring = base.base[0, 0], point.ring
+    head, one = point.functions.power(start, power), ring.number(1)
+    if not base.nilpotent().parts:
+        return number(head, ring)
+    below = one / start
 
     def taylor(j: int) -> Any:
-        value = start if j == 0 else ring.number((-1) ** (j + 1)) / ring.number(j)
-        for _ in range(j):
-            value = value * inverse_base
-        return value
+        value = head
+        for i in range(j):
+            step = power - i
+            value = value * below * ring.number(step.numerator) / ring.number(step.denominator)
+        return value / ring.number(factorial(j))
 
-    return head * (power * base.apply(taylor)).exp_of_nilpotent()
-
-
-def _coordinate(symbol: Expr, point: Point, scope: Scope) -> Series:
-    """z_i, z̄_i (moved by their own ε's) or a parameter of a potential in explicit coordinates."""
-    one = point.ring.eye(1)
-    parts = {0: array([point.values[symbol]], (1, 1))}
-    for j, (direction, barred) in enumerate(scope.epsilons):
-        z = point.coordinates[direction]
-        if symbol == (bar(z) if barred else z):
-            parts[1 << j] = one
-    return Series(parts, point.ring)
+    return base.apply(taylor)
 
 
-def head_value(e: Expr, point: Point, scope: Scope) -> Any:
-    """The value of a transcendental function at the point.
-
-    Where it is drawn, what SymPy combines stays consistent: e^{2u} is (e^u)², s^(p + n) is s^p s^n.
-    """
-    here = replace(scope, epsilons=())
-    e = _at(e, scope)
-    if normal_head(e) != e:
-        return evaluate(normal_head(e), point, here).base[0, 0]
-    if isinstance(e, exp) and evaluate(e.args[0], point, here).base[0, 0] == 0:
-        return point.ring.number(1)  # as on a diagonal, where no head is free
-    if point.ring.function is not None:
-        if e not in point.heads:
-            point.heads[e] = _compute(e, point, here)
-        return point.heads[e]
-    if isinstance(e, exp):
-        return _product(_shares(e.args[0], lambda u: exp(u)), point, scope)
-    if isinstance(e, Pow):
-        number, rest = e.exp.as_coeff_Add()
-        whole = number.p // number.q
-        value = _integer_power(evaluate(e.base, point, here), whole).base[0, 0]
-        if number != whole:
-            value = value * _root(e.base ** (number - whole), point, here)
-        return value * _product(_shares(rest, lambda u: Pow(e.base, u)), point, here)
-    return _head(e, point, scope)
+def _power(expr: Pow, point: Point, scope: Scope) -> Series:
+    if expr.exp.is_Integer:
+        whole = int(expr.exp)
+        if isinstance(expr.base, Abs) and whole % 2 == 0:  # |f|² is a polynomial, |f| is not
+            (inner,) = expr.base.args
+            return evaluate((inner * conjugate(inner)) ** (whole // 2), point, scope)
+        return _integer_power(evaluate(expr.base, point, scope), whole)
+    if expr.exp.is_Rational:
+        power = Fraction(int(expr.exp.p), int(expr.exp.q))
+        base = evaluate(expr.base, point, scope)
+        return rational_power(base, power, point)
+    # a^b = e^(b log a)
+    base, ring = evaluate(expr.base, point, scope), point.ring
+    at_rest = point.functions.log(base.base[0, 0])
+    terms = [(c, v * at_rest) for c, v in _terms(expr.exp, point, scope.still)]
+    moved = evaluate(expr.exp, point, scope) * base.log(at_rest)
+    return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
 
 
-SHARES = 12  # e^{cu} is drawn as the 12c-th power of e^{u/12}
+def _integer_power(base: Series, power: int) -> Series:
+    if power < 0:
+        return _integer_power(base.inverse(), -power)
+    one = constant(base.ring.eye(len(base.base)), base.ring)
+    return _accumulate([base] * power, lambda x, y: x * y) if power else one
 
 
-def _shares(exponent: Expr, head: Callable[[Expr], Expr]) -> list[tuple[Expr, int]]:
-    """e^{Σ c u} as powers of e^{u/12}; terms with other denominators are heads of their own."""
-    out = []
-    for term in Add.make_args(exponent.expand()):
-        number, u = term.as_coeff_Mul()
-        steps = SHARES * number
-        if steps.is_Integer:
-            out.append((head(u / SHARES), int(steps)))
-        else:
-            out.append((head(term), 1))
-    return out
+def _log(argument: Series, point: Point) -> Series:
+    return argument.log(point.functions.log(argument.base[0, 0]))
 
 
-def _product(powers: list[tuple[Expr, int]], point: Point, scope: Scope) -> Any:
-    value = point.ring.number(1)
-    for e, steps in powers:
-        drawn = _head(e, point, scope)
-        for _ in range(abs(steps)):
-            value = value * drawn if steps > 0 else value / drawn
-    return value
+def _log_det(matrix: Series, point: Point) -> Series:
+    """Log det, which belongs to the determinant."""
+    functions = point.functions
+    if point.ring.bound is not None:  # such numbers have no determinant
+        return matrix.log_det(point.ring.bound(Fraction(1)))
+    return matrix.log_det(functions.log(determinant(matrix.base, point.ring)))
 
 
-def _root(e: Pow, point: Point, scope: Scope) -> Any:
-    """base^(p/q), 0 < p/q < 1: the true square root where one is known, or powers of a drawn root.
+def _function(expr: Function, point: Point, scope: Scope) -> Series:
+    kind, ring = type(expr), point.ring
+    argument = expr.args[0]
+    one = number(ring.number(1), ring)
+    if kind is exp:
+        return _exponential(argument, point, scope)
+    if kind is log:
+        return _log(evaluate(argument, point, scope), point)
+    if kind is sigmoid:
+        return (one + _exponential(argument, point, scope, -1)).inverse()
+    if kind is softplus:
+        return _log(one + _exponential(argument, point, scope), point)
+    turned = kind in (sin, cos, tan, cot)
+    if turned or kind in (sinh, cosh, tanh, coth):
+        factor: complex = 1j if turned else 1  # sin x = sinh(ix)/i, cos x = cosh(ix)
+        up = _exponential(argument, point, scope, factor)
+        down = _exponential(argument, point, scope, -factor)
+        by = number(one.base[0, 0] / ring.number(factor), ring)
+        odd, even = (up + down.scaled(-1)).scaled(1, 2) * by, (up + down).scaled(1, 2)
+        if kind in (sin, sinh):
+            return odd
+        if kind in (cos, cosh):
+            return even
+        return odd * even.inverse() if kind in (tan, tanh) else even * odd.inverse()
+    return _other_function(expr, point, scope)
 
-    A drawn root h of x stands for a letter: identities that use h^q = x need ``square_root``.
-    """
-    if e.exp.q == 2 and point.ring.square_root is not None:
-        return point.ring.square_root(evaluate(e.base, point, scope).base[0, 0])
-    power = _shares(e.exp, lambda _: Pow(e.base, Rational(1, SHARES)))[0]
-    return _product([power], point, scope)
+
+def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
+    """f from its derivatives, which SymPy gives in terms of f itself and its relatives."""
+    moving = [n for n, a in enumerate(expr.args) if not a.is_number]
+    if len(moving) > 1:
+        raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
+    place = moving[0] if moving else 0
+    argument, x = evaluate(expr.args[place], point, scope), Symbol("_x")
+    values = [int(a) if a.is_Integer else value_of(a, point, scope) for a in expr.args]
+    here = replace(point, coordinates=(), values={x: argument.base[0, 0]})
+    slopes = [expr.func(*expr.args[:place], x, *expr.args[place + 1 :])]
+    for _ in range(len(scope.epsilons)):
+        slopes.append(slopes[-1].diff(x))
+
+    def taylor(j: int) -> Any:
+        if j == 0:
+            return point.functions.other(type(expr).__name__, *values)
+        return value_of(slopes[j], here, Scope({})) / point.ring.number(factorial(j))
+
+    return argument.apply(taylor)
 
 
-def _compute(e: Expr, point: Point, here: Scope) -> Any:
-    call = point.ring.function
-    if call is None:
-        raise EvidenceError(f"{point.ring.name} cannot compute {e}")
-    if e is pi:
-        return call("atan", point.ring.number(1)) * point.ring.number(4)
-    if e is E:
-        return call("exp", point.ring.number(1))
-    if isinstance(e, NumberSymbol):
-        raise EvidenceError(f"{point.ring.name} has no value for {e}")
-    arguments = [evaluate(a, point, here).base[0, 0] for a in e.args]
-    if isinstance(e, Pow):
-        return call("exp", call("log", arguments[0]) * arguments[1])
-    return call(type(e).__name__, arguments[0])
+__all__ = [
+    "NODES",
+    "Point",
+    "Scope",
+    "evaluate",
+    "evaluate_output",
+    "extent",
+    "free_indices",
+    "head_values",
+    "value_of",
+]

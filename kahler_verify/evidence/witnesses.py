@@ -18,9 +18,9 @@ from sympy import Expr, I, Matrix, Symbol, im, nsimplify, re
 from kahler_verify.calculus.claims import Formula, Vanishing, Witness
 from kahler_verify.calculus.derivation import Kernel, Output
 from kahler_verify.calculus.letters import Field, Jet, parameter
-from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.arithmetic import Array, Gaussian, array, rational
+from kahler_verify.evidence.functions import Functions
 from kahler_verify.evidence.samples import derivative_order, draw
 from kahler_verify.evidence.series import Point, Scope, evaluate
 from kahler_verify.evidence.trees import witness_of
@@ -85,8 +85,7 @@ def explicit_point(expr: Expr, witness: Witness) -> Point:
     if missing:
         raise EvidenceError(f"witness “{witness.what}”: expected the fields {sorted(missing)}")
     sizes[Symbol("d", integer=True, positive=True)] = len(coordinates)
-    rng = random.Random(0)
-    return Point(rational, sizes, jets, None, {}, lambda: rational.draw_positive(rng))
+    return Point(rational, sizes, jets, functions=Functions(rational, random.Random(0)))
 
 
 def _jets(
@@ -96,20 +95,21 @@ def _jets(
     highest: int,
     total: int,
 ) -> dict[tuple[int, int], Array]:
-    entries = [polarised(entry, coordinates) for entry in matrix]
-    values = {}
-    for z in coordinates:
-        values[z] = at[z]
-        values[bar(z)] = Matrix([at[z]]).H[0]
+    """All ∂^hol ∂̄^anti of every entry at a point: coefficients of ε's."""
+    values = {z: gaussian(at[z]) for z in coordinates}
+    point = Point(rational, {}, {}, coordinates=coordinates, values=values)
     d = len(coordinates)
     out = {}
     for hol, anti in product(range(highest + 1), repeat=2):
         if hol + anti > total:
             continue
+        every = (1 << (hol + anti)) - 1
+        zero = rational.zeros(1, 1)
         numbers = []
         for place in product(range(d), repeat=hol + anti):
-            by = [coordinates[i] for i in place[:hol]] + [bar(coordinates[i]) for i in place[hol:]]
-            numbers += [gaussian((e.diff(*by) if by else e).subs(values)) for e in entries]
+            epsilons = tuple((i, n >= hol) for n, i in enumerate(place))
+            found = [evaluate(entry, point, Scope({}, epsilons)) for entry in matrix]
+            numbers += [x.parts.get(every, zero)[0, 0] for x in found]
         out[hol, anti] = array(numbers, (*[d] * (hol + anti), *matrix.shape))
     return out
 

@@ -109,7 +109,7 @@ def test_derivatives_are_differentiable(name):
 
 
 def test_every_declared_function_is_registered_and_the_other_way_round():
-    (family,) = shipped_pointwise()
+    (family,) = [each for each in shipped_pointwise() if each.name == "activations"]
     assert set(family.functions) == set(ACTIVATIONS) == set(REFERENCE)
 
 

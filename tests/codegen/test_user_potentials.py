@@ -50,7 +50,7 @@ from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import load_file
 from kahler_verify.errors import DerivationError, GenerationError
 from kahler_verify.evidence.arithmetic import Arithmetic, decimal, prime_field, rational, run_text
-from kahler_verify.evidence.samples import draw
+from kahler_verify.evidence.samples import draw, exact_ring
 from kahler_verify.evidence.schwartz_zippel import call
 from kahler_verify.evidence.series import evaluate_output
 
@@ -151,13 +151,15 @@ def test_text_equals_definition(name: str, arithmetic: Arithmetic) -> None:
             assert x == y if arithmetic is prime_field else abs(x - y) < 1e-40 * (1 + abs(y))
 
 
-@pytest.mark.parametrize("name", [n for n in DERIVATIONS if n not in ("nested_root", "nested")])
+@pytest.mark.parametrize(
+    "name", [n for n, x in DERIVATIONS.items() if exact_ring(x.kernels[0]) is rational]
+)
 def test_text_equals_definition_over_rationals(name: str) -> None:
-    """Roots are drawn here, so that potentials which use √x √x = x are left to the prime field."""
+    """Few rational numbers have roots, or are e to the power of a fraction: others are left out."""
     module = _module(name)
     scope = run_text(module.text, rational)
     kernel = next(k for k in DERIVATIONS[name].kernels if k.name == "metric")
-    if name in ("modulus_itself",) or kernel.name in scope.get("VANISHING", []):
+    if kernel.name in scope.get("VANISHING", []):
         return
     sample = draw(kernel, rational, random.Random(3), SIZES, module.heads)
     (output,) = kernel.outputs.values()
@@ -238,9 +240,9 @@ def test_long_products_are_planned_in_time() -> None:
 
 def test_derivatives_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     calculus = import_module("kahler_verify.calculus.wirtinger")  # its name is a function's, too
-    monkeypatch.setattr(calculus, "MOST_TERMS", 40)
+    monkeypatch.setattr(calculus, "MOST_TERMS", 10)
     potential_of_many_terms = potential("p", log(2 + log(2 + adjoint(z - c) * B.H * B * (z - c))))
-    with pytest.raises(DerivationError, match=r"more than 40 terms.*explicit coordinates"):
+    with pytest.raises(DerivationError, match=r"more than 10 terms.*explicit coordinates"):
         generate_module(potential_of_many_terms)
 
 

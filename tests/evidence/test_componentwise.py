@@ -5,11 +5,24 @@ from functools import cache
 import pytest
 from sympy import Abs, exp, log, re, sqrt
 
-from kahler_verify.calculus import explicit_coordinates, potential
-from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.codegen.module import Module, generate_module
+from kahler_verify.calculus import (
+    Tr,
+    adjoint,
+    coordinates,
+    dimension,
+    explicit_coordinates,
+    field,
+    parameter,
+    potential,
+)
+from kahler_verify.calculus.definition import Contract, Entry, Expected, Partial, let
+from kahler_verify.calculus.derivation import Derivation, Kernel, Output
+from kahler_verify.calculus.letters import index
+from kahler_verify.calculus.mixture import Total
+from kahler_verify.codegen.module import Module, body_of, generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.evidence.componentwise import componentwise
+from kahler_verify.evidence.schwartz_zippel import schwartz_zippel
 
 SLOW = (  # higher derivatives of a written-out inverse or determinant
     "fisher_metric_d_full",
@@ -77,3 +90,39 @@ def test_a_fault_in_the_text_shows(name: str, kernel: str, right: str, wrong: st
     broken = module.text.replace(right, wrong)
     declared = _kernel(shipped()[name], kernel)
     assert componentwise(declared, broken, module.heads, entries=2) > 1e-3
+
+
+def _real(name: str) -> Kernel:
+    """Of real coordinates: a Hessian, a sum over components, a mean, an abbreviation."""
+    d, n = dimension("d"), dimension("n")
+    a, b, i = index("a b i", d, real=True)
+    (j,) = index("j", n, real=True)
+    x, mu = coordinates("x", d, real=True), field("mu", n, real=True)
+    S, eps = field("S", n, n, symmetric=True), parameter("eps", n, real=True)
+    near = coordinates("r", d, real=True, component=True)
+    total = Total(exp(-Tr(near.H * near)) * Entry(near, i) ** 2)
+    u = let("u", log(1 + x.H * x))
+    noisy = mu + S * eps
+    length = Tr(adjoint(Partial(noisy, a)) * Partial(noisy, b))
+    definitions = {
+        "hessian": (Partial(log(1 + exp(x.H * x)) * x.H * x, a, b), (a, b)),
+        "sum": (Partial(1 / (total + 1), a), (a, i)),
+        "mean": (Expected(length, eps), (a, b)),
+        "letter": (Partial(log(1 + u) * u, a, b), (a, b)),
+        "entries": (Partial(Contract(exp(Entry(mu, j)), j), a, b), (a, b)),
+    }
+    return Kernel("metric", {"g": Output(*definitions[name])})
+
+
+@pytest.mark.parametrize("name", ["hessian", "sum", "mean", "letter", "entries"])
+def test_real_coordinates(name: str) -> None:
+    kernel = _real(name)
+    derivation = Derivation("real", "", (kernel,), dimension("d"))
+    module = generate_module(derivation)
+    assert componentwise(kernel, module.text, module.heads, entries=4) < 1e-40
+    assert schwartz_zippel(
+        kernel, module.text, {"d": 2, "n": 2, "K": 3}, trials=1, heads=module.heads
+    ).equal
+    body = body_of(module.text)
+    wrong = module.text.replace(body, body.replace("return ", "return 2 * "))
+    assert componentwise(kernel, wrong, module.heads, entries=4) > 1e-40

@@ -6,7 +6,8 @@ derivations and two that a user could have written.
 
 import importlib
 import inspect
-import re
+import random
+import re as regex
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType, SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sympy import Abs, exp, log
+from sympy import Abs, I, Min, exp, im, log, re
 from torch import Tensor
 
 import kahler_verify
@@ -29,11 +30,15 @@ from kahler_verify.calculus import (
     parameter,
     potential,
 )
+from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError, PropertyViolation
+from kahler_verify.evidence.domains import domain_value, double, point_inside
 from kahler_verify.evidence.laws import agree
 from kahler_verify.evidence.laws_of_metrics import known_curvature
 from kahler_verify.evidence.properties import PROPERTIES, applicable, check, check_all
+from kahler_verify.evidence.routes import Subject, prepare
+from kahler_verify.evidence.samples import draw
 from kahler_verify.geometry import KernelSet, PotentialMetric
 
 
@@ -131,7 +136,7 @@ def mutants_of(module: ModuleType | SimpleNamespace, function: str) -> Iterator[
     end = len(source) if end < 0 else end
     edits = [(r"\.conj\(\)", ""), (r" - ", " + "), (r" \+ ", " - "), (r"= 2 \*", "= 3 *")]
     for pattern, replacement in edits:
-        for match in re.finditer(pattern, source[start:end]):
+        for match in regex.finditer(pattern, source[start:end]):
             a, b = start + match.start(), start + match.end()
             scope: dict = {"__name__": f"mutant of {function}"}
             exec(source[:a] + replacement + source[b:], scope)
@@ -314,3 +319,70 @@ def test_known_curvature(name: str, curvature: int, squares: list[float], d: int
             z = z * (square / (z * z.conj()).real.sum()) ** 0.5
             edge = 1 / (1 - square) if name == "complex_ball" else 1 + square
             known_curvature(metric, z, curvature, v, edge)
+
+
+def away_from_the_origin() -> list[Derivation]:
+    """Domains that do not hold 0, or not along every line through it."""
+    z1, z2 = explicit_coordinates("z1 z2")
+    d = dimension("d")
+    z, centre = coordinates("z", d), parameter("centre", d)
+    upper, ball = im(z1), 1 - Abs(z1 - 30) ** 2
+    siegel, both = im(z1) - Abs(z2) ** 2, Min(im(z1), re(z2) - 1)
+    strip = (re(z1) - 5) * (6 - re(z1))
+    around = 1 - adjoint(z - 7 * centre) * (z - 7 * centre)
+    of = {
+        "half_plane": (-log(upper), upper, (z1,), None),
+        "two_half_planes": (-log(im(z1)) - log(re(z2) - 1), both, (z1, z2), None),
+        "siegel": (-log(siegel), siegel, (z1, z2), None),
+        "shifted_ball": (-log(ball), ball, (z1,), None),
+        "strip": (-log(strip) + re(z1) ** 2, strip, (z1,), None),
+        "around_a_parameter": (-log(around), around, (), None),
+        "named": (-log(upper), upper - 1000, (z1,), (2000 * I,)),
+        "named_for_all": (-log(1 - Abs(z1 - 9) ** 2), 1 - Abs(z1 - 9) ** 2, (z1,), 9),
+    }
+    return [
+        potential(name, phi, domain=where, coordinates=own, inside=inside)
+        for name, (phi, where, own, inside) in of.items()
+    ]
+
+
+@pytest.mark.parametrize("derivation", away_from_the_origin(), ids=lambda x: x.name)
+def test_points_are_found_in_domains_that_do_not_hold_the_origin(derivation: Derivation) -> None:
+    d = len(derivation.coordinates) or 2
+    places = set()
+    for seed in range(10):
+        rng = random.Random(seed)
+        sample = draw(derivation.kernels[0], double, rng, {"d": d, "n": 1, "K": 1})
+        z = point_inside(derivation, sample.point, rng, d)
+        assert domain_value(derivation, sample.point, z) > 0
+        places.add(tuple(z))
+    assert len(places) == 10
+
+
+def test_a_half_plane_has_every_property() -> None:
+    z = (z1,) = explicit_coordinates("z1")
+    known = {"holomorphic_sectional_curvature": -2}
+    half_plane = potential(
+        "half_plane", -log(im(z1)), coordinates=z, domain=im(z1), positive=True, known=known
+    )
+    results = check_all(half_plane, KernelSet(kahler_verify.compile(half_plane)), examples=3)
+    assert {"positive", "kaehler", "curvature_as_known"} <= set(results)
+    assert {name: failure for name, (_, failure) in results.items() if failure} == {}
+    subject = Subject.of(half_plane, generate_module(half_plane).text)
+    points = prepare(subject, half_plane.kernels[2]).points
+    assert all(complex(p.point.values[z1]).imag > 0 for p in points)
+
+
+def test_a_named_point_outside_and_an_empty_domain_are_errors() -> None:
+    z = (z1,) = explicit_coordinates("z1")
+    outside = potential("x", -log(im(z1)), coordinates=z, domain=im(z1), inside=-I)
+    empty = potential("x", -log(im(z1)), coordinates=z, domain=-1 - Abs(z1) ** 2)
+    several = potential("x", -log(im(z1)), coordinates=z, domain=im(z1), inside=(I, I))
+    for derivation, message in (
+        (outside, "is not in its domain"),
+        (empty, "name one by inside"),
+        (several, "expected 1 numbers, or one, got 2"),
+    ):
+        sample = draw(derivation.kernels[0], double, random.Random(0), {"d": 1, "n": 1, "K": 1})
+        with pytest.raises(EvidenceError, match=message):
+            point_inside(derivation, sample.point, random.Random(0), 1)

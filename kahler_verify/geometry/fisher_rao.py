@@ -1,0 +1,147 @@
+"""The Fisher-Rao metric of a decoder at real latents, of any registered likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
+from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.jets import Jet, propagate
+from kahler_verify.likelihoods import Fields, Likelihood, fields_of
+from kahler_verify.products import is_transformed
+
+_SUFFIXES = ("", "_d", "_dd", "_ddd")
+_kernels = cache(KernelSet)
+
+
+class FisherRaoMetric(RiemannianMetric):
+    """g_ab = E[∂_a log p(x|z) ∂_b log p(x|z)], the Hessian of KL(p_z ‖ ·) at z.
+
+    Args:
+        decoder: a module or function from z [B, d] real to a tensor (the mean of a Gaussian of unit
+            variance: the pull-back JᵀJ), to a pair (mean, log variance), or to a torch
+            distribution of a registered family; see :mod:`kahler_verify.likelihoods`.
+        dimension: d; None where any will do.
+        validate_args: see :class:`Metric`.
+        memory_budget: see :class:`Metric`.
+
+    Raises:
+        InputError: ``decoder`` is not callable.
+
+    Source: Arvanitidis et al., arXiv 2106.05367; derived in derivations/real_gaussian_kl.py and
+    derivations/exponential_families.py.
+    """
+
+    def __init__(
+        self,
+        decoder: Callable[[Tensor], Any],
+        dimension: int | None = None,
+        *,
+        validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+    ):
+        super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
+        if not callable(decoder):
+            raise InputError(
+                "decoder: expected a module or another callable from z to a distribution, "
+                f"got {type(decoder).__name__}"
+            )
+        self.decoder = decoder
+        self._outputs = 0
+
+    def _width(self) -> int:
+        return self._outputs
+
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        if self._outputs == 0:
+            with torch.no_grad():
+                fields = self._fields(z.reshape(-1, z.shape[-1])[:1])
+            self._outputs = max(x[0].numel() for x in fields.letters.values())
+        return super()._points_at_once(z, order)
+
+    def _fields(self, z: Tensor) -> Fields:
+        return fields_of(self.decoder(z), len(z))
+
+    def fields_jets(self, z: Tensor, order: int) -> tuple[Fields, dict[str, Tensor]]:
+        """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``."""
+        found: list[Fields] = []
+
+        def letters(z: Tensor) -> dict[str, Tensor]:
+            found.append(self._fields(z))
+            return found[-1].letters
+
+        def highest(z: Tensor) -> dict[str, Tensor]:
+            return {name: x.dd for name, x in propagate(letters, z, 2).items()}
+
+        jets = propagate(letters, z, min(order, 2))
+        tensors: dict[str, Tensor] = {}
+        for name, jet in jets.items():
+            tensors[f"{name}_d"] = jet.d
+            if order > 1:
+                tensors[f"{name}_dd"] = jet.dd
+        if order > 2:
+            axes = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+            slopes = [jvp(highest, (z,), (axis.expand_as(z),))[1] for axis in axes]
+            for name in jets:
+                tensors[f"{name}_ddd"] = torch.stack([slope[name] for slope in slopes], 1)
+        family, _, constants = found[0]
+        values = {name: jet.value for name, jet in jets.items()}
+        return Fields(family, values, _plain(constants, family)), tensors
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        """See :meth:`Metric.jet`."""
+        fields, derivatives = self.fields_jets(z, order + 1)
+        family = fields.family
+        self._check_fields(fields)
+        tensors = {**fields.letters, **fields.constants}
+        tensors |= family.values(tensors) if family.values else {}
+        for name in fields.letters if family.axes else ():
+            for suffix in _SUFFIXES[1 : order + 2]:  # outputs with own axes become a batch
+                x = derivatives[name + suffix].movedim(len(suffix), 1)
+                if name in family.component:
+                    x = x.movedim(-1, 2)
+                derivatives[name + suffix] = x
+        tensors |= derivatives
+        kernels, stem = _kernels(family.kernels), self._stem(family)
+        parts = [
+            kernels.call(family.kernel(stem + suffix), tensors) for suffix in _SUFFIXES[: order + 1]
+        ]
+        return MetricJet(*[part.sum(1) if family.axes else part for part in parts])
+
+    @staticmethod
+    def _stem(family: Likelihood) -> str:
+        return "metric" if family.kernels == "pulled_back_metric" else "fisher_metric"
+
+    def _check_fields(self, fields: Fields) -> None:
+        if not self.validate_args:
+            return
+        for name, x in fields.letters.items():
+            if not is_transformed(x) and not bool(torch.isfinite(x).all()):
+                raise InputError(
+                    f"decoder: expected finite parameters, but {name} of the {fields.family.name} "
+                    "likelihood has NaN or infinities (a probability of 0 or 1, a rate or a "
+                    "variance of 0, or z far out?)"
+                )
+
+
+def _plain(constants: dict[str, Tensor], family: Likelihood) -> dict[str, Tensor]:
+    """Constants without derivatives, which they must not have."""
+    out = {}
+    for name, x in constants.items():
+        if isinstance(x, Jet):
+            if bool((x.tangents != 0).any()):
+                raise InputError(
+                    f"decoder: expected the {name} of a {family.name} likelihood not to depend on "
+                    "z: with it the laws are no exponential family, whose Fisher metric is known"
+                )
+            x = x.value
+        out[name] = x
+    return out

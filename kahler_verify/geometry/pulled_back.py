@@ -1,0 +1,151 @@
+"""Metrics pulled back along an embedding x = f(z), with curvature by Gauss' equation.
+
+Curvature takes second derivatives of f, where the derivatives of g would take third ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
+from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.jets import propagate
+from kahler_verify.likelihoods import fields_of
+
+
+class PulledBackMetric(RiemannianMetric):
+    """g = JᵀJ, the Euclidean metric pulled back along x = f(z).
+
+    Args:
+        function: a module or function from z [B, d] real to a real tensor [B, ...].
+        dimension: d; None where any will do.
+        validate_args: see :class:`Metric`.
+        memory_budget: see :class:`Metric`.
+
+    Raises:
+        InputError: ``function`` is not callable; later, where it returns no real tensor.
+
+    Source: Arvanitidis, Hansen, Hauberg, arXiv 1710.11379; derived in
+    derivations/pulled_back_metric.py.
+    """
+
+    _gauss = KernelSet("pulled_back_metric")
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Any],
+        dimension: int | None = None,
+        *,
+        validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+    ):
+        super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
+        if not callable(function):
+            raise InputError(
+                f"function: expected a module or another callable, got {type(function).__name__}"
+            )
+        self.function = function
+        self._outputs = 0
+
+    def embed(self, z: Tensor) -> Tensor:
+        """f(z), as [B, n]."""
+        x = self.function(z)
+        if not isinstance(x, Tensor) or x.is_complex() or x.shape[:1] != z.shape[:1]:
+            got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"function: expected a real tensor [{len(z)}, ...], got {got}")
+        return x.flatten(1)
+
+    def _width(self) -> int:
+        return self._outputs
+
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        if self._outputs == 0:
+            with torch.no_grad():
+                self._outputs = self.embed(z.reshape(-1, z.shape[-1])[:1]).shape[1]
+        return super()._points_at_once(z, order)
+
+    def _jets(self, z: Tensor, order: int) -> dict[str, Tensor]:
+        """Derivatives of f up to ``order`` (1, 2 or 3), by the kernels' names."""
+        jet = propagate(self.embed, z, min(order, 2))
+        tensors = {"mu_d": jet.d}
+        if order > 1:
+            tensors["mu_dd"] = jet.dd
+        if order > 2:
+
+            def second(z: Tensor) -> Tensor:
+                out: Tensor = propagate(self.embed, z, 2).dd
+                return out
+
+            axes = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+            slopes = [jvp(second, (z,), (axis.expand_as(z),))[1] for axis in axes]
+            tensors["mu_ddd"] = torch.stack(slopes, 1)
+        return tensors
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        """See :meth:`Metric.jet`."""
+        tensors = self._jets(z, order + 1)
+        suffixes = ("", "_d", "_dd")[: order + 1]
+        return MetricJet(*[self._gauss.call("metric" + suffix, tensors) for suffix in suffixes])
+
+    def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        if kernel not in self._gauss:
+            return super()._at(kernel, order, z, vectors)
+        tensors = self._jets(z, 2)
+        g = self._gauss.call("metric", tensors)
+        tensors |= {"g": g, "g_factor": self._factor(g, kernel)}
+        return self._run(self._gauss, kernel, tensors, vectors)
+
+
+class ExpectedMetric(PulledBackMetric):
+    """E[JᵀJ] = J_μᵀJ_μ + J_σᵀJ_σ of a stochastic generator x = μ(z) + σ(z) ε.
+
+    It is the pull-back along z ↦ (μ, σ), and so are its geodesics and its curvature.  It is not the
+    decoder's Fisher-Rao metric, which weighs by 1/σ² and counts σ twice.
+
+    Args:
+        decoder: from z [B, d] real to a pair (mean, log variance) or a ``Normal``.
+        dimension: d; None where any will do.
+        validate_args: see :class:`Metric`.
+        memory_budget: see :class:`Metric`.
+
+    Raises:
+        InputError: ``decoder`` is not callable; later, where it returns something else.
+
+    Source: Arvanitidis, Hansen, Hauberg, arXiv 1710.11379; derived in
+    derivations/expected_metric.py.
+    """
+
+    _expected = KernelSet("expected_metric")
+
+    def _moments(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and σ, [B, n] each."""
+        fields = fields_of(self.function(z), len(z))
+        if fields.family.kernels != "real_gaussian_kl" or fields.family.layout == "full":
+            raise InputError(
+                "decoder: expected a pair (mean, log variance) or a Normal, got a "
+                f"{fields.family.name} likelihood"
+            )
+        mu, sigma = fields.letters["mu"], fields.letters["Sigma"].sqrt()
+        return mu, sigma if sigma.ndim == mu.ndim else sigma.unsqueeze(-1).expand(mu.shape)
+
+    def embed(self, z: Tensor) -> Tensor:
+        """(μ, σ), as [B, 2n]."""
+        return torch.cat(self._moments(z), -1)
+
+    def variance(self, z: Tensor) -> Tensor:
+        """Var [JᵀJ]_ab over ε, as [..., d, d]."""
+        z = self.space.check("z", z)
+
+        def compute(z: Tensor) -> Tensor:
+            mu_d, sigma_d = self._jets(z, 1)["mu_d"].chunk(2, -1)
+            out: Tensor = self._expected.call("variance", {"mu_d": mu_d, "S_d": sigma_d})
+            return out
+
+        return self._looked_at(z, self._by_chunks(compute, 0, z))

@@ -1,0 +1,240 @@
+"""Riemannian metrics on real latents, and their Levi-Civita geometry.
+
+Signs: R_abce = ⟨R(∂_c, ∂_e)∂_b, ∂_a⟩, so that round spheres have R_abab > 0, positive sectional,
+Ricci and scalar curvature.  The formulas are derived in derivations/real_geometry.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import MEMORY_BUDGET, Metric
+from kahler_verify.geometry.cholesky import factored, log_det
+from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.products import is_transformed
+from kahler_verify.spaces import Space
+
+
+class RiemannianMetric(Metric):
+    """A Riemannian metric g on R^d.
+
+    A subclass has to give :meth:`jet`; ``RiemannianMetric.from_function`` makes one of a function
+    z ↦ g(z).
+
+    Args:
+        dimension: d; None where any will do.
+        validate_args: see :class:`Metric`.
+        memory_budget: see :class:`Metric`.
+    """
+
+    _geometry = KernelSet("real_geometry")
+
+    def __init__(
+        self,
+        dimension: int | None = None,
+        *,
+        validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+    ):
+        space = Space(complex=False, dimension=dimension)
+        super().__init__(space, validate_args=validate_args, memory_budget=memory_budget)
+
+    @staticmethod
+    def from_function(
+        function: Callable[[Tensor], Tensor],
+        *,
+        check: bool = True,
+        validate_args: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> RiemannianMetric:
+        """The metric of a function z [B, d] ↦ g [B, d, d], each point on its own.
+
+        Its derivatives are forward-mode derivatives along the coordinates, nested for second ones.
+
+        Args:
+            function: differentiable twice; symmetric and positive definite values.
+            check: compare the derivatives with reverse mode and with finite differences at the
+                first point that is seen.
+            validate_args: see :class:`Metric`.
+            memory_budget: see :class:`Metric`.
+
+        Raises:
+            InputError: ``function`` is not callable; later, where its values have another shape or
+                are not symmetric, or where its derivatives contradict each other.
+        """
+        from kahler_verify.geometry.given import GivenMetric
+
+        return GivenMetric(
+            function, check=check, validate_args=validate_args, memory_budget=memory_budget
+        )
+
+    # ------------------------------------------------------------- the metric itself
+    def metric_matrix(self, z: Tensor) -> Tensor:
+        """g_ab at z [..., d], as [..., d, d]."""
+        z = self.space.check("z", z)
+        return self._looked_at(z, self._by_chunks(lambda z: self.jet(z, 0).g, 0, z))
+
+    def inner_product(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        """g(u, v) of tangent vectors u, v [..., d] at z [..., d], as [...]."""
+        z = self.space.check("z", z)
+        u, v = self._vector("u", u, z), self._vector("v", v, z)
+
+        def compute(z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+            return (self._product(u, z) * v).sum(-1)
+
+        return self._looked_at(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
+
+    def squared_norm(self, v: Tensor, z: Tensor) -> Tensor:
+        """g(v, v) of v [..., d] at z [..., d], as [...]."""
+        return self.inner_product(v, v, z)
+
+    def norm(self, v: Tensor, z: Tensor) -> Tensor:
+        """√g(v, v), right also where g(v, v) over- or underflows, as [...]."""
+        unit, length = _normalised(self._vector("v", v, self.space.check("z", z)))
+        return length * self.squared_norm(unit, z).clamp_min(0).sqrt()
+
+    def metric_vector_product(self, u: Tensor, z: Tensor) -> Tensor:
+        """The covector g u [..., d]."""
+        z = self.space.check("z", z)
+        u = self._vector("u", u, z)
+        return self._looked_at(z, self._by_chunks(lambda z, u: self._product(u, z), 0, z, u), u=u)
+
+    def _product(self, u: Tensor, z: Tensor) -> Tensor:
+        """G u for points and vectors [B, d]; a metric that needs no matrix for it overrides it."""
+        return (self.jet(z, 0).g @ u.unsqueeze(-1)).squeeze(-1)
+
+    def log_volume(self, z: Tensor) -> Tensor:
+        """log √det g, [...]; -inf where g is degenerate to working precision.
+
+        There is no gradient there: it is NaN.
+        """
+        z = self.space.check("z", z)
+
+        def compute(z: Tensor) -> Tensor:
+            return log_det(self.jet(z, 0).g, if_degenerate=-torch.inf)[0] / 2
+
+        return self._looked_at(z, self._by_chunks(compute, 0, z), allow_infinite=True)
+
+    def log_volume_gradient(self, z: Tensor) -> Tensor:
+        """∂_a log √det g = Γ^b_ab, as [..., d]."""
+        return self._derived("log_volume_gradient", 1, z)
+
+    # ------------------------------------------------------------- connection
+    def christoffels(self, z: Tensor) -> Tensor:
+        """Levi-Civita symbols Γ^e_ab as [..., e, a, b], the upper index first as in geomstats."""
+        return self._derived("christoffel", 1, z)
+
+    def geodesic_acceleration(self, z: Tensor, v: Tensor) -> Tensor:
+        """-Γ^e_ab v^a v^b, [..., d]: of a geodesic through z with velocity v; Γ is not formed."""
+        z = self.space.check("z", z)
+        unit, length = _normalised(self._vector("v", v, z))
+        return self._derived("geodesic_acceleration", 1, z, v=unit) * length[..., None] ** 2
+
+    def transport_rate(self, z: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """-Γ^e_ab v^a w^b, [..., d]: of a vector w that is carried in parallel along v."""
+        return self._derived("transport_rate", 1, z, v=v, w=w)
+
+    def brownian_drift(self, z: Tensor) -> Tensor:
+        """-½ g^{ab} Γ^e_ab, [..., d]: of Brownian motion, whose generator is ½ Laplace-Beltrami."""
+        return self._derived("brownian_drift", 1, z)
+
+    # ------------------------------------------------------------- curvature
+    def riemann_tensor(self, z: Tensor) -> Tensor:
+        """R_abce = ⟨R(∂_c, ∂_e)∂_b, ∂_a⟩, all indices down, as [..., a, b, c, e].
+
+        (geomstats' ``riemann_tensor`` has its upper index first.)
+        """
+        return self._derived("riemann", 2, z)
+
+    def ricci_tensor(self, z: Tensor) -> Tensor:
+        """Ric_be = g^{ac} R_abce, as [..., b, e]: (d - 1) g on the unit sphere."""
+        return self._derived("ricci", 2, z)
+
+    def scalar_curvature(self, z: Tensor) -> Tensor:
+        """g^{be} Ric_be, [...]: d (d - 1) on the unit sphere."""
+        return self._derived("scalar_curvature", 2, z)
+
+    def sectional_curvature(self, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """K of the plane that u and v [..., d] span, [...]: 1 on the unit sphere.
+
+        Raises:
+            InputError: d = 1, or (with ``validate_args``) u and v span no plane.
+        """
+        z = self.space.check("z", z)
+        if z.shape[-1] < 2:
+            raise InputError("z: sectional curvature needs d ≥ 2: a line has no planes")
+        u, v = self._plane(u, v, z)
+        return self._derived("sectional_curvature", 2, z, v=u, w=v)
+
+    def _plane(self, u: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The same plane, spanned by u and what of v is orthogonal to u in coordinates."""
+        u, v = self._vector("u", u, z), self._vector("v", v, z)
+        u, v = _normalised(u)[0], _normalised(v)[0]
+        u, v = (x / (x * x).sum(-1, keepdim=True).sqrt().clamp_min(0.25) for x in (u, v))
+        apart = v - (u * v).sum(-1, keepdim=True) * u
+        height = (apart * apart).sum(-1, keepdim=True).sqrt()
+        flat = height < 16 * torch.finfo(z.dtype).eps
+        if self.validate_args and not is_transformed(flat) and bool(flat.any()):
+            raise InputError("u, v: expected vectors that span a plane, but they are parallel or 0")
+        return u, apart / height
+
+    def jacobi_acceleration(self, z: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """-R(w, v)v, [..., d]: the covariant D²w/dt² of a Jacobi field w along velocity v."""
+        return self._derived("jacobi_acceleration", 2, z, v=v, w=w)
+
+    # ------------------------------------------------------------- evaluation
+    def _derived(self, kernel: str, order: int, z: Tensor, **vectors: Tensor) -> Tensor:
+        """A kernel of real_geometry, of the metric's jet of that order."""
+        z = self.space.check("z", z)
+        vectors = {name: self._vector(name, v, z) for name, v in vectors.items()}
+
+        def compute(z: Tensor, *some: Tensor) -> Tensor:
+            return self._at(kernel, order, z, dict(zip(vectors, some, strict=True)))
+
+        return self._looked_at(z, self._by_chunks(compute, order, z, *vectors.values()), **vectors)
+
+    def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        jet = self.jet(z, order)
+        tensors = {
+            "g": jet.g,
+            "g_d": jet.d,
+            "g_dd": jet.dd,
+            "g_factor": self._factor(jet.g, kernel),
+        }
+        return self._run(self._geometry, kernel, tensors, vectors)
+
+    def _factor(self, g: Tensor, quantity: str) -> Tensor:
+        """The Cholesky factor, NaN where g is not positive definite to working precision."""
+        factor, degenerate = factored(g)
+        if self.validate_args:
+            self._require_positive(g, degenerate, quantity)
+        return torch.where(degenerate[..., None, None], torch.nan, factor)
+
+    @staticmethod
+    def _run(
+        kernels: KernelSet, kernel: str, tensors: dict[str, Any], vectors: dict[str, Tensor]
+    ) -> Tensor:
+        given = {name: x for name, x in tensors.items() if x is not None}
+        out: Tensor = kernels.call(kernel, given | vectors)
+        return out
+
+
+def _normalised(v: Tensor) -> tuple[Tensor, Tensor]:
+    """v over the power of two next to its largest entry, and that power [...]; exact.
+
+    What is homogeneous in v keeps its digits so, however long v is.
+    """
+    largest = v.detach().abs().amax(-1)
+    exponent = torch.frexp(largest)[1]
+    half = torch.full_like(largest, 0.5)
+    length = torch.ldexp(half, exponent)
+    length = torch.where((length > 0) & torch.isfinite(length), length, 2 * half)
+    return v / length.unsqueeze(-1), length
+
+
+__all__ = ["RiemannianMetric"]

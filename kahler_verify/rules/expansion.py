@@ -1,0 +1,337 @@
+"""Functions of the latents to first or second order: a value with its derivatives along directions.
+
+Derivatives are stacked in front: along r directions v_1, …, v_r they are ``first`` [r, *value's
+shape], and those of second order one row for each pair of directions that is wanted, ``second``
+[p, *value's shape].  So a linear map acts on all rows at once.  What vanishes identically (second
+derivatives before the first activation) is None, and costs nothing.
+
+Derivatives that are the same for all points of the batch, as those behind first linear layers are,
+stay one row that is expanded along the batch axis, without memory; maps that act on each point
+alone are applied to that one row.
+
+Of complex latents, directions are complex as long as everything is holomorphic: f has one row
+f′(z) v for each v.  The first function that is not makes them real directions, v and iv.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import combinations
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Expansion", "Frame", "Head", "Record", "aligned", "real_directions", "realigned"]
+
+SecondOrder = Literal["none", "along", "all"]
+
+
+@dataclass
+class Record:
+    """What a propagation met that its reader should know of.
+
+    Attributes:
+        autograd: calls that no rule knows, differentiated by nested autograd of that call alone.
+        kinks: calls that are not smooth everywhere, with the highest k for which they are C^k; -1
+            stands for jumps.
+        stopped: calls that leave tensors behind whose derivatives are taken to be 0 (detach, item).
+        branches: calls whose outcome Python code may have branched on.
+        opaque_gradients: calls under ``no_grad`` while gradients were wanted: derivatives by z are
+            right, and the weights get no gradient from there.
+        gradients_wanted: were gradients enabled when the propagation began?
+    """
+
+    autograd: Counter[str] = field(default_factory=Counter)
+    kinks: dict[str, int] = field(default_factory=dict)
+    stopped: Counter[str] = field(default_factory=Counter)
+    branches: Counter[str] = field(default_factory=Counter)
+    opaque_gradients: Counter[str] = field(default_factory=Counter)
+    gradients_wanted: bool = False
+
+    def kink(self, name: str, smoothness: int) -> None:
+        """Note a call that is C^smoothness only."""
+        self.kinks[name] = min(smoothness, self.kinks.get(name, smoothness))
+
+    def smooth_to(self, order: int) -> bool:
+        """Is nothing known that stands against the function being C^order?"""
+        return all(smoothness >= order for smoothness in self.kinks.values())
+
+    def lines(self) -> list[str]:
+        """The same for a report, a line for each kind that was met."""
+        out = [f"{name}: {_smoothness(k)}" for name, k in sorted(self.kinks.items())]
+        for counts, what in (
+            (self.autograd, "differentiated by autograd"),
+            (self.stopped, "derivatives end there, as in autograd"),
+            (self.branches, "Python code may branch on it"),
+            (self.opaque_gradients, "under no_grad: no gradients for weights"),
+        ):
+            out += [f"{name} ({count}x): {what}" for name, count in sorted(counts.items())]
+        return out
+
+
+def _smoothness(k: int) -> str:
+    return "jumps" if k < 0 else "has kinks (C⁰)" if k == 0 else f"is C{'¹²³'[k - 1]} only"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which derivatives are carried.
+
+    Attributes:
+        directions: r.
+        second: no second derivatives, those along each direction by itself, or those of all pairs.
+        holomorphic: directions are complex: everything so far is holomorphic.
+        record: what was met on the way, shared by all of one propagation.
+    """
+
+    directions: int
+    second: SecondOrder
+    holomorphic: bool
+    record: Record = field(compare=False)
+
+    @property
+    def order(self) -> int:
+        """1 or 2."""
+        return 1 if self.second == "none" else 2
+
+    def pair_up(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of first derivatives, so that row k of both belongs to the k-th pair."""
+        if self.second == "along":
+            return rows, rows
+        i, j = pairs(self.directions, rows.device)
+        return rows.index_select(0, i), rows.index_select(0, j)
+
+    def real(self) -> Frame:
+        """Two real directions v, iv for each complex one."""
+        return replace(self, directions=2 * self.directions, holomorphic=False)
+
+
+def pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The pairs i ≤ j < r."""
+    with torch.inference_mode(False):
+        return _pairs(r, device)
+
+
+@cache
+def _pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    i, j = torch.triu_indices(r, r, device=device)
+    return i, j
+
+
+@dataclass(frozen=True)
+class Head:
+    """A last linear map h ↦ h Wᵀ + b that is not multiplied out, or its real part.
+
+    Attributes:
+        hidden: h [..., n].
+        weight: W [m, n].
+        bias: b [m].
+        real: is it the real part?
+    """
+
+    hidden: Expansion
+    weight: Tensor
+    bias: Tensor | None
+    real: bool = False
+
+    def multiplied_out(self) -> Expansion:
+        """W h without the bias, with its derivatives."""
+        out = linear(lambda t: t @ self.weight.mT, self.hidden, by_point)
+        return linear(lambda t: t.real, real_directions(out)) if self.real else out
+
+
+class Expansion:
+    """A value with its derivatives; behind a linear map these wait until someone asks for them.
+
+    Attributes:
+        value: any shape.
+        frame: which derivatives there are.
+        head: the linear map that the value came from, where it did.
+    """
+
+    __slots__ = ("_first", "_second", "frame", "head", "value")
+
+    def __init__(
+        self,
+        value: Tensor,
+        first: Tensor | None,
+        second: Tensor | None,
+        frame: Frame,
+        head: Head | None = None,
+    ) -> None:
+        self.value, self.frame, self.head = value, frame, head
+        self._first, self._second = first, second
+
+    def _multiply_out(self) -> None:
+        if self.head is not None and self._first is None:
+            self._first, self._second = self.head.multiplied_out().rows
+
+    @property
+    def first(self) -> Tensor | None:
+        """[r, *shape]."""
+        self._multiply_out()
+        return self._first
+
+    @property
+    def second(self) -> Tensor | None:
+        """[p, *shape]."""
+        self._multiply_out()
+        return self._second
+
+    @property
+    def varies(self) -> bool:
+        """Is a derivative known not to vanish?"""
+        return self._first is not None or (self.head is not None and self.head.hidden.varies)
+
+    @property
+    def waiting_head(self) -> Head | None:
+        """The head, where derivatives still wait for it."""
+        return self.head if self._first is None else None
+
+    @property
+    def rows(self) -> tuple[Tensor | None, Tensor | None]:
+        """First and second derivatives."""
+        return self.first, self.second
+
+    def with_value(self, value: Tensor) -> Expansion:
+        """The same derivatives of another value: the very one that torch has, to the last bit."""
+        return Expansion(value, self._first, self._second, self.frame, self.head)
+
+    def constant(self, value: Tensor) -> Expansion:
+        """A value whose derivatives vanish."""
+        return Expansion(value, None, None, self.frame)
+
+
+Rows = Callable[[Callable[[Tensor], Any]], Callable[[Tensor], Any]]
+
+
+def by_vmap(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """A linear map of values, for rows of them."""
+    return torch.vmap(f)
+
+
+def by_point(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """The same of a map that acts on each entry of a value's first axis alone: rows join it."""
+
+    def act(rows: Tensor) -> Tensor:
+        same = rows.shape[1] > 1 and rows.stride(1) == 0
+        lean = rows[:, :1] if same else rows
+        out = f(lean.flatten(0, 1)).unflatten(0, lean.shape[:2])
+        return out.expand(-1, rows.shape[1], *out.shape[2:]) if same else out
+
+    return act
+
+
+def linear(
+    f: Callable[[Tensor], Any], x: Expansion, rows: Rows = by_vmap, value: Any = None
+) -> Any:
+    """A linear map, or the linear part of an affine one whose value is given."""
+    value = f(x.value) if value is None else value
+    first, second = (None if r is None else rows(f)(r) for r in x.rows)
+    if isinstance(value, Tensor):
+        return Expansion(value, first, second, x.frame)
+    none = [None] * len(value)
+    parts = zip(
+        value, none if first is None else first, none if second is None else second, strict=True
+    )
+    return tuple(Expansion(v, d, dd, x.frame) for v, d, dd in parts)
+
+
+def chain(x: Expansion, value: Tensor, slope: Tensor, curvature: Tensor | None = None) -> Expansion:
+    """f∘x entry by entry, from the values of f, f′ and f″ (None where that vanishes) at x."""
+    first, second = x.rows
+    if first is None:
+        return x.constant(value)
+    out = None if second is None else second * slope
+    if x.frame.order == 2 and curvature is not None:
+        left, right = x.frame.pair_up(first)
+        square = left * right * curvature
+        out = square if out is None else out + square
+    return Expansion(value, first * slope, out, x.frame)
+
+
+def multilinear(
+    f: Callable[..., Tensor], *factors: Expansion | Tensor, rows: Any = None
+) -> Expansion:
+    """Leibniz's rule: f is linear in each of its arguments.
+
+    ``rows`` applies f where some arguments have rows in front; without it that is left to vmap.
+    """
+    terms = aligned(factors)
+    frame = next(x.frame for x in terms if isinstance(x, Expansion))
+    values = [x.value if isinstance(x, Expansion) else x for x in terms]
+    varying = {k: x for k, x in enumerate(terms) if isinstance(x, Expansion)}
+    first = {k: x.first for k, x in varying.items() if x.first is not None}
+    rows = rows or _by_vmap_of_several
+
+    def at(changes: dict[int, Any]) -> Tensor:
+        return rows(f, [changes.get(k, v) for k, v in enumerate(values)], set(changes))
+
+    sums = [at({k: v}) for k, v in first.items()]
+    if frame.order == 1 or not first:
+        return Expansion(f(*values), total(sums), None, frame)
+    bent = [at({k: terms[k].second}) for k in first if terms[k].second is not None]
+    for a, b in combinations(first, 2):
+        (i, j), (p, q) = frame.pair_up(first[a]), frame.pair_up(first[b])
+        if frame.second == "along":
+            bent.append(2 * at({a: i, b: p}))
+        else:
+            bent += [at({a: i, b: q}), at({a: j, b: p})]
+    return Expansion(f(*values), total(sums), total(bent), frame)
+
+
+def _by_vmap_of_several(
+    f: Callable[..., Tensor], arguments: list[Any], with_rows: set[int]
+) -> Tensor:
+    dims = tuple(0 if k in with_rows else None for k in range(len(arguments)))
+    return torch.vmap(f, in_dims=dims)(*arguments)
+
+
+def total(terms: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of what does not vanish."""
+    present = [t for t in terms if t is not None]
+    if not present:
+        return None
+    out = present[0]
+    for each in present[1:]:
+        out = out + each
+    return out
+
+
+# Complex and real directions
+
+
+def real_directions(x: Expansion) -> Expansion:
+    """Derivatives along v and iv, from those of a holomorphic function along v."""
+    if not x.frame.holomorphic:
+        return x
+    first, second = x.rows
+    frame = x.frame.real()
+    if first is not None:
+        first = torch.cat([first, 1j * first])
+    if second is not None and frame.second == "all":
+        r = x.frame.directions
+        i, j = pairs(2 * r, second.device)
+        low, high = torch.minimum(i % r, j % r), torch.maximum(i % r, j % r)
+        row = low * r - low * (low - 1) // 2 + high - low  # of the pair among those of r
+        turned = torch.tensor([1, 1j, -1], dtype=second.dtype, device=second.device)
+        phase = turned[(i >= r).long() + (j >= r).long()]
+        second = second.index_select(0, row) * phase.reshape(-1, *[1] * (second.ndim - 1))
+    return Expansion(x.value, first, second, frame)
+
+
+def aligned(arguments: Sequence[Any]) -> list[Any]:
+    """The same with all expansions along the same directions: real ones if some are."""
+    frames = {x.frame for x in arguments if isinstance(x, Expansion)}
+    if len(frames) < 2:
+        return list(arguments)
+    return realigned(arguments)
+
+
+def realigned(arguments: Sequence[Any]) -> list[Any]:
+    """The same with all expansions along real directions."""
+    return [real_directions(x) if isinstance(x, Expansion) else x for x in arguments]

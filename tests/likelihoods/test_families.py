@@ -1,0 +1,179 @@
+"""Every family: its metric is the Hessian of torch's KL, and its derivatives are differences."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch import distributions as laws
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from kahler_verify.likelihoods import FAMILIES
+
+D, N = 2, 4
+
+
+def _net(outputs: int = N, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(D, 7), nn.Tanh(), nn.Linear(7, outputs)).double()
+
+
+a, b, c = _net(), _net(seed=1), _net(N * N, seed=2)
+
+
+def _matrix(z: Tensor) -> Tensor:
+    return c(z).unflatten(-1, (N, N))
+
+
+ZOO = {
+    "tensor": lambda z: a(z),
+    "image": lambda z: a(z).unflatten(-1, (2, 2)),
+    "pair": lambda z: (a(z), b(z)),
+    "pair, one variance": lambda z: (a(z), b(z)[:, 0]),
+    "Normal": lambda z: laws.Normal(a(z), b(z).exp()),
+    "Independent Normal": lambda z: laws.Independent(laws.Normal(a(z), b(z).exp()), 1),
+    "LogNormal": lambda z: laws.LogNormal(a(z), b(z).exp()),
+    "MultivariateNormal": lambda z: laws.MultivariateNormal(
+        a(z), scale_tril=_matrix(z).tril(-1) + torch.diag_embed(b(z).exp())
+    ),
+    "LowRank": lambda z: laws.LowRankMultivariateNormal(a(z), _matrix(z)[..., :1], b(z).exp()),
+    "Bernoulli": lambda z: laws.Bernoulli(logits=a(z)),
+    "Bernoulli by probabilities": lambda z: laws.Bernoulli(probs=torch.sigmoid(a(z))),
+    "Categorical": lambda z: laws.Categorical(logits=a(z)),
+    "OneHotCategorical": lambda z: laws.OneHotCategorical(logits=a(z)),
+    "several Categorical": lambda z: laws.Independent(laws.Categorical(logits=_matrix(z)), 1),
+    "Poisson": lambda z: laws.Poisson(a(z).exp()),
+    "NegativeBinomial": lambda z: laws.NegativeBinomial(
+        torch.arange(1.0, N + 1).double(), logits=a(z)
+    ),
+    "Geometric": lambda z: laws.Geometric(logits=a(z)),
+    "Exponential": lambda z: laws.Exponential(a(z).exp()),
+    "Gamma": lambda z: laws.Gamma(a(z).exp(), b(z).exp()),
+    "Beta": lambda z: laws.Beta(a(z).exp(), b(z).exp()),
+    "Dirichlet": lambda z: laws.Dirichlet(a(z).exp()),
+}
+Z = torch.randn(3, D, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+def _divergence(p, q) -> Tensor:
+    if isinstance(p, Tensor):
+        return ((p - q) ** 2).sum() / 2
+    if isinstance(p, tuple):
+        p, q = (laws.Normal(m, (s.reshape(1, -1) / 2).exp().expand_as(m)) for m, s in (p, q))
+    if isinstance(p, laws.NegativeBinomial):  # torch has no KL of these
+        r, x, y = p.total_count, p.probs, q.probs
+        both = torch.log1p(-x) - torch.log1p(-y) + x / (1 - x) * (x.log() - y.log())
+        return (r * both).sum()
+    return laws.kl_divergence(p, q).sum()
+
+
+def _hessian(decoder, z: Tensor) -> Tensor:
+    """Reverse over reverse, in the second argument of KL(z‖·)."""
+    with torch.no_grad():
+        p = decoder(z[None])
+    return torch.autograd.functional.hessian(lambda y: _divergence(p, decoder(y[None])), z)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_metric_is_the_hessian_of_the_divergence(name: str) -> None:
+    decoder = ZOO[name]
+    g = FisherRaoMetric(decoder).metric_matrix(Z)
+    expected = torch.stack([_hessian(decoder, z) for z in Z])
+    assert torch.allclose(g, expected, rtol=1e-11, atol=1e-12 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_derivatives_are_those_of_the_metric(name: str) -> None:
+    metric, step = FisherRaoMetric(ZOO[name]), 1e-5
+    jet = metric.jet(Z, 2)
+    assert jet.d is not None
+    assert jet.dd is not None
+    for axis in range(D):
+        e = torch.zeros(D, dtype=Z.dtype)
+        e[axis] = step
+        ahead, behind = metric.jet(Z + e, 1), metric.jet(Z - e, 1)
+        slope = (ahead.g - behind.g) / (2 * step)
+        assert torch.allclose(
+            jet.d[:, axis], slope, rtol=1e-7, atol=1e-7 * slope.abs().max().item()
+        )
+        bend = (ahead.d - behind.d) / (2 * step)
+        assert torch.allclose(jet.dd[:, axis], bend, rtol=1e-7, atol=1e-7 * bend.abs().max().item())
+
+
+def test_every_registered_family_is_in_the_zoo() -> None:
+    with torch.no_grad():
+        outputs = [decoder(Z) for decoder in ZOO.values()]
+    seen = {type(law.base_dist if isinstance(law, laws.Independent) else law) for law in outputs}
+    from kahler_verify.distributions import ComplexNormal
+
+    assert set(FAMILIES) - {ComplexNormal} <= seen
+
+
+def test_what_the_laws_are_of_does_not_matter() -> None:
+    """Fisher-Rao is one metric, whatever the parameters: probabilities or logits, x or log x."""
+    pairs = (
+        ("Bernoulli", "Bernoulli by probabilities"),
+        ("Normal", "LogNormal"),
+        ("Normal", "Independent Normal"),
+        ("Categorical", "OneHotCategorical"),
+        ("tensor", "image"),
+    )
+    for one, other in pairs:
+        g, h = (FisherRaoMetric(ZOO[name]).metric_matrix(Z) for name in (one, other))
+        assert torch.allclose(g, h, rtol=1e-12), (one, other)
+
+
+def test_a_binomial_like_pair_of_half_spaces() -> None:
+    """Known curvatures: N(μ, σ²) is -½, a categorical law's simplex ¼."""
+    half_plane = FisherRaoMetric(lambda z: laws.Normal(z[:, :1], z[:, 1:].exp()))
+    u, v = torch.randn(2, 3, D, dtype=Z.dtype, generator=torch.Generator().manual_seed(5))
+    minus = torch.full((3,), -0.5, dtype=Z.dtype)
+    assert torch.allclose(half_plane.sectional_curvature(Z, u, v), minus)
+    simplex = FisherRaoMetric(
+        lambda z: laws.Categorical(logits=torch.cat([z, torch.zeros_like(z[:, :1])], -1))
+    )
+    assert torch.allclose(simplex.sectional_curvature(Z, u, v), -minus / 2)
+
+
+def test_a_bernoulli_line_has_length_pi() -> None:
+    metric = FisherRaoMetric(lambda z: laws.Bernoulli(probs=torch.sin(z / 2) ** 2))
+    t = torch.linspace(0.1, 3.0, 7, dtype=torch.float64)[:, None]
+    assert torch.allclose(metric.metric_matrix(t), torch.ones(7, 1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (lambda z: "text", "decoder: expected a tensor, a pair"),
+        (lambda z: (a(z), b(z), b(z)), "decoder: expected a tensor, a pair"),
+        (lambda z: (a(z), b(z)[:, :2]), "log variance of shape"),
+        (lambda z: (a(z), 1.0), "log variance to be a tensor"),
+        (lambda z: (a(z) + 0j, b(z)), "real mean and log variance"),
+        (lambda z: a(z)[0], r"shape \[1, ...\] for 1 points"),
+        (lambda z: laws.StudentT(3.0, a(z)), "expected one of the families .*Bernoulli.*Poisson"),
+        (lambda z: laws.Laplace(a(z), 1.0), "got Laplace"),
+        (
+            lambda z: laws.MixtureSameFamily(
+                laws.Categorical(logits=a(z)), laws.Normal(a(z), b(z).exp())
+            ),
+            "a mixture's Fisher metric",
+        ),
+        (
+            lambda z: laws.TransformedDistribution(
+                laws.Normal(a(z), b(z).exp()), [laws.SigmoidTransform()]
+            ),
+            "return the base",
+        ),
+        (
+            lambda z: laws.Bernoulli(probs=(a(z) > -9).double() + 0 * a(z)),
+            "expected finite parameters, but eta of the Bernoulli",
+        ),
+        (
+            lambda z: laws.NegativeBinomial(b(z).exp(), logits=a(z)),
+            "count of a negative binomial likelihood not to depend on z",
+        ),
+    ],
+)
+def test_bad_decoders(decoder, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FisherRaoMetric(decoder).metric_matrix(Z)
