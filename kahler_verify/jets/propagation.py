@@ -39,7 +39,8 @@ def propagate(
         along: with order 2, the second derivative along each direction alone, not of all pairs: of
             z(t) with velocity ``directions``.  Directions of complex z are real ones then.
         acceleration: [B or 1, r, ...] of z(t), 0 by default; with ``along``.
-        chunk_size: how many points go through at once; all by default.
+        chunk_size: how many points go through at once; all by default.  Convolutions are fastest
+            where points times directions are about a hundred, which stay in a processor's cache.
 
     Returns:
         The module's own structure (tuples, dictionaries, dataclasses, distributions) with a
