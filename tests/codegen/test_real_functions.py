@@ -76,7 +76,8 @@ REFERENCE = {
 
 @pytest.mark.parametrize("name", kernels.FUNCTIONS)
 def test_values_and_derivatives(name):
-    tolerance = 1e-10 if name == "digamma" else 1e-13  # torch's polygamma has no more
+    # torch's polygamma has 9 to 11 digits
+    tolerance = 1e-9 if name in ("lgamma", "digamma") else 1e-13
     parameters = [PARAMETERS[p] for p in kernels.FUNCTIONS[name][1]]
     results = getattr(kernels, f"{name}_2")(POINTS, *parameters)
     seen = 0

@@ -7,7 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, MultivariateNormal, Normal
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    OneHotCategorical,
+)
 from torch.func import jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -321,6 +328,13 @@ def test_constants_have_no_derivatives():
     assert out[1].d.shape == (2, 3, 4)
     assert out[1].dd.shape == (2, 3, 3, 4)
     assert float(out[1].dd.abs().max()) == 0
+
+
+def test_checks_of_distributions_are_not_taken_for_the_module():
+    module = prepared(Heads(lambda m, s: OneHotCategorical(logits=m)))
+    record = parameters(propagate(module, points((3,))))["_categorical.logits"].record
+    assert record.lines() == []
+    assert torch.distributions.Distribution._validate_args
 
 
 # Heads
