@@ -6,6 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -16,8 +17,9 @@ from kahler_verify.errors import InputError
 from kahler_verify.jets.opaque import by_autograd
 from kahler_verify.jets.tensor import Jet
 from kahler_verify.rules import Expansion, NotCovered, find
-from kahler_verify.rules.expansion import real_directions
+from kahler_verify.rules.expansion import linear, real_directions
 from kahler_verify.rules.registry import canonical
+from kahler_verify.rules.shapes import replaced
 
 __all__ = ["dispatch"]
 
@@ -141,8 +143,8 @@ def _out_of_place(
     if len(met) == 1 and out is met[0]:
         return next(_jets((*arguments, *named.values())))
     wrapped = _wrapped(out)
-    if canonical(name) in _MAY_BE_VIEWS:
-        _relate([*_jets(arguments), *_jets(_tupled(wrapped))])
+    if canonical(name) in _MAY_BE_VIEWS and isinstance(arguments[0], Jet):
+        _note_views(arguments[0], wrapped, call, arguments[1:], named)
     return wrapped
 
 
@@ -165,11 +167,6 @@ def _values(argument: Any) -> Any:
 
 def _expansions(argument: Any) -> Any:
     if isinstance(argument, Jet):
-        if argument._stale is not None:
-            raise InputError(
-                f"{argument._stale} wrote in place into a tensor of which this one is a view (or "
-                "the other way round): jets do not share memory; write out of place instead"
-            )
         return argument.expansion
     if isinstance(argument, tuple | list) and not isinstance(argument, torch.Size):
         return type(argument)(_expansions(a) for a in argument)
@@ -215,19 +212,59 @@ def _wrapped(out: Any) -> Any:
 # Writing in place
 
 
-def _relate(jets: list[Jet]) -> None:
-    """Views of one another, from now on."""
-    group = jets[0]._relatives
-    for jet in jets[1:]:
-        if jet._relatives is not group:
-            group.append(weakref.ref(jet))
-            jet._relatives = group
+def _note_views(
+    jet: Jet, out: Any, call: Callable[..., Any], rest: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    """What shares memory with a jet, in torch, so that writing into one is seen in the other."""
+    rest, named = _values(rest), {k: _values(v) for k, v in named.items()}
+    for k, view in enumerate(_tupled(out)):
+        if isinstance(view, Jet) and _shares_memory(view.value, jet.value):
+            part = k if isinstance(out, tuple | list) else None
+            view._origin = (jet, partial(_view, call, rest, named, part))
+            jet._views.append(weakref.ref(view))
+
+
+def _view(
+    call: Callable[..., Any], rest: tuple[Any, ...], named: dict[str, Any], part: Any, t: Tensor
+) -> Tensor:
+    out = call(t, *rest, **named)
+    return out if part is None else out[part]
+
+
+def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True  # what has no memory to look at is taken to share it
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def _write(target: Jet, new: Expansion) -> None:
+    """Give a jet what was computed, and let it be seen in all that shares its memory."""
+    target.expansion = new
+    root = target
+    while root._origin is not None:
+        parent, view = root._origin
+
+        def put(t: Tensor, n: Tensor, view: Callable[[Tensor], Tensor] = view) -> Tensor:
+            out = t.clone()
+            view(out).copy_(n)
+            return out
+
+        parent.expansion = replaced(parent.expansion, root.expansion, put)
+        root = parent
+    _refresh(root)
+
+
+def _refresh(jet: Jet) -> None:
+    for view in (reference() for reference in jet._views):
+        if view is not None and view._origin is not None:
+            view.expansion = linear(view._origin[1], jet.expansion)
+            _refresh(view)
 
 
 def _in_place(
     call: Callable[..., Any], name: str, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> Any:
-    """The jet is given what the call returns; views of it are not to be used any more."""
+    """The jet is given what the call returns."""
     target = arguments[0]
     if not isinstance(target, Jet):
         raise InputError(
@@ -251,11 +288,7 @@ def _in_place(
             f"{name}: expected a result of shape {tuple(target.value.shape)} and "
             f"{target.value.dtype}, got {tuple(new.value.shape)} and {new.value.dtype}"
         )
-    target.expansion = new.expansion
-    for other in (reference() for reference in target._relatives):
-        if other is not None and other is not target:
-            other._stale = name
-    target._relatives = [weakref.ref(target)]
+    _write(target, new.expansion)
     return None if name == "__setitem__" else target
 
 

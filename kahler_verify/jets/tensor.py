@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ class Jet(Tensor):
     """
 
     expansion: Expansion
-    _relatives: list[weakref.ref[Jet]]  # views of one another, this one among them
-    _stale: str | None  # the call that wrote into a relative
+    _origin: tuple[Jet, Callable[[Tensor], Tensor]] | None  # what this one is a view of, and how
+    _views: list[weakref.ref[Jet]]
 
     @staticmethod
     def __new__(cls, expansion: Expansion) -> Jet:  # noqa: D102  (no __init__ would be reached)
@@ -36,8 +37,8 @@ class Jet(Tensor):
             cls, value.shape, dtype=value.dtype, device=value.device
         )
         jet.expansion = expansion
-        jet._relatives = [weakref.ref(jet)]
-        jet._stale = None
+        jet._origin = None
+        jet._views = []
         return jet
 
     @classmethod

@@ -164,10 +164,9 @@ def _scales_outputs(a: Expansion, value: Tensor, factor: Any) -> bool:
 
 def _scaled(rows: Tensor, factor: Any) -> Tensor:
     """Rows times a constant of no more axes than the value has."""
-    same = _same_for_all_points(rows) and not (
-        isinstance(factor, Tensor) and factor.ndim == rows.ndim - 1 and factor.shape[0] > 1
-    )
-    return (rows[:, :1] * factor).expand_as(rows) if same else rows * factor
+    if _same_for_all_points(rows):
+        return (rows[:, :1] * factor).expand_as(rows)
+    return rows * factor
 
 
 @rule("mul", several=True)

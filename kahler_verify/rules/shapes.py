@@ -267,13 +267,24 @@ def assigned(call: Any, x: Any, index: Any, new: Any) -> Expansion:
         out[index] = n
         return out
 
+    return replaced(x, new, put)
+
+
+def replaced(x: Expansion, new: Any, put: Any) -> Expansion:
+    """X with some entries replaced by new ones: put(x, new), linear in both together."""
     x, new = aligned([x, new])
     fresh = new if isinstance(new, Expansion) else None
     value = put(x.value, new if fresh is None else fresh.value)
 
     def rows(old: Tensor | None, more: Tensor | None) -> Tensor | None:
         if more is None:
-            return None if old is None else torch.vmap(lambda t: put(t, 0))(old)
+            return (
+                None
+                if old is None
+                else torch.vmap(lambda t: put(t, torch.zeros((), dtype=t.dtype, device=t.device)))(
+                    old
+                )
+            )
         if old is None:
             old = value.new_zeros(()).expand(len(more), *value.shape)
         return torch.vmap(put)(old, more)

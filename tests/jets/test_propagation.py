@@ -7,7 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Independent, MultivariateNormal, Normal
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+    OneHotCategorical,
+)
 from torch.func import jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -323,6 +331,13 @@ def test_constants_have_no_derivatives():
     assert float(out[1].dd.abs().max()) == 0
 
 
+def test_checks_of_distributions_are_not_taken_for_the_module():
+    module = prepared(Heads(lambda m, s: OneHotCategorical(logits=m)))
+    record = parameters(propagate(module, points((3,))))["_categorical.logits"].record
+    assert record.lines() == []
+    assert torch.distributions.Distribution._validate_args
+
+
 # Heads
 
 
@@ -560,18 +575,10 @@ def _into_plain(z):
     return out
 
 
-def _view_after_writing(z):
-    h = z * 1
-    view = h[:, :2]
-    h.add_(1)
-    return view * 2
-
-
 MISUSE = {
     "random": (lambda z: z + torch.randn_like(z), "random"),
     "numpy": (lambda z: z.numpy(), "numpy"),
     "into a plain tensor": (_into_plain, "new_zeros"),
-    "through a view": (_view_after_writing, "view"),
     "out": (lambda z: torch.add(z, z, out=torch.empty(2, 3, dtype=D)), "out"),
     "backward": (lambda z: z.sum().backward(), "backward"),
     "in place into another shape": (lambda z: z[:, :1].mul_(z), "shape"),
@@ -583,6 +590,69 @@ def test_what_cannot_be_followed_is_refused(name):
     f, message = MISUSE[name]
     with pytest.raises(InputError, match=message):
         propagate(f, points((3,)))
+
+
+def _into_the_base(z):
+    h = z * 1
+    view, part = h[:, :2], h.unsqueeze(1).chunk(3, -1)[2]
+    h.mul_(z)
+    return torch.cat([view, part[:, 0] * 2], -1)
+
+
+def _into_views(z):
+    h = z * 1
+    h[:, :2].T.mul_(2).sin_()
+    first, *rest = h.view(-1, 1, 3).unbind(-1)
+    first += rest[1]
+    return h
+
+
+def _into_the_diagonal(z):
+    h = z[:, None, :] * z[:, :, None]
+    h.view(-1, 9)[:, ::4] += 1
+    return h.sin()
+
+
+def _into_a_copy(z):
+    h = (z[:, None, :] * z[:, :, None]).transpose(1, 2)
+    h.reshape(-1, 9).mul_(2)  # copies here, so that h stays what it was
+    return h
+
+
+WRITTEN_THROUGH = {
+    "the base": (
+        _into_the_base,
+        lambda z: torch.cat([z[:, :2] ** 2, 2 * z[:, 2:] ** 2], -1),
+    ),
+    "views": (
+        _into_views,
+        lambda z: torch.cat([(2 * z[:, :1]).sin() + z[:, 2:], (2 * z[:, 1:2]).sin(), z[:, 2:]], -1),
+    ),
+    "the diagonal": (
+        _into_the_diagonal,
+        lambda z: (z[:, None, :] * z[:, :, None] + torch.eye(3, dtype=D)).sin(),
+    ),
+    "a copy": (_into_a_copy, lambda z: z[:, None, :] * z[:, :, None]),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_THROUGH)
+def test_what_is_written_is_seen_through_views(name):
+    f, reference = WRITTEN_THROUGH[name]
+    z = points((3,))
+    torch.testing.assert_close(f(z), reference(z))  # torch itself
+    out, want = propagate(f, z, 2), propagate(reference, z, 2)
+    torch.testing.assert_close(out.value, want.value)
+    torch.testing.assert_close(out.d, want.d)
+    torch.testing.assert_close(out.dd, want.dd)
+
+
+def test_low_rank_normals_write_through_a_view():
+    def law(z):
+        return LowRankMultivariateNormal(z, z[..., None].sin(), z.exp())
+
+    out = parameters(propagate(law, points((3,)), 2))
+    torch.testing.assert_close(out["loc"].d, torch.eye(3, dtype=D).expand(2, 3, 3))
 
 
 def test_views_of_what_is_gone_may_be_written_into():

@@ -152,6 +152,7 @@ ARITHMETIC = {
     "pow of tensors": (lambda x: (2 + x.sin()) ** (weights(6).abs() + 0.5), VECTOR),
     "pow of a constant": (lambda x: 2.5**x, VECTOR),
     "where": (lambda x: torch.where(weights(6) > 0, x.sin(), x**2), VECTOR),
+    "where of one": (lambda x: torch.where(weights(6) > 0, x, x) ** 2, VECTOR),
     "where with a constant": (lambda x: torch.where(weights(6) > 0, x.sin(), 1.0), VECTOR),
     "masked_fill": (lambda x: x.masked_fill(weights(6) > 0, 0.5).sin(), VECTOR),
 }
