@@ -20,7 +20,7 @@ from kahler_verify.calculus.indexed import Definition as Definition
 from kahler_verify.calculus.indexed import Entry as Entry
 from kahler_verify.calculus.letters import Bar, Field, Index, Jet
 from kahler_verify.calculus.wick import gaussian_covariance, gaussian_mean
-from kahler_verify.calculus.wirtinger import wirtinger
+from kahler_verify.calculus.wirtinger import component_function, wirtinger
 from kahler_verify.calculus.words import Tr, adjoint, distribute, scalars, shape_of
 from kahler_verify.errors import DerivationError
 
@@ -108,6 +108,9 @@ def derive(definition: Expr) -> Expr:
 def _derive(expr: Expr) -> Expr:
     if isinstance(expr, Partial):
         out = _derive(expr.args[0])
+        stray = component_function(out)
+        if stray is not None:
+            raise DerivationError(f"a function of a component field needs a mixture head: {stray}")
         for i in expr.hol:
             out = wirtinger(out, i)
         for i in expr.anti:

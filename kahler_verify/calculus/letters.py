@@ -167,8 +167,8 @@ class Jet(Expr):
         if len(hol) > 1 and "coordinate" in traits:
             return S.Zero
         if "quadratic" in traits:
-            real = sum(map(is_real_index, hol))
-            if max(len(hol) - real, len(anti)) > 1 or real > 2 or (real == 2 and len(hol) > 2):
+            count = sum(map(is_real_index, hol))
+            if max(len(hol) - count, len(anti)) > 1 or count > 2 or (count == 2 and len(hol) > 2):
                 return S.Zero
         return Expr.__new__(cls, field, Tuple(*hol), Tuple(*anti), true if dagger else false)
 

@@ -55,31 +55,20 @@ NOT_ANALYTIC = (
 )  # SymPy differentiates along the reals
 
 
-def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
-    """∂_i of an expression, or ∂_ī with ``bar=True``; expanded.
-
-    Raises:
-        DerivationError: no rule covers the expression, or it has too many terms.
-    """
-    stray = _component_function(expr)
-    if stray is not None:
-        raise DerivationError(f"a function of a component field needs a mixture head: {stray}")
-    return _wirtinger(expr, i, bar)
-
-
-def _component_function(expr: Expr) -> Expr | None:
-    """A function of a component field that no total sums over."""
+def component_function(expr: Expr) -> Expr | None:
+    """A function of a component field that no total sums over, which has no rule; or None."""
     if isinstance(expr, Jet | Total) or not expr.args:
         return None
     function = isinstance(expr, Function) and not isinstance(expr, Tr | LogDet | Centred)
     if function and is_component(expr):
         return expr
-    found = (_component_function(a) for a in expr.args if isinstance(a, Expr))
+    found = (component_function(a) for a in expr.args if isinstance(a, Expr))
     return next((f for f in found if f is not None), None)
 
 
 @cache
-def _wirtinger(expr: Expr, i: Symbol, bar: bool) -> Expr:
+def wirtinger(expr: Expr, i: Symbol, bar: bool = False) -> Expr:
+    """∂_i of an expression, or ∂_ī with ``bar=True``; expanded."""
     if isinstance(expr, Jet):
         return _jet(expr, i, bar)
     if expr.is_number or isinstance(expr, Symbol):
@@ -91,28 +80,28 @@ def _wirtinger(expr: Expr, i: Symbol, bar: bool) -> Expr:
     if expr.is_Pow:
         return _power(expr, i, bar)
     if isinstance(expr, Tr):
-        return Tr(_wirtinger(expr.args[0], i, bar))
+        return Tr(wirtinger(expr.args[0], i, bar))
     if isinstance(expr, LogDet):
         matrix = expr.args[0]
-        return trace(Pow(matrix, -1) * _wirtinger(matrix, i, bar), shape_of(matrix)[0])
+        return trace(Pow(matrix, -1) * wirtinger(matrix, i, bar), shape_of(matrix)[0])
     if isinstance(expr, Entry):
-        return Entry(_wirtinger(expr.word, i, bar), *expr.indices)
+        return Entry(wirtinger(expr.word, i, bar), *expr.indices)
     if isinstance(expr, Contract):
-        return contracted(_wirtinger(expr.args[0], i, bar), *expr.indices)
+        return contracted(wirtinger(expr.args[0], i, bar), *expr.indices)
     if isinstance(expr, Total):
-        return Total(_wirtinger(expr.args[0], i, bar))
+        return Total(wirtinger(expr.args[0], i, bar))
     if isinstance(expr, LogSumExp):
         q = expr.args[0]
-        return Mean(q, _wirtinger(q, i, bar))
+        return Mean(q, wirtinger(q, i, bar))
     if isinstance(expr, Mean):
         q, x = expr.args
-        return Mean(q, _wirtinger(x, i, bar)) + _with_score(q, Centred(q, x), i, bar)
+        return Mean(q, wirtinger(x, i, bar)) + _with_score(q, Centred(q, x), i, bar)
     if isinstance(expr, Moment):
         q, y = expr.args
-        return Moment(q, _wirtinger(y, i, bar)) + _with_score(q, y, i, bar)
+        return Moment(q, wirtinger(y, i, bar)) + _with_score(q, y, i, bar)
     if isinstance(expr, Centred):
         q, x = expr.args
-        return Centred(q, _wirtinger(x, i, bar)) - _with_score(q, expr, i, bar)
+        return Centred(q, wirtinger(x, i, bar)) - _with_score(q, expr, i, bar)
     if isinstance(expr, Function):
         return _chain(expr, i, bar)
     raise DerivationError(f"no derivation rule for {type(expr).__name__}: {expr}")
@@ -124,9 +113,9 @@ def _jet(jet: Jet, i: Symbol, bar: bool) -> Expr:
     if jet.field.abbreviated and moved != 0:
         plain: Expr = jet.field.abbreviated[0]
         for j in moved.hol:
-            plain = _wirtinger(plain, j, False)
+            plain = wirtinger(plain, j, False)
         for j in moved.anti:
-            plain = _wirtinger(plain, j, True)
+            plain = wirtinger(plain, j, True)
         return moved if plain != 0 else S.Zero
     return moved
 
@@ -134,7 +123,7 @@ def _jet(jet: Jet, i: Symbol, bar: bool) -> Expr:
 def _sum(expr: Expr, i: Symbol, bar: bool) -> Expr:
     count, terms = 0, []
     for term in expr.args:
-        terms.append(_wirtinger(term, i, bar))
+        terms.append(wirtinger(term, i, bar))
         count += len(Add.make_args(terms[-1]))
         if count > MOST_TERMS:
             raise DerivationError(
@@ -147,13 +136,13 @@ def _sum(expr: Expr, i: Symbol, bar: bool) -> Expr:
 
 def _with_score(q: Expr, y: Expr, i: Symbol, bar: bool) -> Expr:
     """E[y ∂q°]: how the weights move under ∂."""
-    return Moment(q, y * Centred(q, _wirtinger(q, i, bar)))
+    return Moment(q, y * Centred(q, wirtinger(q, i, bar)))
 
 
 def _leibniz(factors: tuple[Expr, ...], i: Symbol, bar: bool) -> Expr:
     terms = []
     for n, factor in enumerate(factors):
-        moved = _wirtinger(factor, i, bar)
+        moved = wirtinger(factor, i, bar)
         if moved != 0:
             terms.append(Mul(*factors[:n], moved, *factors[n + 1 :]))
     return distribute(Add(*terms))
@@ -162,9 +151,9 @@ def _leibniz(factors: tuple[Expr, ...], i: Symbol, bar: bool) -> Expr:
 def _power(expr: Expr, i: Symbol, bar: bool) -> Expr:
     base, power = expr.base, expr.exp
     if base.is_commutative:
-        moved = _wirtinger(base, i, bar)
+        moved = wirtinger(base, i, bar)
         out = power * base ** (power - 1) * moved if moved != 0 else S.Zero
-        moved_power = _wirtinger(power, i, bar)
+        moved_power = wirtinger(power, i, bar)
         if moved_power != 0:
             out += expr * log(base) * moved_power
         return distribute(out)
@@ -172,11 +161,11 @@ def _power(expr: Expr, i: Symbol, bar: bool) -> Expr:
         raise DerivationError(f"matrix powers must be integers, got {expr}")
     inverse = Pow(base, -1)
     unit, moved = (
-        (base, _wirtinger(base, i, bar))
+        (base, wirtinger(base, i, bar))
         if power > 0
         else (
             inverse,
-            -inverse * _wirtinger(base, i, bar) * inverse,
+            -inverse * wirtinger(base, i, bar) * inverse,
         )
     )
     steps = abs(int(power))
@@ -188,7 +177,7 @@ def _chain(expr: Function, i: Symbol, bar: bool) -> Expr:
         raise DerivationError(f"{type(expr).__name__} is not analytic, so no rule covers {expr}")
     terms = []
     for n, argument in enumerate(expr.args, start=1):
-        moved = _wirtinger(argument, i, bar)
+        moved = wirtinger(argument, i, bar)
         if moved != 0:
             slope = expr.fdiff(n)
             if slope.has(Derivative, Subs):

@@ -77,7 +77,7 @@ def print_output(lowering: Lowering, expr: Expr, indices: tuple[Symbol, ...]) ->
     if not monomials:
         raise GenerationError("an output that is identically zero has no kernel")
     products, rest = _split_matrix_products(program, monomials, out)
-    terms = [(number, _matrix_product(lowering, *pair, out)) for number, *pair in products]
+    terms = [(number, _matrix_product(lowering, x, y, out)) for number, x, y in products]
     for monomial in rest:
         code = program.arranged(program.contract(list(monomial.operands), out), out)
         number, symbols = monomial.coefficient.as_coeff_Mul()

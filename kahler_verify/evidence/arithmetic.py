@@ -387,12 +387,23 @@ _context.dps = DIGITS
 
 MPMATH = {"polygamma": "psi"}
 
+def _decimal_function(name: str, *x: Any) -> Any:
+    """A function of SymPy's name, or of the calculus's own, at 50 digits."""
+    if name == "polygamma":
+        return _context.psi(int(x[0].real), x[1])
+    if name == "logistic":
+        return 1 / (1 + _context.exp(-x[0]))
+    if name == "log1pexp":
+        return _context.log(1 + _context.exp(x[0]))
+    return getattr(_context, MPMATH.get(name, name))(*x)
+
+
 decimal = Arithmetic(
     "mpmath, 50 digits",
     lambda value: _context.mpc(value),
     lambda rng: _context.mpc(rng.gauss(0, 1), rng.gauss(0, 1)),
     lambda rng: _context.mpc(rng.uniform(0.5, 2)),
-    lambda name, *x: getattr(_context, MPMATH.get(name, name))(*x),
+    lambda name, *x: _decimal_function(name, *x),
 )
 
 ball = Arithmetic(
