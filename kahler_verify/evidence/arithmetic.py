@@ -387,6 +387,7 @@ _context.dps = DIGITS
 
 MPMATH = {"polygamma": "psi"}
 
+
 def _decimal_function(name: str, *x: Any) -> Any:
     """A function of SymPy's name, or of the calculus's own, at 50 digits."""
     if name == "polygamma":
