@@ -29,6 +29,7 @@ def diagnose(
     from kahler_verify.evidence.description import diagnosis_table
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry import diagnose as measure
+    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 
     require_writable("json", json)
     if points < 1:
@@ -42,7 +43,8 @@ def diagnose(
             f"have no name but {loaded.config.data!r}, which is not followed"
         )
     z = model.encoder(samples[:points])[0].detach()
-    result = measure(FisherMetric(model.decoder), z, curvature=curvature)
+    metric = (FisherMetric if z.is_complex() else FisherRaoMetric)(model.decoder)
+    result = measure(metric, z, curvature=curvature)
     title = f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
     beside(json).print(diagnosis_table(title, result))
     if json is not None:

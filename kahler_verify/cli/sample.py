@@ -29,13 +29,18 @@ def sample(
     import numpy as np
     import torch
 
-    from kahler_verify.decoders import load_checkpoint
+    from kahler_verify.decoders import VAEConfig, load_checkpoint
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.sampling import VolumeTarget, importance_resample, run_chains
 
     require_writable("out", out)
     loaded = load_checkpoint(checkpoint)
     config = loaded.config
+    if not isinstance(config, VAEConfig):
+        raise InputError(
+            f"checkpoint: expected a model with complex latents, but {checkpoint} has real ones, "
+            "which samplers do not take yet"
+        )
     require_memory("count", count, 16 * config.data_dim)
     model = loaded.model.double()
     target = VolumeTarget(

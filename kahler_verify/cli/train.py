@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,14 +11,28 @@ from kahler_verify.cli.consoles import console, say
 from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable
 
+if TYPE_CHECKING:
+    from kahler_verify.decoders.data import Dataset
+    from kahler_verify.decoders.real_vae import RealVAEConfig
+
 
 def train(
     out: Annotated[Path, typer.Option(help="Where the checkpoint (.safetensors) goes.")],
     data: Annotated[
         str, typer.Option(help="digits, digits-images, or the path of a .npy or .npz file.")
     ] = "digits",
-    decoder: Annotated[str, typer.Option(help="holomorphic, split or modulus.")] = "holomorphic",
-    latent_dim: Annotated[int, typer.Option(help="Complex dimension of the latent space.")] = 4,
+    latent: Annotated[str, typer.Option(help="complex, or real for an ordinary VAE.")] = "complex",
+    likelihood: Annotated[
+        str,
+        typer.Option(
+            help="At real latents: gaussian, bernoulli, categorical or poisson. At complex ones "
+            "the data decide."
+        ),
+    ] = "",
+    decoder: Annotated[
+        str, typer.Option(help="At complex latents: holomorphic, split or modulus.")
+    ] = "holomorphic",
+    latent_dim: Annotated[int, typer.Option(help="Dimension of the latent space.")] = 4,
     hidden: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,64",
     activation: Annotated[str, typer.Option(help="Activation; empty: the family's default.")] = "",
     covariance: Annotated[str, typer.Option(help="constant, scalar or diagonal.")] = "diagonal",
@@ -53,7 +67,7 @@ def train(
         ),
     ] = 0,
 ) -> None:
-    """Train a complex VAE and write it as a checkpoint."""
+    """Train a VAE, of complex or of real latents, and write it as a checkpoint."""
     from kahler_verify.decoders.data import load_data
     from kahler_verify.decoders.models import VAEConfig
     from kahler_verify.decoders.progress import training_bar
@@ -61,23 +75,35 @@ def train(
     from kahler_verify.decoders.training import train as run
 
     require_writable("out", out)
-    dataset = load_data(data, seed)
     try:
         widths = tuple(int(width) for width in hidden.split(","))
     except ValueError as error:
         raise InputError(f"hidden: expected widths such as 64,64, got {hidden!r}") from error
-    config = VAEConfig(
-        data=dataset.source,
-        data_dim=dataset.dim,
-        latent_dim=latent_dim,
-        hidden=widths,
-        decoder=decoder,  # type: ignore[arg-type]  # VAEConfig checks the strings
-        activation=activation,
-        covariance=covariance,  # type: ignore[arg-type]
-        likelihood=dataset.kind,
-        beta=beta,
-        seed=seed,
-    )
+    if latent not in ("complex", "real"):
+        raise InputError(f"latent: expected complex or real, got {latent!r}")
+    if latent == "real":
+        config, dataset = _real(
+            data, likelihood, latent_dim, widths, activation, covariance, beta, seed
+        )
+    else:
+        if likelihood:
+            raise InputError(
+                "likelihood: expected none at complex latents, where the data decide between a "
+                f"complex and a real Gaussian, got {likelihood!r}; or --latent real"
+            )
+        dataset = load_data(data, seed)
+        config = VAEConfig(
+            data=dataset.source,
+            data_dim=dataset.dim,
+            latent_dim=latent_dim,
+            hidden=widths,
+            decoder=decoder,  # type: ignore[arg-type]  # VAEConfig checks the strings
+            activation=activation,
+            covariance=covariance,  # type: ignore[arg-type]
+            likelihood=dataset.kind,
+            beta=beta,
+            seed=seed,
+        )
     options = TrainingOptions(
         epochs=epochs,
         regularizer=regularizer,  # type: ignore[arg-type]  # TrainingOptions checks the string
@@ -107,3 +133,45 @@ def train(
     say(
         f"{out}: held-out ELBO {report['test_elbo']:.2f} nats per sample, {report['seconds']:.0f} s"
     )
+
+
+# What the shipped digits are to each likelihood.
+_DIGITS = {"gaussian": "digits-images", "bernoulli": "digits-images"}
+
+
+def _real(
+    data: str,
+    likelihood: str,
+    latent_dim: int,
+    hidden: tuple[int, ...],
+    activation: str,
+    covariance: str,
+    beta: float,
+    seed: int,
+) -> tuple[RealVAEConfig, Dataset]:
+    """The configuration of an ordinary VAE, and its data."""
+    from kahler_verify.decoders.data import load_data
+    from kahler_verify.decoders.real_vae import RealVAEConfig
+
+    likelihood = likelihood or "gaussian"
+    source = _DIGITS.get(likelihood, "digits-counts") if data == "digits" else data
+    dataset = load_data(source, seed)
+    if dataset.kind != "real":
+        raise InputError(f"data: expected real numbers for real latents, got complex ones: {data}")
+    classes = 0
+    if likelihood == "categorical":
+        parts = (dataset.train, dataset.validation, dataset.test)
+        classes = 1 + int(max(part.x.max().item() for part in parts))
+    config = RealVAEConfig(
+        data=dataset.source,
+        data_dim=dataset.dim,
+        latent_dim=latent_dim,
+        hidden=hidden,
+        activation=activation or "tanh",  # type: ignore[arg-type]  # checked there
+        likelihood=likelihood,  # type: ignore[arg-type]
+        covariance=covariance,  # type: ignore[arg-type]
+        categories=classes,
+        beta=beta,
+        seed=seed,
+    )
+    return config, dataset

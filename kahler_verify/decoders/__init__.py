@@ -15,6 +15,7 @@ from kahler_verify.decoders.jets import (
 )
 from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, Decoder, Residual, VAEConfig
 from kahler_verify.decoders.propagation import routes
+from kahler_verify.decoders.real_vae import RealDecoder, RealVAE, RealVAEConfig
 from kahler_verify.decoders.training import Progress, TrainingOptions, train
 
 __all__ = [
@@ -27,6 +28,9 @@ __all__ = [
     "Decoder",
     "LikelihoodStructure",
     "Progress",
+    "RealDecoder",
+    "RealVAE",
+    "RealVAEConfig",
     "Residual",
     "Split",
     "TrainingOptions",

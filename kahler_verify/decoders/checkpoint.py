@@ -18,13 +18,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.decoders.real_vae import RealVAE, RealVAEConfig
 from kahler_verify.errors import CheckpointError, InputError
 from kahler_verify.files import write_with
 
 __all__ = ["FORMAT", "VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 
+Config = VAEConfig | RealVAEConfig
+Model = ComplexVAE | RealVAE
+
 FORMAT = "kahler_verify.complex_vae"
+REAL_FORMAT = "kahler_verify.real_vae"
 VERSION = 1
+_CONFIGS: Mapping[str, type[Config]] = {FORMAT: VAEConfig, REAL_FORMAT: RealVAEConfig}
 _LARGEST_HEADER = 64 << 20
 
 
@@ -32,17 +38,17 @@ _LARGEST_HEADER = 64 << 20
 class Checkpoint:
     """A model and what the file says of how it came about (held-out ELBO, seconds, versions)."""
 
-    model: ComplexVAE
+    model: Model
     report: dict[str, Any]
 
     @property
-    def config(self) -> VAEConfig:
+    def config(self) -> Config:
         """The model's configuration."""
         return self.model.config
 
 
 def save_checkpoint(
-    path: str | Path, model: ComplexVAE, *, report: Mapping[str, Any] | None = None
+    path: str | Path, model: Model, *, report: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model to ``path``; ``report`` is kept with it, as JSON.
 
@@ -67,7 +73,7 @@ def save_checkpoint(
         path,
         tensors,
         {
-            "format": FORMAT,
+            "format": format_of(model.config),
             "version": str(VERSION),
             "config": json.dumps(model.config.to_dict(), sort_keys=True),
             "report": written,
@@ -75,7 +81,7 @@ def save_checkpoint(
     )
 
 
-def _require_structure(path: Path, model: ComplexVAE, expected: ComplexVAE) -> None:
+def _require_structure(path: Path, model: Model, expected: Model) -> None:
     """The model must be the one that its configuration makes: else the file would be another's."""
     found, wanted = _structure(model), _structure(expected)
     for name in sorted(set(found) | set(wanted)):
@@ -98,7 +104,7 @@ def _require_structure(path: Path, model: ComplexVAE, expected: ComplexVAE) -> N
             )
 
 
-def _structure(model: ComplexVAE) -> dict[str, str]:
+def _structure(model: Model) -> dict[str, str]:
     """What each module is, in words: its class, its settings, and what was hung on it."""
     out = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -133,7 +139,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             expected and what came.
     """
     path = Path(path)
-    metadata, tensors = read_tensors(path, FORMAT, VERSION)
+    metadata, tensors = read_tensors(path, tuple(_CONFIGS), VERSION)
     config = config_from_json(path, metadata)
     report = _parse_object(path, metadata, "report")
     model = _empty_model(path, config)
@@ -144,10 +150,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(model.eval(), report)
 
 
-def _empty_model(path: Path, config: VAEConfig) -> ComplexVAE:
+def _empty_model(path: Path, config: Config) -> Model:
     try:
         with torch.device("meta"):  # shapes without memory
-            return ComplexVAE(config)
+            return config.build()
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its configuration makes no model ({error})") from error
 
@@ -169,7 +175,7 @@ def write_tensors(
 
 
 def read_tensors(
-    path: Path, expected_format: str, expected_version: int
+    path: Path, expected_formats: tuple[str, ...], expected_version: int
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Read a safetensors file whose metadata carry this format and version."""
     if not path.is_file():
@@ -183,7 +189,8 @@ def read_tensors(
             start = file.read(10)
         if len(start) < 10:
             raise CheckpointError(f"{path}: expected a safetensors file, but it has {size} bytes")
-        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        pickled = start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"
+        if pickled and start[8:9] != b"{":  # a header's length may begin with such bytes
             raise CheckpointError(
                 f"{path}: expected a safetensors file, but this is a pickle or a torch.save "
                 "archive, which is not read because it could run code"
@@ -197,7 +204,7 @@ def read_tensors(
             )
         with safe_open(path, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
-            _require_format(path, metadata, expected_format, expected_version)
+            _require_format(path, metadata, expected_formats, expected_version)
             # Copies: safetensors' own are views of the mapped file, aligned for real numbers only;
             # read as complex128 they crash the process.
             tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
@@ -210,25 +217,30 @@ def read_tensors(
 
 
 def _require_format(
-    path: Path, metadata: Mapping[str, str], expected_format: str, expected_version: int
+    path: Path, metadata: Mapping[str, str], expected: tuple[str, ...], version: int
 ) -> None:
     found = metadata.get("format")
-    if found != expected_format:
+    if found not in expected:
+        formats = " or ".join(map(repr, expected))
+        raise CheckpointError(f"{path}: expected the format {formats}, but got {_short(found)}")
+    if metadata.get("version") != str(version):
         raise CheckpointError(
-            f"{path}: expected the format {expected_format!r}, but got {_short(found)}"
-        )
-    if metadata.get("version") != str(expected_version):
-        raise CheckpointError(
-            f"{path}: expected version {expected_version} of {expected_format}, "
+            f"{path}: expected version {version} of {found}, "
             f"but got {_short(metadata.get('version'))}"
         )
 
 
-def config_from_json(path: Path, metadata: Mapping[str, str]) -> VAEConfig:
-    """The validated configuration in a file's metadata."""
+def format_of(config: Config) -> str:
+    """The format of checkpoints of such a configuration."""
+    return next(name for name, kind in _CONFIGS.items() if isinstance(config, kind))
+
+
+def config_from_json(path: Path, metadata: Mapping[str, str]) -> Config:
+    """The validated configuration in a file's metadata, of the kind that ``model`` names."""
+    kind = _CONFIGS.get(metadata.get("model", metadata.get("format", "")), VAEConfig)
     values = _parse_object(path, metadata, "config")
     try:
-        return VAEConfig.from_dict(values)
+        return kind.from_dict(values)
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration is not valid: {error}") from error
 

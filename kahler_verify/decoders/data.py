@@ -34,7 +34,8 @@ DataKind = Literal["complex", "real"]
 # Of the largest entry: variances must stay finite in float32, and deviations keep their digits.
 LARGEST, SMALLEST = 1e18, 1e-30
 _DIGITS_SIDE = 8
-_NAMED = ("digits", "digits-images")
+_NAMED = ("digits", "digits-images", "digits-counts")
+GRAY_LEVELS = 17  # of scikit-learn's digits: 0 … 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def load_data(source: str | Path, seed: int = 0, *, key: str | None = None) -> D
     """Load a data set and split it 80 : 10 : 10 by a seeded permutation.
 
     Args:
-        source: "digits" (k-space, C^32), "digits-images" (real, R^64, in [0, 1]), or the path of a
+        source: "digits" (k-space, C^32), "digits-images" (real, R^64, in [0, 1]), "digits-counts"
+            (their gray levels, whole numbers from 0 to 16), or the path of a
             ``.npy`` or ``.npz`` file that holds an array [n, ...]; complex arrays are modelled by a
             complex likelihood, real ones by a real likelihood. Trailing axes are flattened. An
             ``.npz`` is read from the entry ``x`` (or its only entry besides ``y``), and labels from
@@ -124,6 +126,8 @@ def _digits(source: str) -> tuple[np.ndarray, np.ndarray | None]:
 
     digits = load_digits()
     images = digits.images / 16.0
+    if source == "digits-counts":
+        return digits.images.reshape(len(images), -1), digits.target
     if source == "digits-images":
         return images.reshape(len(images), -1), digits.target
     return pack_kspace(torch.from_numpy(images)).numpy(), digits.target
@@ -237,6 +241,7 @@ def to_images(samples: Tensor, source: str) -> Tensor | None:
     """
     if source == "digits":
         return unpack_kspace(samples)
-    if source == "digits-images":
-        return samples.unflatten(-1, (_DIGITS_SIDE, _DIGITS_SIDE))
+    if source in ("digits-images", "digits-counts"):
+        shape = (_DIGITS_SIDE, _DIGITS_SIDE)
+        return samples.unflatten(-1, shape) / (1 if source == "digits-images" else GRAY_LEVELS - 1)
     return None

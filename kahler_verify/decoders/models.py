@@ -130,6 +130,20 @@ class VAEConfig:
                 f"but got {self.activation!r}"
             )
 
+    @property
+    def data_kind(self) -> Likelihood:
+        """What the data must be: "complex" or "real"."""
+        return self.likelihood
+
+    @property
+    def training_noise(self) -> float:
+        """The noise that training adds, in units of the data's spread."""
+        return self.noise
+
+    def build(self) -> "ComplexVAE":
+        """A new model."""
+        return ComplexVAE(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "hidden": list(self.hidden)}
@@ -357,6 +371,34 @@ class Encoder(nn.Module):
         return torch.complex(real_part.contiguous(), imaginary_part.contiguous()), log_variance
 
 
+def initial_device() -> torch.device:
+    """Where initial weights are drawn: on the CPU, the same for all devices, or nowhere on meta."""
+    meta = torch.get_default_device().type == "meta"
+    return torch.device("meta" if meta else "cpu")
+
+
+def standard_units(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean [D] and the root mean square deviation of samples x [n, D], in double precision.
+
+    Raises:
+        InputError: they are all equal, or ``dtype`` cannot hold their deviation.
+    """
+    wide = x.to(torch.complex128 if x.is_complex() else torch.float64)
+    location = wide.mean(0)
+    apart = (wide - location).abs()
+    largest = apart.amax()
+    if not bool(largest > 0):
+        raise InputError("the training samples are all equal: there is nothing to learn")
+    scale = largest * (apart / largest).square().mean().sqrt()
+    own = torch.finfo(dtype)
+    if not own.smallest_normal <= scale.item() <= own.max:
+        raise InputError(
+            f"expected training samples whose spread {own.dtype} can hold, "
+            f"but got {scale.item():.2g}: change their units"
+        )
+    return location, scale
+
+
 class ComplexVAE(nn.Module):
     """Encoder, decoder and the evidence lower bound; ``config.seed`` fixes the initial weights."""
 
@@ -364,7 +406,7 @@ class ComplexVAE(nn.Module):
         super().__init__()
         self.config = config
         # the same weights for any default device, and no generator left elsewhere than it was
-        with alone(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with alone(), torch.random.fork_rng(devices=[]), initial_device():
             torch.default_generator.manual_seed(config.seed)
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
@@ -375,19 +417,7 @@ class ComplexVAE(nn.Module):
 
         In double precision, and of units in which squares are of the order of one.
         """
-        wide = x.to(torch.complex128 if x.is_complex() else torch.float64)
-        location = wide.mean(0)
-        apart = (wide - location).abs()
-        largest = apart.amax()
-        if not bool(largest > 0):
-            raise InputError("the training samples are all equal: there is nothing to learn")
-        scale = largest * (apart / largest).square().mean().sqrt()
-        own = torch.finfo(self.decoder.scale.dtype)
-        if not own.smallest_normal <= scale.item() <= own.max:
-            raise InputError(
-                f"expected training samples whose spread {own.dtype} can hold, "
-                f"but got {scale.item():.2g}: change their units"
-            )
+        location, scale = standard_units(x, self.decoder.scale.dtype)
         if x.is_complex():
             location = torch.view_as_real(location)
         for part in (self.encoder, self.decoder):
@@ -412,6 +442,16 @@ class ComplexVAE(nn.Module):
         excess = log_excess(log_variance.expm1(), log_variance)
         return z, (squared_mean + excess).sum(-1)
 
+    def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+        """log p(x|z) of each sample, [n]."""
+        law = self.decoder(z)
+        if self.config.likelihood == "complex":
+            return law.log_prob(x)
+        # torch's normal squares deviations: of 1e-24 that is 0 in single precision
+        unit, normal = self.decoder.scale, law.base_dist
+        law = Independent(Normal(normal.loc / unit, normal.scale / unit, validate_args=False), 1)
+        return law.log_prob(x / unit) - self.config.data_dim * unit.log()
+
     def elbo_terms(
         self, x: Tensor, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -420,13 +460,7 @@ class ComplexVAE(nn.Module):
         See `draw_latents`.
         """
         z, divergence = self.draw_latents(x, generator=generator)
-        law = self.decoder(z)
-        if self.config.likelihood == "complex":
-            return law.log_prob(x), divergence
-        # torch's normal squares deviations: of 1e-24 that is 0 in single precision
-        unit, normal = self.decoder.scale, law.base_dist
-        law = Independent(Normal(normal.loc / unit, normal.scale / unit, validate_args=False), 1)
-        return law.log_prob(x / unit) - self.config.data_dim * unit.log(), divergence
+        return self.log_likelihood(z, x), divergence
 
     @torch.no_grad()
     def elbo(self, x: Tensor, *, samples: int = 16, seed: int = 0) -> float:

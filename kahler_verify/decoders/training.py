@@ -19,7 +19,10 @@ from torch import Tensor
 
 from kahler_verify.decoders.checkpoint import (
     Checkpoint,
+    Config,
+    Model,
     config_from_json,
+    format_of,
     load_checkpoint,
     read_tensors,
     require_tensors,
@@ -27,7 +30,7 @@ from kahler_verify.decoders.checkpoint import (
     write_tensors,
 )
 from kahler_verify.decoders.data import Dataset
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
+from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import CheckpointError, InputError
 from kahler_verify.files import is_standard_output, require_writable
 
@@ -169,7 +172,7 @@ def state_path(out: str | Path) -> Path:
 
 
 def train(
-    config: VAEConfig,
+    config: Config,
     data: Dataset,
     out: str | Path,
     *,
@@ -207,7 +210,7 @@ def train(
 
 
 def _train(
-    config: VAEConfig,
+    config: Config,
     data: Dataset,
     out: Path,
     options: TrainingOptions,
@@ -215,7 +218,7 @@ def _train(
     on_progress: Callable[[Progress], None] | None,
 ) -> Checkpoint:
     started = time.perf_counter()
-    model = ComplexVAE(config)
+    model = config.build()
     model.standardise(data.train.x)
     trainable = dict(model.named_parameters())
     optimizer = torch.optim.Adam(trainable.values(), lr=options.learning_rate)
@@ -262,9 +265,9 @@ def _train(
     return load_checkpoint(out)
 
 
-def _require_match(config: VAEConfig, data: Dataset) -> None:
+def _require_match(config: Config, data: Dataset) -> None:
     expected = (data.dim, data.kind, data.source)
-    got = (config.data_dim, config.likelihood, config.data)
+    got = (config.data_dim, config.data_kind, config.data)
     if expected != got:
         raise InputError(
             "expected the configuration's (data_dim, likelihood, data) to be those of the data, "
@@ -280,10 +283,12 @@ def _require_outputs(out: str | Path) -> None:
     require_writable("out (its training state)", state_path(out))
 
 
-def _log_density(model: ComplexVAE, options: TrainingOptions) -> LogDensity | None:
+def _log_density(model: Model, options: TrainingOptions) -> LogDensity | None:
     """The log density that the options name, or None without a regularizer."""
     if options.regularizer == "none":
         return None
+    if isinstance(model, RealVAE):
+        return _log_volume_at_real_latents(model, options)
     from kahler_verify.geometry.fisher import FisherMetric  # which itself imports decoders
     from kahler_verify.geometry.proxy import closed_form_mixture
 
@@ -304,8 +309,24 @@ def _log_density(model: ComplexVAE, options: TrainingOptions) -> LogDensity | No
     return of_fisher if options.metric == "fisher" else of_mixture
 
 
+def _log_volume_at_real_latents(model: RealVAE, options: TrainingOptions) -> LogDensity:
+    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+
+    if options.regularizer != "log-volume" or options.metric != "fisher":
+        raise InputError(
+            "regularizer: expected log-volume of the Fisher metric at real latents, got "
+            f"{options.regularizer} of {options.metric}"
+        )
+    metric = FisherRaoMetric(model.decoder, validate_args=False)
+
+    def of_fisher(points: Tensor, _: Tensor) -> Tensor:
+        return metric.log_volume(points)
+
+    return of_fisher
+
+
 def _train_epoch(
-    model: ComplexVAE,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     x: Tensor,
     epoch: int,
@@ -317,7 +338,7 @@ def _train_epoch(
     steps = math.ceil(len(x) / options.batch_size)
     warmth = min(1.0, (epoch + 1) / max(1, options.warmup_epochs))
     weight = config.beta * warmth
-    noise = config.noise * float(model.decoder.scale)
+    noise = config.training_noise * float(model.decoder.scale)
     order = torch.randperm(len(x), generator=generator)
     totals = torch.zeros(3, dtype=torch.float64)
     model.train()
@@ -326,9 +347,11 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = x[rows]
-        batch = batch + noise * torch.randn(batch.shape, dtype=batch.dtype, generator=generator)
+        if noise:
+            draws = torch.randn(batch.shape, dtype=batch.dtype, generator=generator)
+            batch = batch + noise * draws
         z, divergence = model.draw_latents(batch, generator=generator)
-        likelihood = model.decoder(z).log_prob(batch)
+        likelihood = model.log_likelihood(z, batch)
         loss = (weight * divergence - likelihood).mean()
         _require_finite(float(loss.detach()), epoch)
         density = torch.zeros(())
@@ -360,7 +383,7 @@ def _train_epoch(
 
 @torch.no_grad()
 def _held_out_loss(
-    model: ComplexVAE,
+    model: Model,
     x: Tensor,
     epoch: int,
     options: TrainingOptions,
@@ -371,7 +394,7 @@ def _held_out_loss(
     generator = torch.Generator().manual_seed(model.config.seed)
     copies = x.repeat(_HELD_OUT_DRAWS, 1)
     z, divergence = model.draw_latents(copies, generator=generator)
-    likelihood = model.decoder(z).log_prob(copies)
+    likelihood = model.log_likelihood(z, copies)
     loss = float((model.config.beta * divergence - likelihood).double().mean())
     if log_density is None:
         return loss
@@ -413,7 +436,7 @@ def _require_finite_density(density: float, epoch: int, regularizer: Regularizer
 
 def _save_state(
     path: Path,
-    model: ComplexVAE,
+    model: Model,
     optimizer: torch.optim.Adam,
     options: TrainingOptions,
     best: _Best,
@@ -430,6 +453,7 @@ def _save_state(
         {name: tensor.detach().cpu() for name, tensor in tensors.items()},
         {
             "format": _STATE_FORMAT,
+            "model": format_of(model.config),
             "version": str(_STATE_VERSION),
             "config": json.dumps(model.config.to_dict(), sort_keys=True),
             "options": json.dumps(asdict(options), sort_keys=True),
@@ -447,13 +471,13 @@ def _save_state(
 
 def _load_state(
     path: Path,
-    model: ComplexVAE,
+    model: Model,
     optimizer: torch.optim.Adam,
     options: TrainingOptions,
     best: _Best,
 ) -> tuple[int, float]:
     """Put the saved state into model, optimizer and best; the epochs done and their seconds."""
-    metadata, tensors = read_tensors(path, _STATE_FORMAT, _STATE_VERSION)
+    metadata, tensors = read_tensors(path, (_STATE_FORMAT,), _STATE_VERSION)
     config = config_from_json(path, metadata)
     found = _json_or_none(metadata.get("options"))
     if isinstance(found, dict):  # a state may be older than an option, whose default it has then

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.decoders.checkpoint import Checkpoint, load_checkpoint
+from kahler_verify.decoders.checkpoint import Checkpoint, Model, load_checkpoint
 from kahler_verify.decoders.data import held_out_samples
 from kahler_verify.decoders.models import ComplexVAE, Decoder
+from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import InputError, KahlerVerifyError
 from kahler_verify.evidence import decoder_routes
 from kahler_verify.evidence.autograd_faults import FaultReport, run_self_test
+from kahler_verify.evidence.real_decoders import REAL_DECODER_CHECKS, RealDecoderTrial
 from kahler_verify.evidence.routes import (
     EPSILON,
     MODEST,
@@ -98,7 +100,7 @@ class CrossCheck:
     seconds: float
     checkpoint: str | None = None
     notes: tuple[str, ...] = ()
-    model: ComplexVAE | None = field(default=None, repr=False, compare=False)
+    model: Model | None = field(default=None, repr=False, compare=False)
     held_out: Tensor | None = field(default=None, repr=False, compare=False)
     report: Mapping[str, Any] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
@@ -193,7 +195,9 @@ def _crosscheck(
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         loaded = load_checkpoint(checkpoint)
     jobs = [(d, k) for d in derivations.values() for k in d.kernels]
-    total = len(jobs) + len(DECODER_CHECKS) * (loaded is not None)
+    real = isinstance(loaded, Checkpoint) and isinstance(loaded.model, RealVAE)
+    checks = len(REAL_DECODER_CHECKS if real else DECODER_CHECKS)
+    total = len(jobs) + checks * (loaded is not None)
     tell = progress or (lambda *_: None)
     rows: list[CheckRow] = []
     subjects: dict[str, Subject] = {}
@@ -205,10 +209,17 @@ def _crosscheck(
         notes: list[str] = []
         model, held_out, report, diagnosis, diagnosed = None, None, {}, None, ""
         if isinstance(loaded, Checkpoint):
-            trial = DecoderTrial.of(loaded, data, seed, notes)
-            for done, (label, check) in enumerate(DECODER_CHECKS.items(), start=len(jobs)):
-                tell(done, total, f"decoder: {label}")
-                rows += check(trial)
+            trial: DecoderTrial | RealDecoderTrial
+            if real:
+                trial = RealDecoderTrial.of(loaded, data, seed, notes)
+                for done, (label, look) in enumerate(REAL_DECODER_CHECKS.items(), len(jobs)):
+                    tell(done, total, f"decoder: {label}")
+                    rows += [_row(f"decoder.{name}", *rest) for name, *rest in look(trial)]
+            else:
+                trial = DecoderTrial.of(loaded, data, seed, notes)
+                for done, (label, check) in enumerate(DECODER_CHECKS.items(), start=len(jobs)):
+                    tell(done, total, f"decoder: {label}")
+                    rows += check(trial)
             diagnosed, diagnosis = _diagnosis(trial, notes)
             model, held_out, report = trial.model, trial.held_out, loaded.report
             if trial.held_out is None:
@@ -391,7 +402,9 @@ class DecoderTrial:
         return scale, largest / smallest if smallest > 0 else math.inf
 
 
-def _diagnosis(trial: DecoderTrial, notes: list[str]) -> tuple[str, Diagnosis | None]:
+def _diagnosis(
+    trial: DecoderTrial | RealDecoderTrial, notes: list[str]
+) -> tuple[str, Diagnosis | None]:
     """Where the decoder's geometry is described, and how; a note where it cannot be."""
     where, latents = next(iter(trial.latents.items()))
     z = latents if trial.held_out is None else trial.held_out[:DIAGNOSED]

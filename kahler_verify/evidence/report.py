@@ -25,6 +25,7 @@ from torch import Tensor
 
 from kahler_verify.decoders.data import to_images
 from kahler_verify.decoders.models import ComplexVAE
+from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import InputError
 from kahler_verify.evidence.crosscheck import (
     METRIC_FLOAT32,
@@ -34,6 +35,7 @@ from kahler_verify.evidence.crosscheck import (
 )
 from kahler_verify.evidence.description import HEADINGS, diagnosis_table
 from kahler_verify.evidence.description import rows as described
+from kahler_verify.evidence.real_report import decoded_plane, latent_maps
 from kahler_verify.evidence.routes import EPSILON, MODEST, ROUTES, STANDARD_ERRORS
 from kahler_verify.files import write_text
 from kahler_verify.geometry import FisherMetric
@@ -442,40 +444,73 @@ class Picture:
     caption: str
 
 
-def _pictures(result: CrossCheck) -> list[Picture]:
+def _pictures_of_a_plane(model: ComplexVAE, held_out: Tensor | None) -> list[Picture]:
     pictures = []
-    if result.model is not None:
-        plane = latent_plane(result.model, result.held_out)
-        j = str(plane.coordinate + 1).translate(SUBSCRIPTS)
-        dots = (
-            " Dots: held-out samples, by that coordinate of theirs."
-            if plane.held_out is not None
-            else ""
+    plane = latent_plane(model, held_out)
+    j = str(plane.coordinate + 1).translate(SUBSCRIPTS)
+    dots = (
+        " Dots: held-out samples, by that coordinate of theirs."
+        if plane.held_out is not None
+        else ""
+    )
+    low, high = np.nanmin(plane.log_volume), np.nanmax(plane.log_volume)
+    pictures.append(
+        Picture(
+            "The geometry of the decoder over a latent plane",
+            _data_uri(plane_maps(plane)),
+            f"Two maps over the plane of z{j}: log volume density from {low:.1f} to "
+            f"{high:.1f} nats, and closedness defect up to {np.nanmax(plane.defect):.2g}.",
+            f"The plane of z{j}, the latent coordinate that varies most; the others are 0."
+            f"{dots} Left: the density of the Fisher volume, high where the decoder tells "
+            "latents apart finely. Right: how far the Fisher metric is from Kähler, in a "
+            "g-orthonormal frame. Grey: not defined.",
         )
-        low, high = np.nanmin(plane.log_volume), np.nanmax(plane.log_volume)
+    )
+    samples = decoded_samples(model, plane)
+    if samples is not None:
         pictures.append(
             Picture(
-                "The geometry of the decoder over a latent plane",
-                _data_uri(plane_maps(plane)),
-                f"Two maps over the plane of z{j}: log volume density from {low:.1f} to "
-                f"{high:.1f} nats, and closedness defect up to {np.nanmax(plane.defect):.2g}.",
-                f"The plane of z{j}, the latent coordinate that varies most; the others are 0."
-                f"{dots} Left: the density of the Fisher volume, high where the decoder tells "
-                "latents apart finely. Right: how far the Fisher metric is from Kähler, in a "
-                "g-orthonormal frame. Grey: not defined.",
+                "What it decodes",
+                _data_uri(samples),
+                "Two mosaics of decoded digits, from random latents and over the latent plane.",
+                "Means of the likelihood as images: at latents drawn from the prior CN(0, I), "
+                f"and over the plane of z{j} of the maps above.",
             )
         )
-        samples = decoded_samples(result.model, plane)
-        if samples is not None:
-            pictures.append(
-                Picture(
-                    "What it decodes",
-                    _data_uri(samples),
-                    "Two mosaics of decoded digits, from random latents and over the latent plane.",
-                    "Means of the likelihood as images: at latents drawn from the prior CN(0, I), "
-                    f"and over the plane of z{j} of the maps above.",
-                )
+    return pictures
+
+
+def _pictures_at_real_latents(model: RealVAE, held_out: Tensor | None) -> list[Picture]:
+    dots = "" if held_out is None else " Dots: held-out samples."
+    pictures = [
+        Picture(
+            "The geometry of the decoder over two latent coordinates",
+            _data_uri(latent_maps(model, held_out)),
+            "Maps of the log volume density and of the scalar curvature of the Fisher-Rao metric.",
+            f"The first two latent coordinates; the others are 0.{dots} Left: the density of the "
+            "Fisher-Rao volume, high where the decoder tells latents apart finely. Right: its "
+            "scalar curvature, twice the Gauss curvature of a surface.",
+        )
+    ]
+    decoded = decoded_plane(model)
+    if decoded is not None:
+        pictures.append(
+            Picture(
+                "What it decodes",
+                _data_uri(decoded),
+                "A mosaic of decoded digits over the latent plane.",
+                "Means of the likelihood as images, over the first two latent coordinates.",
             )
+        )
+    return pictures
+
+
+def _pictures(result: CrossCheck) -> list[Picture]:
+    pictures = []
+    if isinstance(result.model, RealVAE):
+        pictures += _pictures_at_real_latents(result.model, result.held_out)
+    elif result.model is not None:
+        pictures += _pictures_of_a_plane(result.model, result.held_out)
     pictures.append(
         Picture(
             "How large the errors are",
@@ -497,6 +532,9 @@ def save_picture(result: CrossCheck, path: str | Path) -> None:
     """
     if result.model is None:
         raise InputError("result: expected a cross-check of a checkpoint, got one without")
+    if isinstance(result.model, RealVAE):
+        latent_maps(result.model, result.held_out).savefig(path, format="png")
+        return
     plane_maps(latent_plane(result.model, result.held_out)).savefig(path, format="png")
 
 

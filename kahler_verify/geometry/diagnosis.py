@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.riemannian import RiemannianMetric
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,17 @@ class Diagnosis:
 
 
 @torch.no_grad()  # what autograd would record of all points does not fit any memory budget
-def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> Diagnosis:
+def diagnose(
+    metric: HermitianMetric | RiemannianMetric, z: Tensor, *, curvature: bool = True
+) -> Diagnosis:
     """Measure a metric's geometry at points z [n, d].
 
     Relative quantities are taken in a g-orthonormal frame e = L⁻¹, g = L Lᴴ, in which they do not
     depend on the units of the latent coordinates.
 
     Args:
-        metric: of a decoder or of a potential.
-        z: complex points [n, d], such as encoded data.
+        metric: of a decoder or of a potential, at complex or at real latents.
+        z: points [n, d], such as encoded data.
         curvature: whether to evaluate curvatures, which need third derivatives of a decoder.
 
     Raises:
@@ -69,6 +72,8 @@ def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> D
     """
     if z.ndim != 2 or not len(z):
         raise InputError(f"z: expected points [n, d] with n ≥ 1, got {list(z.shape)}")
+    if isinstance(metric, RiemannianMetric):
+        return _riemannian(metric, z, curvature)
     g, k = metric.metric_matrix(z), metric.complementary_part(z)
     factor, info = torch.linalg.cholesky_ex(g)
     if bool((info > 0).any()):
@@ -131,6 +136,27 @@ def diagnose(metric: HermitianMetric, z: Tensor, *, curvature: bool = True) -> D
             ),
         ]
     return Diagnosis(len(z), d, tuple(quantities))
+
+
+def _riemannian(metric: RiemannianMetric, z: Tensor, curvature: bool) -> Diagnosis:
+    g = metric.metric_matrix(z)
+    if bool((torch.linalg.cholesky_ex(g)[1] > 0).any()):
+        raise InputError("z: expected points at which g is positive definite")
+    eigenvalues = torch.linalg.eigvalsh(g)
+    drift = metric.brownian_drift(z)
+    quantities = [
+        Quantity("condition number", "of g", eigenvalues[:, -1] / eigenvalues[:, 0]),
+        Quantity("log volume", "log √det g", metric.log_volume(z)),
+        Quantity(
+            "drift",
+            "length of ½ g^{ab} Γ_ab under g: how far coordinates are from harmonic",
+            metric.norm(drift, z),
+        ),
+    ]
+    if curvature:
+        scalar = metric.scalar_curvature(z)
+        quantities.append(Quantity("scalar curvature", "Levi-Civita's, d(d-1) on a sphere", scalar))
+    return Diagnosis(len(z), z.shape[-1], tuple(quantities))
 
 
 def _framed(x: Tensor, factor: Tensor, axis: int) -> Tensor:

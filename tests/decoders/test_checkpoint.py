@@ -270,3 +270,14 @@ def test_a_report_that_is_no_json_is_refused(report, tmp_path):
     with pytest.raises(CheckpointError, match="a report of finite numbers"):
         save_checkpoint(tmp_path / "model", ComplexVAE(CONFIG), report=report)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path):
+    """Its first byte is the length modulo 256, which is 0x80 for one file in thirty-two."""
+    for padding in range(256):
+        save_checkpoint(tmp_path / "model", ComplexVAE(CONFIG), report={"note": "x" * padding})
+        if (tmp_path / "model").read_bytes()[:1] == b"\x80":
+            break
+    else:
+        raise AssertionError("no padding gave such a header")
+    assert load_checkpoint(tmp_path / "model").config == CONFIG

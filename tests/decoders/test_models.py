@@ -152,7 +152,7 @@ def test_pole_distance_is_least_over_all_units():
         ({"latent_dim": 0}, "latent_dim to be a whole number"),
         ({"latent_dim": 2.0}, "latent_dim to be a whole number"),
         ({"data_dim": True}, "data_dim to be a whole number"),
-        ({"hidden": ()}, "tuple of widths"),
+        ({"hidden": ()}, "tuple of 1 to 64 widths"),
         ({"hidden": (4, 0)}, "hidden to be a whole number"),
         ({"hidden": (10**9,)}, "hidden to be a whole number"),
         ({"decoder": "resnet"}, "decoder among"),
