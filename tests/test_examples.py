@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text("utf-8")
 GUIDE = (DOCS / "write-your-own-derivation.md").read_text("utf-8")
+REAL = (DOCS / "real-latents.md").read_text("utf-8")
 EVIDENCE = (DOCS / "proved-tested-assumed.md").read_text("utf-8")
 NOTEBOOK = DOCS / "notebooks" / "tour.ipynb"
 QUICK_CLAIMS = ("G3b", "O9", "L5", "P1", "PB1-cubic")  # refuted ones; G1 and G5 take a minute
@@ -206,3 +207,9 @@ def test_notebook_runs_and_prints_what_is_committed(tmp_path: Path) -> None:
     }
     assert {"text/latex", "image/png"} <= shown_as
     assert NOTEBOOK.stat().st_size < 100_000
+
+
+def test_the_decoder_at_real_latents(tmp_path: Path) -> None:
+    write_files(REAL, tmp_path)
+    out = run("real.py", cwd=tmp_path)
+    assert "torch.Size([2, 2, 2]) torch.Size([2, 2, 2, 2])" in out
