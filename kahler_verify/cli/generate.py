@@ -18,6 +18,9 @@ def generate(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail, with a diff, where files differ.")
     ] = False,
+    progress: Annotated[
+        bool, typer.Option("--progress", help="Say what is derived even where no terminal is.")
+    ] = False,
 ) -> None:
     """Generate kernels: of the shipped derivations in place, of a user's file beside it.
 
@@ -25,7 +28,7 @@ def generate(
     """
     from kahler_verify.codegen.writing import generate_files
 
-    report = generate_files(paths or [], out, check=check)
+    report = generate_files(paths or [], out, check=check, progress=progress or None)
     for line in report.lines:
         say(line)
     if report.failed:
