@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import tempfile
@@ -39,9 +40,10 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
 from kahler_verify.codegen import compiled
-from kahler_verify.codegen.module import generate_module
+from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.heads import compare_heads
 from kahler_verify.evidence.schwartz_zippel import reads_as_written, schwartz_zippel, vanishes
 from kahler_verify.evidence.witnesses import (
     evaluate_witness,
@@ -361,10 +363,13 @@ def kernel_items(
     What is judged is the text of the file ``on_disk``, where there is one: the code that runs.
     """
     module = generate_module(derivation)
+    text = module.text
     if on_disk is not None and on_disk.is_file():
-        module = replace(module, text=on_disk.read_text(encoding="utf-8"))
-    chosen = [k for k in derivation.kernels if f"def {k.name}(" in module.text]
-    unknown = set(names) - {k.name for k in chosen}
+        text = on_disk.read_text(encoding="utf-8")
+    due = [k for k in derivation.kernels if f"def {k.name}(" in module.text]
+    module = replace(module, text=text)
+    chosen = [k for k in due if f"def {k.name}(" in text]
+    unknown = set(names) - {k.name for k in due}
     if unknown:
         raise EvidenceError(f"{derivation.name} has no kernels {sorted(unknown)}")
     items = []
@@ -401,7 +406,27 @@ def kernel_items(
                 {"sizes": [s for s, _ in sizes]},
             )
         )
-    return items
+    route = "Schwartz-Zippel"
+    items += [
+        Item(route, f"{derivation.name}.{k.name}", "is not in the file", False, 1)
+        for k in due
+        if k not in chosen and (not names or k.name in names)
+    ]
+    return items + _head_items(derivation, module)
+
+
+def _head_items(derivation: Derivation, module: Module) -> list[Item]:
+    """The values that the module itself computes for its kernels."""
+    what = partial(Item, "balls and float64", f"{derivation.name}.heads")
+    try:
+        found = compare_heads(derivation, module.text, module.heads)
+    except EvidenceError as error:
+        return [what(str(error), False, 0)]
+    if found is None:
+        return []
+    worst = max(found.errors, default=math.inf)
+    outcome = "; ".join(found.complaints) or f"right over balls, to {worst:.1e} in float64"
+    return [what(outcome, found.passed, found.values)]
 
 
 def property_items(derivation: Derivation) -> list[Item]:

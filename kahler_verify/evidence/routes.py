@@ -242,6 +242,7 @@ def moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d: 
 
 
 def executed(name: str, text: str) -> SimpleNamespace:
+    """What a generated text defines, with torch."""
     scope: dict[str, Any] = {"__name__": f"<kernels of {name}>"}
     exec(compile(text, f"<kernels of {name}>", "exec"), scope)
     return SimpleNamespace(**{k: v for k, v in scope.items() if k != "__builtins__"})
@@ -265,6 +266,7 @@ def _run(
 
 
 def has_real_tensors(kernel: Kernel) -> bool:
+    """Whether all tensors of a kernel are real."""
     return is_real_latent(kernel) and all("real" in f.traits for f in fields_of(kernel))
 
 
