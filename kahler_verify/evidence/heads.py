@@ -1,8 +1,8 @@
-"""The function ``heads`` of a generated module, against the values that its kernels are to be given.
+"""The function ``heads`` of a generated module, against the values that kernels are to be given.
 
-Kernels take transcendental values as inputs, and equal their definition when these are right.  Users
-have them from ``heads``.  Its text is run at random points: over balls of 50 digits, which have to
-meet evidence's own reading of each head, and in a batch by torch in float64.
+Kernels take transcendental values as inputs, and equal their definition when these are right.
+Users have them from ``heads``.  Its text is run at random points: over balls of 50 digits, which
+have to meet evidence's own reading of each head, and in a batch by torch in float64.
 """
 
 from __future__ import annotations
