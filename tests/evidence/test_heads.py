@@ -113,7 +113,7 @@ def test_heads_that_are_gone_are_noticed() -> None:
 def test_prove_runs_the_heads_of_a_users_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
-        "from sympy import exp\n"
+        "from sympy import conjugate, exp\n"
         "from kahler_verify.calculus import *\n"
         "a, w = explicit_coordinates('a w')\n"
         "mine = potential('mine', exp(a * conjugate(a) + w * conjugate(w)), coordinates=(a, w))\n"
