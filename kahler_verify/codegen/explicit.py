@@ -44,7 +44,7 @@ from kahler_verify.codegen.circuit import (
 from kahler_verify.codegen.circuit import conjugate as conjugate_residue
 from kahler_verify.codegen.circuit_printer import CircuitPrinter, live, operations_of
 from kahler_verify.codegen.kernel import Printed, finish_program
-from kahler_verify.codegen.lowering import HEADS, Lowering, normal_head
+from kahler_verify.codegen.lowering import HEADS, Lowering, normal_head, tensors_of
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.codegen.transcendental import constant_code, head_code
 from kahler_verify.errors import GenerationError
@@ -358,7 +358,7 @@ def print_heads(reading: Reading, used: Collection[str]) -> tuple[Printed, dict[
     terms = {expr: reading.term(expr).node for expr in reading.heads}
     order = sorted(terms, key=lambda e: terms[e].number)
     wanted = {e for e in order if reading.heads[e] in used}
-    arguments = {e: [] if e.is_number else [reading.term(a) for a in e.args] for e in order}
+    arguments = {e: [] if e.is_number else [reading.term(a) for a in tensors_of(e)] for e in order}
     for e in reversed(order):  # a head is made after those in its arguments
         if e in wanted:
             inside = live(a.node for a in arguments[e])

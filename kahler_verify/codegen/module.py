@@ -19,7 +19,7 @@ from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.calculus.words import LogDet, factor_word
 from kahler_verify.codegen.explicit import Reading, bar, polarised, print_explicit, print_heads
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
-from kahler_verify.codegen.lowering import Lowering, head_name
+from kahler_verify.codegen.lowering import Lowering, head_name, tensors_of
 from kahler_verify.codegen.names import check_names, check_owners
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.codegen.progress import Step, silent
@@ -361,15 +361,16 @@ def _point(derivation: Derivation, program: Program) -> str:
 def _arguments(lowering: Lowering, head: Expr) -> list[str]:
     """Code of a head's arguments; numbers are tensors like the others."""
     program = lowering.program
-    varying = [a for a in head.args if not a.is_number]
+    tensors = tensors_of(head)
+    varying = [a for a in tensors if not a.is_number]
     codes = {
         a: program.let(code, "x") for a, code in zip(varying, lowering.arguments(head), strict=True)
     }
     like = next(iter(codes.values()))
-    for a in head.args:
+    for a in tensors:
         if a.is_number:
             codes[a] = program.let(constant_code(a, program, like), "k")
-    return [codes[a] for a in head.args]
+    return [codes[a] for a in tensors]
 
 
 def _fingerprint(derivation: Derivation, derived: dict[str, dict[str, Expr]]) -> str:

@@ -17,7 +17,7 @@ from sympy import Basic, Symbol
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import LogSumExp
-from kahler_verify.codegen.lowering import HEADS
+from kahler_verify.codegen.lowering import HEADS, REAL_HEADS
 from kahler_verify.errors import GenerationError
 
 POINT = "z"
@@ -46,7 +46,7 @@ OF_MODULES = (
 )
 # What `kahler_verify.compile` gives besides the kernels.
 OF_COMPILED = ("derivation", "source")
-_KINDS = "|".join([*HEADS, "power", "constant", "log_det", "log_sum_exp"])
+_KINDS = "|".join([*HEADS, *REAL_HEADS, "power", "constant", "log_det", "log_sum_exp"])
 _HEAD = re.compile(rf"({_KINDS})_\d+")
 
 

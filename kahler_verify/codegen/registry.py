@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import site
 import sys
+import sysconfig
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from traceback import extract_tb
 
@@ -69,6 +73,8 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
         raise DerivationError(f"path: expected a Python file (.py), got {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    known, writes = set(sys.modules), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # bytecode of this very second would hide a later edit
     try:
         spec.loader.exec_module(module)
     except KahlerVerifyError as error:
@@ -76,12 +82,44 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     except FAILURES as error:
         raise DerivationError(_located(path, error)) from error
     finally:
-        sys.modules.pop(name, None)
+        sys.dont_write_bytecode = writes
+        for own in own_modules(set(sys.modules) - known) | {
+            name
+        }:  # so that it is loaded as it then stands
+            sys.modules.pop(own, None)
     found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]
     unique = list({id(d): d for d in found}.values())
     if not unique:
         raise DerivationError(f"{path}: declares no Derivation at its top level")
     return unique
+
+
+@cache
+def _installations() -> tuple[Path, ...]:
+    """Folders of the standard library, of installed distributions and of this package."""
+    folders = {sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages(), str(PACKAGE)}
+    return tuple(Path(f).resolve() for f in sorted(folders))
+
+
+@cache
+def is_installed(path: str) -> bool:
+    """Whether a file belongs to Python, to an installed distribution or to this package."""
+    parents = Path(path).resolve().parents
+    return any(folder in parents for folder in _installations())
+
+
+def own_modules(among: Iterable[str]) -> set[str]:
+    """Names of loaded modules whose files are a user's."""
+    found = set()
+    for name in among:
+        own = getattr(sys.modules.get(name), "__dict__", {})  # attributes may load what is lazy
+        files = [own.get("__file__")]
+        if not files[0]:  # built into Python, or a package without a file of its own
+            files = [f"{folder}/_" for folder in own.get("__path__") or ()]
+        if any(isinstance(f, str) and not is_installed(f) for f in files):
+            found.add(name)
+    return found
 
 
 def _located(path: Path, error: Exception) -> str:

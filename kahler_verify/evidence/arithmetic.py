@@ -16,6 +16,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from math import factorial
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +44,19 @@ NAMESPACE = (
     "torch.zeros_like",
     "torch.reciprocal",
 )
+# What their module's ``heads`` may call besides, where numbers have functions: of torch, and by the
+# name that the function has in the calculus.
+TRANSCENDENTAL = {
+    f"torch.{name}": name
+    for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+} | {
+    "torch.pow": "power",
+    "torch.sigmoid": "logistic",
+    "torch.lgamma": "loggamma",
+    "torch.digamma": "digamma",
+    "torch.special.zeta": "zeta",
+    "torch.nn.functional.softplus": "log1pexp",
+}
 METHODS = ("conj", "unsqueeze", "squeeze", "flatten", "unflatten", "select", "mT", "mH", "shape")
 
 
@@ -201,14 +216,7 @@ class Arithmetic:
 
     def namespace(self) -> SimpleNamespace:
         """The stand-in for torch."""
-        functions = {}
-        if self.function is not None:
-            call = self.function
-            for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"):
-                functions[name] = lambda x, name=name: array(
-                    [call(name, v) for v in array(x).ravel()], x.shape
-                )
-        return SimpleNamespace(
+        torch = SimpleNamespace(
             einsum=einsum,
             linalg=SimpleNamespace(solve_triangular=solve_triangular),
             eye=lambda n, **_: self.eye(n),
@@ -216,8 +224,24 @@ class Arithmetic:
             stack=lambda parts, axis: np.stack(parts, axis=axis).view(Array),
             zeros_like=lambda x: x - x,
             reciprocal=lambda x: 1 / x,
-            **functions,
         )
+        if self.function is not None:
+            for name, own in TRANSCENDENTAL.items():
+                *folders, last = name.split(".")[1:]
+                place = torch
+                for folder in folders:
+                    if not hasattr(place, folder):
+                        setattr(place, folder, SimpleNamespace())
+                    place = getattr(place, folder)
+                setattr(place, last, partial(self._entrywise, own))
+        return torch
+
+    def _entrywise(self, name: str, *tensors: Any, **_: Any) -> Array:
+        """A function of each entry; options, such as a threshold, are about rounding."""
+        assert self.function is not None
+        spread = np.broadcast_arrays(*[np.asarray(x, dtype=object) for x in tensors])
+        entries = zip(*[x.ravel() for x in spread], strict=True)
+        return array([self.function(name, *x) for x in entries], spread[0].shape)
 
 
 def einsum(equation: str, *operands: Array) -> Array:
@@ -385,18 +409,16 @@ DIGITS = 50
 _context = mpmath.mp.clone()
 _context.dps = DIGITS
 
-MPMATH = {"polygamma": "psi"}
-
 
 def _decimal_function(name: str, *x: Any) -> Any:
-    """A function of SymPy's name, or of the calculus's own, at 50 digits."""
+    """A function, by its name in the calculus, at 50 digits."""
     if name == "polygamma":
         return _context.psi(int(x[0].real), x[1])
     if name == "logistic":
         return 1 / (1 + _context.exp(-x[0]))
     if name == "log1pexp":
         return _context.log(1 + _context.exp(x[0]))
-    return getattr(_context, MPMATH.get(name, name))(*x)
+    return getattr(_context, name)(*x)
 
 
 decimal = Arithmetic(
@@ -407,6 +429,26 @@ decimal = Arithmetic(
     lambda name, *x: _decimal_function(name, *x),
 )
 
+
+def _ball_function(name: str, *x: Any) -> Any:
+    """A function, by its name in the calculus, over balls."""
+    last = flint.acb(x[-1])
+    if name == "polygamma":
+        order = int(x[0].real)
+        if order == 0:
+            return last.digamma()
+        return (-1) ** (order + 1) * factorial(order) * flint.acb(order + 1).zeta(last)
+    if name == "zeta":
+        return flint.acb(x[0]).zeta(last)
+    if name == "power":
+        return flint.acb(x[0]).pow(last)
+    if name == "logistic":
+        return 1 / (1 + (-last).exp())
+    if name == "log1pexp":
+        return (1 + last.exp()).log()
+    return getattr(last, {"loggamma": "lgamma"}.get(name, name))()
+
+
 ball = Arithmetic(
     "complex balls",
     lambda value: (
@@ -414,5 +456,5 @@ ball = Arithmetic(
     ),
     lambda rng: flint.acb(rng.gauss(0, 1), rng.gauss(0, 1)),
     lambda rng: flint.acb(rng.uniform(0.5, 2)),
-    lambda name, x: getattr(x, name)(),
+    lambda name, *x: _ball_function(name, *x),
 )

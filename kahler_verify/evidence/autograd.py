@@ -44,8 +44,15 @@ FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "log1pexp": lambda x: torch.log(1 + torch.exp(x)),
     "logistic": lambda x: torch.reciprocal(1 + torch.exp(-x)),
     "loggamma": lambda x: torch.lgamma(x.real) + 0j,  # of real numbers
-    "polygamma": lambda n, x: torch.polygamma(int(n.real), x.real) + 0j,
+    "polygamma": lambda n, x: _polygamma(int(n.real), x.real) + 0j,
 }
+
+
+def _polygamma(n: int, x: Tensor) -> Tensor:
+    """ψ⁽ⁿ⁾ by Hurwitz's zeta function: torch's own of order 1 has nine digits."""
+    if n == 0:
+        return torch.digamma(x)
+    return (-1) ** (n + 1) * factorial(n) * torch.special.zeta(n + 1, x)
 
 
 @dataclass(frozen=True)

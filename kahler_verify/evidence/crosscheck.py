@@ -23,6 +23,7 @@ from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import InputError, KahlerVerifyError
 from kahler_verify.evidence import decoder_routes
 from kahler_verify.evidence.autograd_faults import FaultReport, run_self_test
+from kahler_verify.evidence.heads import FLOAT64, compare_heads
 from kahler_verify.evidence.real_decoders import REAL_DECODER_CHECKS, RealDecoderTrial
 from kahler_verify.evidence.routes import (
     EPSILON,
@@ -205,6 +206,8 @@ def _crosscheck(
         for done, (derivation, kernel) in enumerate(jobs):
             tell(done, total, f"{derivation.name}.{kernel.name}")
             rows += _check_kernel(subjects, derivation, kernel, sources or {}, points, seed)
+            if kernel is derivation.kernels[-1] and derivation.name in subjects:
+                rows += _check_heads(subjects[derivation.name], points, seed)
         missing = _missing(jobs, rows)
         notes: list[str] = []
         model, held_out, report, diagnosis, diagnosed = None, None, {}, None, ""
@@ -298,6 +301,27 @@ def _check_kernel(
             continue
         rows.append(_row(name, route_name, "random points", outcome, time.perf_counter() - begin))
     return rows
+
+
+def _check_heads(subject: Subject, points: int, seed: int) -> list[CheckRow]:
+    """What the text itself computes for its kernels: over balls, and in float64."""
+    name, begin = f"{subject.derivation.name}.heads", time.perf_counter()
+    try:
+        found = compare_heads(
+            subject.derivation, subject.text, subject.heads, points=points, seed=seed
+        )
+    except FAILURES as error:
+        return [_failed(name, "mpmath", "random points", f"{type(error).__name__}: {error}")]
+    if found is None:
+        return []
+    outcome = Outcome(
+        found.errors,
+        (FLOAT64,) * len(found.errors),
+        unit="relative",
+        note="balls of 50 digits",
+        complaints=found.complaints,
+    )
+    return [_row(name, "mpmath", "random points", outcome, time.perf_counter() - begin)]
 
 
 def _failed(kernel: str, route: str, where: str, reason: str) -> CheckRow:

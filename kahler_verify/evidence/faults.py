@@ -42,6 +42,8 @@ REAL = "real part too early"
 WEIGHT = "weight not normalised"
 BATCH = "batch axis mixed up"
 POWER = "half a whitening"
+SWAPPED = "swapped arguments"  # these two in ``heads`` alone: kernels call no functions
+FUNCTION = "wrong function"
 FAULTS = (
     SIGN,
     CONJUGATE,
@@ -49,6 +51,8 @@ FAULTS = (
     FACTOR,
     LOST,
     AXIS,
+    SWAPPED,
+    FUNCTION,
     UNCENTRED,
     TRIANGLE,
     REAL,

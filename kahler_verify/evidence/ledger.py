@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import tempfile
@@ -39,9 +40,11 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
 from kahler_verify.codegen import compiled
-from kahler_verify.codegen.module import generate_module
+from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.dependencies import Reads, watched
+from kahler_verify.evidence.heads import compare_heads
 from kahler_verify.evidence.schwartz_zippel import reads_as_written, schwartz_zippel, vanishes
 from kahler_verify.evidence.witnesses import (
     evaluate_witness,
@@ -361,10 +364,13 @@ def kernel_items(
     What is judged is the text of the file ``on_disk``, where there is one: the code that runs.
     """
     module = generate_module(derivation)
+    text = module.text
     if on_disk is not None and on_disk.is_file():
-        module = replace(module, text=on_disk.read_text(encoding="utf-8"))
-    chosen = [k for k in derivation.kernels if f"def {k.name}(" in module.text]
-    unknown = set(names) - {k.name for k in chosen}
+        text = on_disk.read_text(encoding="utf-8")
+    due = [k for k in derivation.kernels if f"def {k.name}(" in module.text]
+    module = replace(module, text=text)
+    chosen = [k for k in due if f"def {k.name}(" in text]
+    unknown = set(names) - {k.name for k in due}
     if unknown:
         raise EvidenceError(f"{derivation.name} has no kernels {sorted(unknown)}")
     items = []
@@ -401,7 +407,27 @@ def kernel_items(
                 {"sizes": [s for s, _ in sizes]},
             )
         )
-    return items
+    route = "Schwartz-Zippel"
+    items += [
+        Item(route, f"{derivation.name}.{k.name}", "is not in the file", False, 1)
+        for k in due
+        if k not in chosen and (not names or k.name in names)
+    ]
+    return items + _head_items(derivation, module)
+
+
+def _head_items(derivation: Derivation, module: Module) -> list[Item]:
+    """The values that the module itself computes for its kernels."""
+    what = partial(Item, "balls and float64", f"{derivation.name}.heads")
+    try:
+        found = compare_heads(derivation, module.text, module.heads)
+    except EvidenceError as error:
+        return [what(str(error), False, 0)]
+    if found is None:
+        return []
+    worst = max(found.errors, default=math.inf)
+    outcome = "; ".join(found.complaints) or f"right over balls, to {worst:.1e} in float64"
+    return [what(outcome, found.passed, found.values)]
 
 
 def property_items(derivation: Derivation) -> list[Item]:
@@ -464,11 +490,19 @@ def prove(
 ) -> Ledger:
     """Judge claims by id, the claims and kernels of derivation files, or all that is shipped.
 
-    Verdicts are cached by the fingerprint of derivations, generator, evidence and dependencies.
+    Verdicts are cached by the fingerprint of derivations with all files that they load, generator,
+    evidence and dependencies.
 
     Raises:
         EvidenceError: an id is unknown, or evidence could not be had.
     """
+    with watched() as reads:
+        return _prove(what, profile, use_cache, console, reads)
+
+
+def _prove(
+    what: Sequence[str], profile: str, use_cache: bool, console: Console | None, reads: Reads
+) -> Ledger:
     if profile not in SIZES:
         raise EvidenceError(f"profile: expected one of {', '.join(SIZES)}, got {profile!r}")
     files = [w for w in what if w.endswith(".py")]
@@ -494,7 +528,7 @@ def prove(
     ]
     if not what:
         chosen += [("variants", variant_items), ("public methods", method_items)]
-    cache = Cache(profile, files) if use_cache else None
+    cache = Cache(profile, files, reads) if use_cache and reads.certain else None
     judged: list[Judgement] = []
     kernels: list[Item] = []
     columns = (TextColumn("proving {task.description}"), TimeElapsedColumn())
@@ -528,7 +562,7 @@ def prove(
 class Cache:
     """Verdicts on disk, valid while nothing that they depend on has changed."""
 
-    def __init__(self, profile: str, files: Sequence[str]):
+    def __init__(self, profile: str, files: Sequence[str], reads: Reads | None = None):
         from kahler_verify.evidence.measurements import results_folders
 
         digest = hashlib.sha256(profile.encode())
@@ -536,7 +570,9 @@ class Cache:
         sources += sorted(PACKAGE.rglob("*.py"))
         sources += [p for folder in results_folders() for p in sorted(folder.glob("*.json"))]
         sources += [p for f in files for p in sorted(Path(f).parent.glob("*_kernels.py"))]
-        for source in sources:
+        covered = {s.resolve() for s in sources}
+        helpers = sorted((reads.files if reads is not None and files else set()) - covered)
+        for source in (*sources, *helpers):
             digest.update(source.name.encode() + source.read_bytes())
         versions = (sympy.__version__, flint.__version__, torch.__version__, np.__version__)
         digest.update(f"{versions} {platform.python_version()}".encode())
@@ -545,10 +581,18 @@ class Cache:
         except RuntimeError:  # nobody's home
             home = Path(tempfile.gettempdir()) / "kahler_verify"
         self.folder = Path(home) / digest.hexdigest()[:24]
+        self.reads, self.covered = reads if files else None, covered | set(helpers)
         self.failure: OSError | None = None  # verdicts do not depend on whether they can be kept
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
+
+    def _is_unforeseen(self) -> bool:
+        """Whether files were read that the folder's name does not tell of; its own do not count."""
+        if self.reads is None:
+            return False
+        home = self.folder.parent.resolve()
+        return any(home not in path.parents for path in self.reads.files - self.covered)
 
     def get(self, name: str) -> Judgement | list[Item] | None:
         """A stored verdict, or None."""
@@ -564,7 +608,12 @@ class Cache:
             return None
 
     def put(self, name: str, result: Judgement | list[Item]) -> None:
-        """Store a verdict, or remember in ``failure`` why that cannot be done."""
+        """Store a verdict, or remember in ``failure`` why that cannot be done.
+
+        One that depends on files that were first read while it was found is not kept.
+        """
+        if self._is_unforeseen():
+            return
         data = [asdict(i) for i in result] if isinstance(result, list) else asdict(result)
         if self.failure is None:
             try:

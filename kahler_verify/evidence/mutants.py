@@ -58,6 +58,7 @@ from kahler_verify.evidence.faults import (
     rule_mutants,
 )
 from kahler_verify.evidence.geometry_faults import GEOMETRY_RULES, Noticed, first_difference
+from kahler_verify.evidence.head_faults import FoundFault, judge_heads
 from kahler_verify.evidence.known_answers import known_answer
 from kahler_verify.evidence.ledger import EVERYWHERE, judge_part
 from kahler_verify.evidence.planted import MISPRINTS, RULES
@@ -108,6 +109,7 @@ ROUTES = {
     "float64": "the definition at 50 digits against float64",
     "float32": "the definition at 50 digits against float32",
     "holomorphic decoders": "the text in F_p[i], μ holomorphic and Σ constant",
+    "heads": "a module's own heads over balls of 50 digits, and in float64",
     "claims": "the ledger's identities",
     "variants": "layouts, blocks, plans, planes and log det against the plain kernels",
 }
@@ -664,6 +666,8 @@ def run_mutants(
         if mutants is None:
             progress.update(task, description="judging faults of reading")
             judged += [_of_reading(n, found) for n, found in enumerate(judge_readings(), start=1)]
+            progress.update(task, description="judging faults of heads")
+            judged += [judged_heads(n, found) for n, found in enumerate(judge_heads(), start=1)]
     return MutantResult(judged)
 
 
@@ -683,6 +687,26 @@ def judged_geometry(number: int, noticed: Noticed) -> Judged:
         by=["variants"] if noticed.by and noticed.runs else [],
         missed_by=[] if noticed.by else ["variants"],
         seconds=round(noticed.seconds, 4),
+    )
+
+
+def judged_heads(number: int, found: FoundFault) -> Judged:
+    """A fault in the function ``heads`` of a module, by the route that runs it."""
+    fault, by = found.fault, ["heads"] if found.noticed else []
+    name = f"{fault.derivation}.heads"
+    return Judged(
+        f"kernel/heads {number}/{name}",
+        fault.fault,
+        "kernel",
+        name,
+        f"{fault.old} → {fault.new or '(nothing)'}; {found.said or 'off in float64 alone'}",
+        equivalent=False,
+        loses_digits=False,
+        runs=True,
+        killed=found.noticed,
+        by=by,
+        missed_by=[] if by else ["heads"],
+        seconds=round(found.seconds, 4),
     )
 
 

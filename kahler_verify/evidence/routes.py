@@ -91,7 +91,7 @@ class Subject:
         heads: Mapping[Expr, str] = {}
         if "\nHEADS = " in text:
             heads = generate_module(derivation).heads
-        kernels = KernelSet(_module(derivation.name, text))
+        kernels = KernelSet(executed(derivation.name, text))
         return cls(derivation, text, kernels, _metric_of(derivation), heads)
 
     @property
@@ -189,16 +189,16 @@ def prepare(subject: Subject, kernel: Kernel, *, count: int = 3, seed: int = 0) 
     rng = random.Random(f"{seed} {derivation.name} {kernel.name}")
     drawn: list[tuple[Point, Fields, Mapping[str, Tensor], Tensor, float]] = []
     for _ in range(100 * count):
-        sample = _draw(kernel, rng)
+        sample = draw_dyadic(kernel, rng)
         if derivation.domain is not None:
-            sample = _moved_inside(derivation, sample, rng, subject.d)
+            sample = moved_inside(derivation, sample, rng, subject.d)
         fields = _fields(sample.point, subject.d, is_real_latent(kernel))
         if not _is_well_conditioned(fields):
             continue
         scale, condition = _frame(subject, fields)
         if condition <= LARGEST_CONDITION:
             tensors = {n: to_torch(t) for n, t in sample.tensors.items()}
-            if _has_real_tensors(kernel):  # some of torch's functions take no complex numbers
+            if has_real_tensors(kernel):  # some of torch's functions take no complex numbers
                 tensors = {n: t.real for n, t in tensors.items()}
             drawn.append((sample.point, fields, tensors, scale, condition))
         if len(drawn) == count:
@@ -220,7 +220,7 @@ def _is_well_conditioned(fields: Fields) -> bool:
     return all(torch.linalg.cond(x).item() <= LARGEST_INPUT_CONDITION for x in positive)
 
 
-def _moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d: int) -> Sample:
+def moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d: int) -> Sample:
     """The sample where its coordinates lie in the derivation's domain."""
     point, tensors, name = sample.point, dict(sample.tensors), "z"
     own = coordinate_of(derivation)
@@ -241,7 +241,8 @@ def _moved_inside(derivation: Derivation, sample: Sample, rng: random.Random, d:
     return Sample(moved, {**tensors, name: array(z, (d,))})
 
 
-def _module(name: str, text: str) -> SimpleNamespace:
+def executed(name: str, text: str) -> SimpleNamespace:
+    """What a generated text defines, with torch."""
     scope: dict[str, Any] = {"__name__": f"<kernels of {name}>"}
     exec(compile(text, f"<kernels of {name}>", "exec"), scope)
     return SimpleNamespace(**{k: v for k, v in scope.items() if k != "__builtins__"})
@@ -264,11 +265,12 @@ def _run(
     return {n: found[n].expand(shape).to(torch.complex128) for n, shape in shapes.items()}
 
 
-def _has_real_tensors(kernel: Kernel) -> bool:
+def has_real_tensors(kernel: Kernel) -> bool:
+    """Whether all tensors of a kernel are real."""
     return is_real_latent(kernel) and all("real" in f.traits for f in fields_of(kernel))
 
 
-def _draw(kernel: Kernel, rng: random.Random) -> Sample:
+def draw_dyadic(kernel: Kernel, rng: random.Random) -> Sample:
     """A sample that float64 holds exactly, with coordinates of moderate size."""
     sample = draw(kernel, _dyadic_decimal, rng, SIZES)
     point, tensors = sample.point, dict(sample.tensors)
