@@ -290,9 +290,7 @@ def _certified(
         bits = min(2 * bits, most_bits)
 
 
-def _error(
-    values: Array, computed: Tensor, g: Array | None, upper: set[int]
-) -> tuple[Any, Any]:
+def _error(values: Array, computed: Tensor, g: Array | None, upper: set[int]) -> tuple[Any, Any]:
     """The largest normalised error of an entry, and the largest normalised radius of a ball.
 
     ``upper`` are the axes of upper indices, which are normalised by √g_aa and not its reciprocal.

@@ -222,11 +222,11 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(LOST, cholesky._Closer.inverse, "* roots[:, None]", ""),
         Rule(POWER, cholesky._Closer.inverse, "rsqrt()", "reciprocal()"),
         Rule(POWER, cholesky._Closer.of, "roots = units.rsqrt()", "roots = units.reciprocal()"),
-        Rule(
-            LOST, cholesky._eliminated, "out[few] = closer", "out[few] = 0 * closer"
-        ),
+        Rule(LOST, cholesky._eliminated, "out[few] = closer", "out[few] = 0 * closer"),
         Rule(SIGN, cholesky._eliminated, "degenerate[few] = ~closer", "degenerate[few] = closer"),
-        Rule(SIGN, cholesky.factored, "index_put(few, ~closer.sound)", "index_put(few, closer.sound)"),
+        Rule(
+            SIGN, cholesky.factored, "index_put(few, ~closer.sound)", "index_put(few, closer.sound)"
+        ),
         Rule(POWER, cholesky._Closer.factor, ".sqrt()", ""),
     ),
 }

@@ -8,7 +8,7 @@ let it live.  Specimens are potentials whose kernels show the fault.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -67,11 +67,15 @@ def _specimens() -> dict[str, Derivation]:
         + re(I * z1)
         + re(z2 * exp(z1)),
         "modulus": Abs(z1) + Abs(z1**2 + 2 * I * conjugate(z2)) ** 3 + im(z1) / 9,
+        "two_moduli": Abs(z1 * (1 + z2)) ** 3
+        + Abs(z1 + I * conjugate(z1) / 3 + z2) ** 3
+        + (1 + Abs(z1) ** 2) ** Rational(5, 2),
         "conjugates": conjugate(exp(z1 * z2)) * z2 + conjugate(z2) * exp(z1 + I * conjugate(z2)),
         "circles": cos(im(z1)) + t * tanh(re(z2)) + sin(re(z1) + im(z2)),
         "numbers": (2**70 + 3) * Abs(z1) ** 4
         + re((3 - 2 * I) * z1 * z2**2 + (2**64 * I + 2**65 + 5) * z2**2 * conjugate(z1))
         + t * (1 + re(z1)) ** 3
+        + (1 + Abs(z1) ** 2) / (2 - I) / (2 + I)
         + 7 * Abs(z1) ** 2 / (3 * (2 + Abs(z2) ** 2))
         - Abs(z1 * z2) ** 2 / (5 * (2 + Abs(z2) ** 2)),
         "quotients": z1 * conjugate(z1) * (1 + Abs(z2) ** 2) / (1 + Abs(z1) ** 2 + 2 * Abs(z2) ** 2)
@@ -156,7 +160,7 @@ WRITTEN = (
         "by.index(i) for i in out.indices",
         "n for n in range(len(by))[::-1]",
     ),
-    Rule(FACTOR, lowering.normal_head, "distribute(a) for a", "distribute(2 * a) for a"),
+    Rule(SIGN, lowering.normal_head, "distribute(a) for a", "distribute(-a) for a"),
     Rule(CONJUGATE, module._declared, "bar(z): conjugate(z)", "bar(z): z"),
     Rule(SIGN, module._declared, "bar(z): conjugate(z)", "bar(z): -conjugate(z)"),
     Rule(
@@ -202,11 +206,9 @@ CIRCUIT = (
     Rule(FACTOR, Circuit.multiply, "a.coefficient.times(b.coefficient)", "a.coefficient"),
     Rule(FACTOR, Circuit.multiply, "slope(by).scaled(coefficient.inverse())", "slope(by)"),
     Rule(FACTOR, Circuit.divide, ".times(b.coefficient.inverse())", ".times(b.coefficient)"),
-    Rule(SIGN, Circuit._node, "(before - turns) % 4", "0"),
-    Rule(SIGN, circuit._canonical, "turned.index(least), least", "0, least"),
     Rule(SIGN, Gaussian.times, "self.x * other.x - self", "self.x * other.x + self"),
     Rule(LOST, Gaussian.times, "self.x * other.y + self.y * other.x", "self.x * other.y"),
-    Rule(CONJUGATE, Gaussian.inverse, "-self.y / norm", "self.y / norm"),
+    Rule(FACTOR, Gaussian.inverse, "self.x / norm", "self.x"),
     Rule(LOST, Gaussian.plus, "self.y + other.y", "self.y"),
     Rule(CONJUGATE, circuit.conjugate, "-a[1] % PRIME", "a[1]"),
     Rule(CONJUGATE, Reading._read, "exact(0, 1)", "exact(0, -1)"),
@@ -269,7 +271,6 @@ CIRCUIT = (
         "conjugate_residue(random_residue((name, mirrored)))",
         "random_residue((name, mirrored))",
     ),
-    Rule(LOST, explicit._modulus, "Mul(*root)", "Mul(*root[:1])"),
 )
 
 # Rules by which a circuit is printed.
@@ -322,12 +323,16 @@ PRINTED = (
         "in items[1:] if common not in factors",
     ),
     Rule(SIGN, CircuitPrinter._sum_of, '"-" if negative else "+"', '"+"'),
-    Rule(SIGN, CircuitPrinter._sum_of, 'f"-{body}" if negative else body', "body"),
     Rule(SIGN, CircuitPrinter._scaled, 'f"-{text}" if kind == NAME else f"-({text})"', "text"),
     Rule(POWER, CircuitPrinter._scaled, "{inner} / {self", "{inner} * {self"),
     Rule(FACTOR, CircuitPrinter._scaled, "if below != 1:", "if below > 2:"),
     Rule(LOST, CircuitPrinter._scaled, "{self._number(above)} * {inner}", "{inner}"),
-    Rule(LOST, CircuitPrinter._scaled, "{self._number(above)} * {inner}", "{self._number(above)} * {text}"),
+    Rule(
+        LOST,
+        CircuitPrinter._scaled,
+        "{self._number(above)} * {inner}",
+        "{self._number(above)} * {text}",
+    ),
     Rule(CONJUGATE, CircuitPrinter._number, 'sign = "-" if y < 0 else "+"', 'sign = "+"'),
     Rule(LOST, CircuitPrinter._number, "({x} {sign} {abs(y)}j)", "({x})"),
     Rule(LOST, CircuitPrinter._large, "* {LIMB} + {low}", "* {LIMB}"),
@@ -455,6 +460,11 @@ def differs(derivation: Derivation, made: Module) -> bool:
     return False
 
 
+def _kernels(made: Module) -> tuple[str, Mapping[Expr, str]]:
+    """What is compared here: the text but for ``heads()``, which has evidence of its own."""
+    return made.text.partition("\ndef heads(")[0], made.heads
+
+
 def judge_reading(rule: Rule, name: str) -> Read:
     """Plant a fault, and compare a specimen's kernels with its definition while it stands.
 
@@ -467,7 +477,7 @@ def judge_reading(rule: Rule, name: str) -> Read:
     with edited(rule):
         try:
             made = true if rule.place == "evidence" else generate_module(derivation)
-            if rule.place == "evidence" or (made.text, made.heads) != (true.text, true.heads):
+            if rule.place == "evidence" or _kernels(made) != _kernels(true):
                 outcome = "killed" if differs(derivation, made) else "survived"
         except EvidenceError:
             outcome = "killed"

@@ -433,7 +433,9 @@ def _small_eigenvalues(n: int, count: int, *, real: bool) -> Iterator[Compared]:
     if n < 3:
         return
     eigenvalues = torch.tensor([1.0] + (n - 1) * [1e-7], dtype=R)
-    frame = torch.linalg.qr(_numbers(count, n, n, seed=n).real if real else _numbers(count, n, n))[0]
+    frame = torch.linalg.qr(_numbers(count, n, n, seed=n).real if real else _numbers(count, n, n))[
+        0
+    ]
     units = 1 + torch.rand(n, dtype=R, generator=torch.Generator().manual_seed(n))
     g = units[:, None] * (frame * eigenvalues @ frame.mH) * units
     h = (frame / eigenvalues @ frame.mH) / units / units[:, None]
@@ -441,13 +443,17 @@ def _small_eigenvalues(n: int, count: int, *, real: bool) -> Iterator[Compared]:
     bound = 1e7 * TOLERANCE * n
     x = g.clone().requires_grad_()
     value, degenerate = cholesky.log_det(x)
-    yield Compared(f"n = {n}: small eigenvalues", float((value - truth).detach().abs().max()), bound)
+    yield Compared(
+        f"n = {n}: small eigenvalues", float((value - truth).detach().abs().max()), bound
+    )
     flagged = 0 if degenerate is None else int(degenerate.sum())
     yield Compared(f"n = {n}: small eigenvalues are no fault", float(flagged), 0.0)
     (slope,) = torch.autograd.grad(value.sum(), x)
     yield Compared(f"n = {n}: ∂ log det at small eigenvalues", _relative(slope, h), bound)
     factor, flags = cholesky.factored(g)
-    yield Compared(f"n = {n}: factors at small eigenvalues", _relative(factor @ factor.mH, g), bound)
+    yield Compared(
+        f"n = {n}: factors at small eigenvalues", _relative(factor @ factor.mH, g), bound
+    )
     yield Compared(f"n = {n}: small eigenvalues factor", float(flags.sum()), 0.0)
     signs = torch.tensor([-1.0, -1.0] + (n - 2) * [1.0], dtype=R)
     found = cholesky.log_det(frame * signs @ frame.mH)[1]  # two pivots are negative, or fewer

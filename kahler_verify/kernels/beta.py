@@ -481,24 +481,15 @@ def heads(alpha: torch.Tensor, beta: torch.Tensor) -> dict:
         beta: [..., n] beta
     """
     s0 = alpha + beta
-    one0 = torch.zeros_like(s0) + 1
-    polygamma_0_0 = torch.polygamma(one0, s0)
-    one1 = torch.zeros_like(alpha) + 1
-    polygamma_1_0 = torch.polygamma(one1, alpha)
-    one2 = torch.zeros_like(beta) + 1
-    polygamma_2_0 = torch.polygamma(one2, beta)
-    k0 = 2 * one0
-    polygamma_3_0 = torch.polygamma(k0, s0)
-    k1 = 2 * one1
-    polygamma_4_0 = torch.polygamma(k1, alpha)
-    k2 = 2 * one2
-    polygamma_5_0 = torch.polygamma(k2, beta)
-    k3 = 3 * one0
-    polygamma_6_0 = torch.polygamma(k3, s0)
-    k4 = 3 * one1
-    polygamma_7_0 = torch.polygamma(k4, alpha)
-    k5 = 3 * one2
-    polygamma_8_0 = torch.polygamma(k5, beta)
+    polygamma_0_0 = torch.polygamma(1, s0)
+    polygamma_1_0 = torch.polygamma(1, alpha)
+    polygamma_2_0 = torch.polygamma(1, beta)
+    polygamma_3_0 = torch.polygamma(2, s0)
+    polygamma_4_0 = torch.polygamma(2, alpha)
+    polygamma_5_0 = torch.polygamma(2, beta)
+    polygamma_6_0 = torch.polygamma(3, s0)
+    polygamma_7_0 = torch.polygamma(3, alpha)
+    polygamma_8_0 = torch.polygamma(3, beta)
     return {
         "polygamma_0": polygamma_0_0,
         "polygamma_1": polygamma_1_0,

@@ -204,18 +204,12 @@ def heads(alpha: torch.Tensor) -> dict:
         alpha: [..., n] alpha
     """
     t0 = torch.einsum("...a->...", alpha)
-    one0 = torch.zeros_like(t0) + 1
-    polygamma_0_0 = torch.polygamma(one0, t0)
-    one1 = torch.zeros_like(alpha) + 1
-    polygamma_1_0 = torch.polygamma(one1, alpha)
-    k0 = 2 * one0
-    polygamma_2_0 = torch.polygamma(k0, t0)
-    k1 = 2 * one1
-    polygamma_3_0 = torch.polygamma(k1, alpha)
-    k2 = 3 * one0
-    polygamma_4_0 = torch.polygamma(k2, t0)
-    k3 = 3 * one1
-    polygamma_5_0 = torch.polygamma(k3, alpha)
+    polygamma_0_0 = torch.polygamma(1, t0)
+    polygamma_1_0 = torch.polygamma(1, alpha)
+    polygamma_2_0 = torch.polygamma(2, t0)
+    polygamma_3_0 = torch.polygamma(2, alpha)
+    polygamma_4_0 = torch.polygamma(3, t0)
+    polygamma_5_0 = torch.polygamma(3, alpha)
     return {
         "polygamma_0": polygamma_0_0,
         "polygamma_1": polygamma_1_0,

@@ -308,12 +308,9 @@ def heads(alpha: torch.Tensor) -> dict:
     Args:
         alpha: [..., n] alpha
     """
-    one0 = torch.zeros_like(alpha) + 1
-    polygamma_0_0 = torch.polygamma(one0, alpha)
-    k0 = 2 * one0
-    polygamma_1_0 = torch.polygamma(k0, alpha)
-    k1 = 3 * one0
-    polygamma_2_0 = torch.polygamma(k1, alpha)
+    polygamma_0_0 = torch.polygamma(1, alpha)
+    polygamma_1_0 = torch.polygamma(2, alpha)
+    polygamma_2_0 = torch.polygamma(3, alpha)
     return {
         "polygamma_0": polygamma_0_0,
         "polygamma_1": polygamma_1_0,
