@@ -24,7 +24,7 @@ from kahler_verify.calculus.derivation import (
     potential,
 )
 from kahler_verify.calculus.letters import coordinates, dimension, index, parameter
-from kahler_verify.codegen import circuit, circuit_printer, explicit, lowering, module
+from kahler_verify.codegen import circuit, circuit_printer, explicit, module
 from kahler_verify.codegen.circuit import Circuit, Gaussian
 from kahler_verify.codegen.circuit_printer import CircuitPrinter
 from kahler_verify.codegen.explicit import Reading, conjugated, polarised
@@ -160,7 +160,6 @@ WRITTEN = (
         "by.index(i) for i in out.indices",
         "n for n in range(len(by))[::-1]",
     ),
-    Rule(SIGN, lowering.normal_head, "distribute(a) for a", "distribute(-a) for a"),
     Rule(CONJUGATE, module._declared, "bar(z): conjugate(z)", "bar(z): z"),
     Rule(SIGN, module._declared, "bar(z): conjugate(z)", "bar(z): -conjugate(z)"),
     Rule(

@@ -419,8 +419,8 @@ def volumes() -> Iterator[Compared]:
         yield Compared(f"n = {n}: ∂∂ log det", _relative(twice, second), bound)
         phase = root[..., :1] / root[..., :1].abs()
         singular = (torch.eye(n) - 1 / n) * (phase @ phase.mH)  # whose last pivot is rounding
-        bad, found = cholesky.log_det(singular, if_degenerate=-math.inf)
-        missed = len(bad) if found is None else int((~found).sum())
+        bad, degenerate = cholesky.log_det(singular, if_degenerate=-math.inf)
+        missed = len(bad) if degenerate is None else int((~degenerate).sum())
         yield Compared(f"n = {n}: degenerate", float((bad != -math.inf).sum() + missed), 0.0)
         yield from _small_eigenvalues(n, count, real=real)
     methods = {cholesky._written_out, cholesky._batch_last, cholesky._by_library}
