@@ -26,7 +26,7 @@ import torch
 from flint import acb, arb, fmpq
 from torch import Tensor
 
-from kahler_verify.calculus.derivation import Derivation
+from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError, InputError
 from kahler_verify.evidence.arithmetic import Array, array, ball, run_text
@@ -36,7 +36,6 @@ from kahler_verify.evidence.trees import definition_of
 FIRST_BITS = 64
 MOST_BITS = 1024
 UNITS = {torch.float32: -23, torch.complex64: -23, torch.float64: -52, torch.complex128: -52}
-UPPER_INDICES = {"gamma": {2}}  # Γ^e_{ca}: its third index is contravariant
 METRIC = "(metric)"
 PREAMBLE = "from __future__ import annotations\nimport torch\n"
 
@@ -123,13 +122,11 @@ class Certificate:
         """
         if self.verdict != "certified":
             raise EvidenceError(f"to_json: the certificate of {self.kernel} is undecided")
-        module, _, name = self.kernel.rpartition(".")
-        derivation = self.derivation if self.derivation is not None else _shipped().get(module)
-        kernels = [] if derivation is None else [k for k in derivation.kernels if k.name == name]
-        if not kernels:
+        kernel = _declared_kernel(self.kernel, self.derivation)
+        if kernel is None:
             raise EvidenceError(f"to_json: no derivation of {self.kernel} is known; pass one")
-        definition = definition_of(kernels[0], self.sizes)
-        layout = next(iter(kernels[0].layout.values()), "full")
+        definition = definition_of(kernel, self.sizes)
+        layout = next(iter(kernel.layout.values()), "full")
         items = [_point_json(p, self.sizes, layout) for p in self.points]
         for name in items[0]["inputs"]:
             field = name.split("_")[0].rstrip("0")
@@ -215,6 +212,8 @@ def certify(
     batch = torch.broadcast_shapes(*[_batch(n, t, ranks[n]) for n, t in given.items()])
     arguments = [n for n in ranks if n != METRIC]
     text = ball_function(function)
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    upper = _upper_axes(_declared_kernel(name, derivation))
     points = []
     for where in product(*map(range, batch)):
         here = {n: _at(t, ranks[n], batch, where) for n, t in given.items()}
@@ -232,14 +231,14 @@ def certify(
         computed = {n: _at(t, rank[n], batch, where) for n, t in results.items()}
         points.append(
             PointCertificate(
-                **_certified(enclose, computed, unit, most_bits),
+                **_certified(enclose, computed, upper, unit, most_bits),
                 inputs={n: exact(here[n]) for n in arguments},
                 computed={n: exact(t) for n, t in computed.items()},
                 metric=exact(metric) if metric is not None else None,
             )
         )
     return Certificate(
-        kernel=f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
+        kernel=name,
         dtype=str(max((t.dtype for t in results.values()), key=UNITS.__getitem__))[6:],
         points=tuple(points),
         most_bits=most_bits,
@@ -257,6 +256,7 @@ def certify(
 def _certified(
     enclose: Callable[[], tuple[dict[str, Array], Array | None]],
     computed: Mapping[str, Tensor],
+    upper: Mapping[str, set[int]],
     unit: int,
     most_bits: int,
 ) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _certified(
         with flint.ctx.workprec(bits):
             values, g = enclose()
             definite = None if g is None else positive(g.tolist())
-            errors = {n: _error(n, values[n], t, g) for n, t in computed.items()}
+            errors = {n: _error(values[n], t, g, upper.get(n, set())) for n, t in computed.items()}
             informative = all(
                 bool(e.is_finite()) and (bool(r <= e / 1024) or bool(r <= floor / 4))
                 for e, r in errors.values()
@@ -290,15 +290,18 @@ def _certified(
         bits = min(2 * bits, most_bits)
 
 
-def _error(name: str, values: Array, computed: Tensor, g: Array | None) -> tuple[Any, Any]:
-    """The largest normalised error of an entry, and the largest normalised radius of a ball."""
+def _error(values: Array, computed: Tensor, g: Array | None, upper: set[int]) -> tuple[Any, Any]:
+    """The largest normalised error of an entry, and the largest normalised radius of a ball.
+
+    ``upper`` are the axes of upper indices, which are normalised by √g_aa and not its reciprocal.
+    """
     error = radius = arb(0)
     exact_values = balls_of(computed)
     for index in np.ndindex(values.shape):
         scale = arb(1)
         for at, a in enumerate(index):
             root = g[a, a].real.sqrt() if g is not None else arb(1)
-            scale = scale / root if at in UPPER_INDICES.get(name, ()) else scale * root
+            scale = scale / root if at in upper else scale * root
         value: Any = values[index]
         width = (value.real.rad() + value.imag.rad()) / scale
         error = _larger(error, (abs(exact_values[index] - value) / scale).upper())
@@ -385,6 +388,20 @@ def _first_output(
 @cache
 def _shipped() -> dict[str, Derivation]:
     return shipped()
+
+
+def _declared_kernel(name: str, derivation: Derivation | None) -> Kernel | None:
+    """What ``module.kernel`` was derived as, by a derivation or by one that is shipped."""
+    module, _, own = name.rpartition(".")
+    derivation = derivation if derivation is not None else _shipped().get(module)
+    kernels = [] if derivation is None else derivation.kernels
+    return next((k for k in kernels if k.name == own), None)
+
+
+def _upper_axes(kernel: Kernel | None) -> dict[str, set[int]]:
+    """Of each output, the axes of its upper indices."""
+    outputs = {} if kernel is None else kernel.outputs
+    return {n: {out.indices.index(i) for i in out.upper} for n, out in outputs.items()}
 
 
 def _resolve(kernel: Callable[..., Any] | str) -> Callable[..., Any]:

@@ -213,8 +213,21 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(CONJUGATE, cholesky._batch_last, "column.conj().resolve_conj()", "column"),
         Rule(SIGN, cholesky._batch_last, "m.neg_()", "m"),
         Rule(CONJUGATE, cholesky._batch_last, "torch.conj_physical(x, out=row)", "row.copy_(x)"),
-        Rule(LOST, cholesky._noise, "100 * entries", "0 * entries"),
         Rule(TRANSPOSED, cholesky._LogDet.backward, "_scaled(inverse,", "_scaled(inverse.mT,"),
+        Rule(LOST, cholesky._are_large, "math.e * limit(", "0 * limit("),
+        Rule(LOST, cholesky._are_positive, "pivots > floor", "pivots < torch.inf"),
+        Rule(FACTOR, cholesky.limit, "torch.finfo(dtype).eps", "torch.finfo(dtype).eps ** 2"),
+        Rule(SIGN, cholesky._Closer.log_det, "+ scale", "- scale"),
+        Rule(FACTOR, cholesky._Closer.log_det, "2 * roots", "roots"),
+        Rule(LOST, cholesky._Closer.inverse, "* roots[:, None]", ""),
+        Rule(POWER, cholesky._Closer.inverse, "rsqrt()", "reciprocal()"),
+        Rule(POWER, cholesky._Closer.of, "roots = units.rsqrt()", "roots = units.reciprocal()"),
+        Rule(LOST, cholesky._eliminated, "out[few] = closer", "out[few] = 0 * closer"),
+        Rule(SIGN, cholesky._eliminated, "degenerate[few] = ~closer", "degenerate[few] = closer"),
+        Rule(
+            SIGN, cholesky.factored, "index_put(few, ~closer.sound)", "index_put(few, closer.sound)"
+        ),
+        Rule(POWER, cholesky._Closer.factor, ".sqrt()", ""),
     ),
 }
 

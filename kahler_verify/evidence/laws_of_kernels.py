@@ -22,7 +22,7 @@ from torch import Tensor
 from kahler_verify.calculus.definition import map_letters
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Field, Jet, parameter
-from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.codegen.unrolled import argument_shapes, unroll
 from kahler_verify.errors import GenerationError, PropertyViolation
@@ -47,7 +47,7 @@ from kahler_verify.evidence.readings import (
     output_dimensions,
     stages_of,
 )
-from kahler_verify.evidence.samples import Sample, draw, fields_of
+from kahler_verify.evidence.samples import Sample, draw, fields_of, is_real_latent
 from kahler_verify.evidence.series import Point, Scope, evaluate
 from kahler_verify.evidence.unrolled_variants import evaluate_in_double
 from kahler_verify.geometry.unrolled_kernels import text_of
@@ -176,14 +176,15 @@ def unitary_equivariant(trial: Trial) -> None:
 
 
 @law(
-    "a unitary change of the observed components (a permutation for a diagonal Σ) changes nothing",
+    "a unitary change of the observed components (a permutation for a diagonal Σ) changes nothing, "
+    "and what has an entry for each of them is permuted",
     lambda der, k: bool(output_dimensions(der, k)),
 )
 def output_basis_free(trial: Trial) -> None:
     """μ → Vμ, Σ → VΣVᴴ."""
     kernel, tensors = trial.kernel, trial.draw()
     axes = axes_of(kernel, assumed_fields(kernel))
-    moved = dict(tensors)
+    moved, turns = dict(tensors), {}
     for symbol in sorted(output_dimensions(trial.derivation, kernel), key=str):
         n = trial.size(symbol)
         turn = trial.unitary(n, real=trial.has_real_fields)
@@ -196,14 +197,17 @@ def output_basis_free(trial: Trial) -> None:
             turn = turn.new_zeros(n, n)
             turn[range(n), trial.rng.sample(range(n), n)] = 1
         maps = {f"{symbol}": turn, f"{symbol}*": turn.conj(), f"{symbol}=": turn}
+        turns[f"{symbol}"] = turn
         for name, x in moved.items():
             if name.endswith("_factor") and axes[name] == [symbol.name, f"{symbol.name}*"]:
                 moved[name] = torch.linalg.cholesky(turn @ x @ x.mH @ turn.mH)
             else:
                 moved[name] = multiply_axes(x, axes[name], maps)
     before, after = trial.call(tensors), trial.call(moved)
-    for name in kernel.outputs:
-        agree(after[name], before[name], f"{name} before and after the change of basis")
+    for name, out in kernel.outputs.items():
+        kinds = [str(getattr(i, "size", None)) for i in out.indices]
+        expected = multiply_axes(before[name], kinds, turns)
+        agree(after[name], expected, f"{name} before and after the change of basis")
 
 
 def _is_additive(der: Derivation, k: Kernel) -> bool:
@@ -263,9 +267,9 @@ def component_order_free(trial: Trial) -> None:
 
 def _has_weights(_der: Derivation, kernel: Kernel) -> bool:
     """Whether components are averaged: totals over data points weigh none of them."""
-    return any(
-        out.definition.has(LogSumExp, Mean, Moment, Centred) for out in kernel.outputs.values()
-    )
+    definitions = [out.definition for out in kernel.outputs.values()]
+    averaged = any(d.has(LogSumExp, Mean, Moment, Centred) for d in definitions)
+    return averaged and not any(d.has(Total) for d in definitions)
 
 
 @law("a component split into two equal ones that share its weight changes nothing", _has_weights)
@@ -513,7 +517,9 @@ def _taylor(table: Mapping[tuple[int, int], Any], step: list[Any]) -> Any:
 
 
 def _is_metric_derivative(der: Derivation, k: Kernel) -> bool:
-    """∂_c of the Hessian of a Gaussian divergence in μ and Σ."""
+    """∂_c of the Hessian of a Gaussian divergence in μ and Σ, of complex coordinates."""
+    if is_real_latent(k):
+        return False
     gaussian = {f.name for f in fields_of(k)} == {"mu", "Sigma"}
     staged = stages_of(k).values()
     return (

@@ -62,7 +62,7 @@ from kahler_verify.evidence.head_faults import FoundFault, judge_heads
 from kahler_verify.evidence.known_answers import known_answer
 from kahler_verify.evidence.ledger import EVERYWHERE, judge_part
 from kahler_verify.evidence.planted import MISPRINTS, RULES
-from kahler_verify.evidence.reading_faults import Reading, judge_readings
+from kahler_verify.evidence.reading_faults import Read, judge_readings
 from kahler_verify.evidence.samples import Sample, draw, fields_of
 from kahler_verify.evidence.schwartz_zippel import vanishes
 from kahler_verify.evidence.series import Point, evaluate_output
@@ -710,7 +710,7 @@ def judged_heads(number: int, found: FoundFault) -> Judged:
     )
 
 
-def _of_reading(number: int, found: Reading) -> Judged:
+def _of_reading(number: int, found: Read) -> Judged:
     """A fault of reading as a mutant: one that shows nowhere is an error of the list."""
     rule, killed = found.rule, found.outcome == "killed"
     if found.outcome not in ("killed", "survived"):

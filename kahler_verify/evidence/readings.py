@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from sympy import Expr, Symbol
+from sympy import Add, Basic, Expr, Pow, Symbol
 from torch import Tensor
 
 from kahler_verify.calculus.definition import OnDiagonal, Partial
@@ -98,13 +98,29 @@ def is_real(derivation: Derivation, expr: Expr) -> bool:
 
 
 def barred_indices(output: Output) -> dict[Symbol, bool] | None:
-    """For each index of an output whether it is antiholomorphic; None where entries are taken."""
-    if output.definition.has(Entry):
+    """For each index of an output whether it is antiholomorphic; None where it is no such tensor.
+
+    Those are where entries are taken, and where an index stands twice, as in a variance.
+    """
+    definition = output.definition
+    if definition.has(Entry) or any(_degree(definition, i) > 1 for i in output.indices):
         return None
     bars: dict[Symbol, bool] = {}
     for node in output.definition.atoms(Partial):
         bars |= dict.fromkeys(node.hol, False) | dict.fromkeys(node.anti, True)
     return bars if set(bars) >= set(output.indices) else None
+
+
+def _degree(expr: Basic, index: Symbol) -> int:
+    """How often an index stands in the factors of a term, at most."""
+    if isinstance(expr, Jet):
+        return (*expr.hol, *expr.anti).count(index)
+    if isinstance(expr, Partial):
+        return (*expr.hol, *expr.anti).count(index) + _degree(expr.args[0], index)
+    parts = [_degree(a, index) for a in expr.args]
+    if isinstance(expr, Pow):
+        return parts[0] * max(int(expr.exp), 1) if expr.exp.is_Integer else parts[0]
+    return max(parts, default=0) if isinstance(expr, Add) else sum(parts)
 
 
 def axes_of(kernel: Kernel, fields: list[Field]) -> dict[str, list[str]]:

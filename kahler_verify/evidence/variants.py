@@ -277,7 +277,7 @@ def _decoder_compared(setting: Setting, budget: int) -> Iterator[Compared]:
     name += f" ({plan.mean}, {plan.covariance}{', chunked' if budget == 1 else ''})"
 
     def parts(z: Tensor) -> tuple[Tensor, Tensor | None]:
-        out, flat, factor = metric._evaluate("fisher_metric", z)
+        out, flat, factor = metric._evaluate("fisher_metric", z, 1)
         return (factor * out, None) if flat else (factor * out[0], factor * out[1])
 
     plain = _Plain(parts)
@@ -403,11 +403,10 @@ def volumes() -> Iterator[Compared]:
             method = cholesky._method(g, inverse=with_inverse)
             used.add(method)
             name = f"{method.__name__.strip('_')}, n = {n}{', real' if real else ''}"
-            pivots, noise, found = method(g, with_inverse)
+            pivots, found = method(g, with_inverse)
             bound = TOLERANCE * float(torch.linalg.cond(g).max())
             value = pivots.log().sum(0)
             yield Compared(f"{name}: log det", float((value - truth).abs().max()), bound)
-            yield Compared(f"{name}: pivots above noise", float((noise >= pivots).sum()), 0.0)
             if with_inverse:
                 yield Compared(f"{name}: inverse", _relative(found, inverse), bound)
         x = g.clone().requires_grad_()
@@ -420,11 +419,46 @@ def volumes() -> Iterator[Compared]:
         yield Compared(f"n = {n}: ∂∂ log det", _relative(twice, second), bound)
         phase = root[..., :1] / root[..., :1].abs()
         singular = (torch.eye(n) - 1 / n) * (phase @ phase.mH)  # whose last pivot is rounding
-        bad = cholesky.log_det(singular, if_degenerate=-math.inf)[0]
-        yield Compared(f"n = {n}: degenerate", float((bad != -math.inf).sum()), 0.0)
+        bad, degenerate = cholesky.log_det(singular, if_degenerate=-math.inf)
+        missed = len(bad) if degenerate is None else int((~degenerate).sum())
+        yield Compared(f"n = {n}: degenerate", float((bad != -math.inf).sum() + missed), 0.0)
+        yield from _small_eigenvalues(n, count, real=real)
     methods = {cholesky._written_out, cholesky._batch_last, cholesky._by_library}
     if used != methods:
         raise EvidenceError("log det: an elimination was chosen for no size")
+
+
+def _small_eigenvalues(n: int, count: int, *, real: bool) -> Iterator[Compared]:
+    """Matrices that take a closer look: their pivots are small, and no eigenvalue is degenerate."""
+    if n < 3:
+        return
+    eigenvalues = torch.tensor([1.0] + (n - 1) * [1e-7], dtype=R)
+    frame = torch.linalg.qr(_numbers(count, n, n, seed=n).real if real else _numbers(count, n, n))[
+        0
+    ]
+    units = 1 + torch.rand(n, dtype=R, generator=torch.Generator().manual_seed(n))
+    g = units[:, None] * (frame * eigenvalues @ frame.mH) * units
+    h = (frame / eigenvalues @ frame.mH) / units / units[:, None]
+    truth = (eigenvalues.log() + 2 * units.log()).sum().expand(count)
+    bound = 1e7 * TOLERANCE * n
+    x = g.clone().requires_grad_()
+    value, degenerate = cholesky.log_det(x)
+    yield Compared(
+        f"n = {n}: small eigenvalues", float((value - truth).detach().abs().max()), bound
+    )
+    flagged = 0 if degenerate is None else int(degenerate.sum())
+    yield Compared(f"n = {n}: small eigenvalues are no fault", float(flagged), 0.0)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    yield Compared(f"n = {n}: ∂ log det at small eigenvalues", _relative(slope, h), bound)
+    factor, flags = cholesky.factored(g)
+    yield Compared(
+        f"n = {n}: factors at small eigenvalues", _relative(factor @ factor.mH, g), bound
+    )
+    yield Compared(f"n = {n}: small eigenvalues factor", float(flags.sum()), 0.0)
+    signs = torch.tensor([-1.0, -1.0] + (n - 2) * [1.0], dtype=R)
+    found = cholesky.log_det(frame * signs @ frame.mH)[1]  # two pivots are negative, or fewer
+    missed = count if found is None else int((~found).sum())
+    yield Compared(f"n = {n}: indefinite", float(missed), 0.0)
 
 
 GROUPS: dict[str, Callable[[], Iterator[Compared]]] = {

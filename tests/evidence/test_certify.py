@@ -238,3 +238,39 @@ def test_empty_batches_and_arrays_of_numpy_are_refused(count: int) -> None:
             certify("fubini_study.metric", {"z": wrong})
     with pytest.raises(InputError, match=r"metric: expected a torch\.Tensor"):
         certify("fubini_study.metric", {"z": z}, metric=torch.eye(2).numpy())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "output"),
+    [
+        ("real_geometry.christoffel", "gamma"),
+        ("real_geometry.geodesic_acceleration", "acceleration"),
+        ("hermitian_geometry.chern_connection", "gamma"),
+        ("hermitian_geometry.log_det_pullback", "pullback"),
+    ],
+)
+def test_bounds_are_the_same_in_other_units(kernel: str, output: str) -> None:
+    """Powers of two round nothing; upper indices are those that a kernel declares."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = torch.float64 if kernel.startswith("real") else torch.complex128
+    slopes = torch.randn(2, 2, 2, dtype=dtype, generator=generator)
+    given = {
+        "g_factor": torch.tensor([[1.3, 0], [0.4, 0.9]], dtype=dtype),
+        "g_d": slopes + slopes.mT,
+        "v": torch.randn(2, dtype=dtype, generator=generator),
+    }
+
+    def bound(units: list[float]) -> Fraction:
+        u = torch.tensor(units, dtype=dtype)
+        inputs = {
+            "g_factor": u[:, None] * given["g_factor"],
+            "g_d": u[:, None, None] * u[:, None] * u * given["g_d"],
+            "v": given["v"] / u,
+        }
+        found = certify(kernel, inputs).error_bound[output]
+        assert found is not None
+        return found
+
+    here, there = bound([1, 1]), bound([2.0**-30, 4])
+    assert here > 0
+    assert abs(there / here - 1) < Fraction(1, 1000)
