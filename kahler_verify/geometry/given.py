@@ -10,6 +10,7 @@ from torch.func import jvp, vjp
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MetricJet
+from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.products import is_transformed
 
@@ -37,6 +38,9 @@ class GivenMetric(RiemannianMetric):
         self.function = function
         self._unchecked = check
 
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.function = moved_module("function", self.function, move)
+
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """The function's values at z [B, d], and derivatives of each along the coordinates."""
         if self._unchecked and order and not is_transformed(z):
@@ -51,7 +55,7 @@ class GivenMetric(RiemannianMetric):
         d, dd = [], [[g] * len(along) for _ in along]
         for c, first in enumerate(along):
             for e in range(c + 1):
-                slope, second = jvp(lambda z, by=first: self._slope(z, by), (z,), (along[e],))
+                slope, second = jvp(lambda z, by=first: self._slope(z, by), (z,), (along[e],))[:2]
                 dd[c][e] = dd[e][c] = second
             d.append(slope)
         return MetricJet(
@@ -97,7 +101,7 @@ class GivenMetric(RiemannianMetric):
                 return slope
 
             zero, one = z.new_zeros(()), z.new_ones(())
-            first, second = jvp(lambda t: jvp(along, (t,), (one,))[1], (zero,), (one,))
+            first, second = jvp(lambda t: jvp(along, (t,), (one,))[1], (zero,), (one,))[:2]
             first_back, second_back = vjp(reverse, zero)[0], vjp(reverse, zero)[1](one)[0]
             scale = (value.abs() * weights.abs()).sum()
             step = STEP * max(1.0, float(z.abs().max()))

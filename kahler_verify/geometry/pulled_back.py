@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from kahler_verify.decoders.outputs import at_least_one
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.likelihoods import fields_of
@@ -62,13 +64,16 @@ class PulledBackMetric(RiemannianMetric):
             raise InputError(f"function: expected a real tensor [{len(z)}, ...], got {got}")
         return x.flatten(1)
 
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.function = moved_module("function", self.function, move)
+
     def _width(self) -> int:
         return self._outputs
 
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._outputs == 0:
             with torch.no_grad():
-                self._outputs = self.embed(z.reshape(-1, z.shape[-1])[:1]).shape[1]
+                self._outputs = self.embed(at_least_one(z)[:1]).shape[1]
         return super()._points_at_once(z, order)
 
     def _jets(self, z: Tensor, order: int) -> dict[str, Tensor]:
@@ -141,11 +146,11 @@ class ExpectedMetric(PulledBackMetric):
 
     def variance(self, z: Tensor) -> Tensor:
         """Var [JᵀJ]_ab over ε, as [..., d, d]."""
-        z = self.space.check("z", z)
+        z = self._point(z)
 
         def compute(z: Tensor) -> Tensor:
             mu_d, sigma_d = self._jets(z, 1)["mu_d"].chunk(2, -1)
             out: Tensor = self._expected.call("variance", {"mu_d": mu_d, "S_d": sigma_d})
             return out
 
-        return self._looked_at(z, self._by_chunks(compute, 0, z))
+        return self._checked(z, self._by_chunks(compute, 0, z))
