@@ -69,7 +69,8 @@ class FisherRaoMetric(RiemannianMetric):
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._outputs == 0:
             with torch.no_grad():
-                fields, _ = self.fields_jets(at_least_one(z)[:1], 1)
+                # one point twice, as a normalisation over the batch would not take one
+                fields, _ = self.fields_jets(at_least_one(z)[:1].expand(2, -1), 1)
             self._outputs = max(x[0].numel() for x in fields.letters.values())
         return super()._points_at_once(z, order)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def by_latents(method: Method[P]) -> Method[P]:
         out: Tensor = found(owner, *args, **named)
         return out
 
-    return dispatched
+    return cast(Method[P], dispatched)
 
 
 def require_each_point_alone(

@@ -203,7 +203,8 @@ class RiemannianMetric(Metric):
         def compute(z: Tensor, *some: Tensor) -> Tensor:
             return self._at(kernel, order, z, dict(zip(vectors, some, strict=True)))
 
-        return self._checked(z, self._by_chunks(compute, order, z, *vectors.values()), **vectors)
+        out = self._by_chunks(compute, order, z, *vectors.values())
+        return self._checked(z, out, allow_infinite=False, **vectors)
 
     def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         jet = self.jet(z, order)
