@@ -11,17 +11,45 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kahler_verify.codegen.compiled import compile
     from kahler_verify.distributions import ComplexNormal
-    from kahler_verify.geometry import FisherMetric, MixtureMetric, PotentialMetric
+    from kahler_verify.geometry import (
+        ExpectedMetric,
+        FisherMetric,
+        FisherRaoMetric,
+        LocalVarianceMetric,
+        MixtureMetric,
+        PotentialMetric,
+        PrecisionWeightedMetric,
+        PulledBackMetric,
+        RiemannianMetric,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["ComplexNormal", "FisherMetric", "MixtureMetric", "PotentialMetric", "compile"]
+__all__ = [
+    "ComplexNormal",
+    "ExpectedMetric",
+    "FisherMetric",
+    "FisherRaoMetric",
+    "LocalVarianceMetric",
+    "MixtureMetric",
+    "PotentialMetric",
+    "PrecisionWeightedMetric",
+    "PulledBackMetric",
+    "RiemannianMetric",
+    "compile",
+]
 
 _HOMES = {
     "ComplexNormal": "distributions",
+    "ExpectedMetric": "geometry",
     "FisherMetric": "geometry",
+    "FisherRaoMetric": "geometry",
+    "LocalVarianceMetric": "geometry",
     "MixtureMetric": "geometry",
     "PotentialMetric": "geometry",
+    "PrecisionWeightedMetric": "geometry",
+    "PulledBackMetric": "geometry",
+    "RiemannianMetric": "geometry",
     "compile": "codegen.compiled",
 }
 

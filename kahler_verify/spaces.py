@@ -9,6 +9,8 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 
+HALVES = (torch.float16, torch.bfloat16, torch.complex32)  # to be stored, not to compute in
+
 
 @dataclass(frozen=True)
 class Space:
@@ -42,6 +44,11 @@ class Space:
         if self.complex != z.is_complex() or not (z.is_complex() or z.is_floating_point()):
             other = "; the latents here are " + ("complex" if self.complex else "real")
             raise InputError(f"{name}: expected a {kind} tensor [..., d], got {z.dtype}{other}")
+        if z.dtype in HALVES:
+            wanted = "complex64 or complex128" if self.complex else "float32 or float64"
+            raise InputError(
+                f"{name}: expected {wanted}, got {str(z.dtype).removeprefix('torch.')}"
+            )
         if z.ndim == 0 or z.shape[-1] == 0:
             raise InputError(f"{name}: expected shape [..., d] with d ≥ 1, got {list(z.shape)}")
         if self.dimension is not None and z.shape[-1] != self.dimension:

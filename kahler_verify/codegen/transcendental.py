@@ -18,9 +18,7 @@ from kahler_verify.errors import GenerationError
 def head_code(head: Expr, arguments: Sequence[str], program: Program) -> str:
     """Code of a function or a power of arguments that are tensors by name."""
     if not isinstance(head, Pow):
-        # torch takes the order of polygamma as an integer
-        given = zip(head.args, arguments, strict=True)
-        return head_call(head, [str(a) if a.is_Integer else code for a, code in given])
+        return head_call(head, list(arguments))
     if head.exp.is_Rational and head.exp.q == 2:
         root = program.let(f"torch.sqrt({arguments[0]})", "root")
         whole, below = abs(int(head.exp.p)) // 2, head.exp < 0

@@ -328,8 +328,8 @@ class Decoder(nn.Module):
         if z.ndim == 0 or z.shape[-1] != self.config.latent_dim or z.dtype != expected:
             raise InputError(
                 f"expected z to be {expected} of shape [..., {self.config.latent_dim}] (the "
-                f"decoder's weights are {self.scale.dtype}), but got {z.dtype} of shape "
-                f"{tuple(z.shape)}"
+                f"decoder's weights are {self.scale.dtype}, its latents complex and not real), but "
+                f"got {z.dtype} of shape {tuple(z.shape)}"
             )
 
 

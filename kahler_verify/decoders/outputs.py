@@ -1,6 +1,7 @@
 """What a decoder returns, read as the fields of a Gaussian: mean, covariance and its factor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = [
     "at_least_one",
     "at_point",
     "evaluate",
+    "explained",
     "is_autoencoder",
     "likelihood_structure",
     "points_of",
@@ -215,22 +217,43 @@ def evaluate(decoder: DecoderFunction, z: Tensor) -> Fields:
 
 
 def _called(decoder: DecoderFunction, z: Tensor) -> Any:
-    """The decoder's output; an error of torch's for want of one dtype or device is said to be."""
+    """The decoder's output; its distributions do not look at values."""
+    with explained(decoder, z), without_validation():
+        return decoder(z)
+
+
+@contextmanager
+def explained(decoder: Any, z: Tensor) -> Iterator[None]:
+    """An error of torch's inside, for want of one dtype, kind of number or device, is said to be.
+
+    Raises:
+        InputError: in its place.
+    """
     try:
-        with without_validation():
-            return decoder(z)
+        yield
     except RuntimeError as error:
+        if isinstance(error, InputError):
+            raise
         module = decoder if isinstance(decoder, nn.Module) else nn.Module()
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            inexact = tensor.is_floating_point() or tensor.is_complex()
-            if tensor.device != z.device or (
-                inexact and tensor.dtype.to_real() != z.dtype.to_real()
-            ):
+        tensors = {
+            name: x
+            for name, x in (*module.named_parameters(), *module.named_buffers())
+            if x.is_floating_point() or x.is_complex() or x.device != z.device
+        }
+        for name, x in tensors.items():
+            if x.device != z.device or x.dtype.to_real() != z.dtype.to_real():
                 raise InputError(
                     f"z: expected the precision and device of the decoder's {name} "
-                    f"({tensor.dtype}, {tensor.device}), got {z.dtype} on {z.device}: torch says "
+                    f"({x.dtype}, {x.device}), got {z.dtype} on {z.device}: torch says "
                     f"{error}; cast either"
                 ) from error
+        others = [name for name, x in tensors.items() if x.is_complex() != z.is_complex()]
+        if others and (not z.is_complex() or len(others) == len(tensors)):
+            wanted, got = ("real", "complex") if z.is_complex() else ("complex", "real")
+            raise InputError(
+                f"z: expected {wanted} latents, of the same kind as the decoder's {others[0]} "
+                f"({tensors[others[0]].dtype}), got {got} ones, {z.dtype}: torch says {error}"
+            ) from error
         if is_autoencoder(decoder):
             raise InputError(f"decoder: {_WANTS_THE_DECODER}; its own call says {error}") from error
         raise

@@ -7,7 +7,7 @@ data, so that geodesics keep to the data; see each class.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -42,6 +42,13 @@ class _DataMetric(RiemannianMetric):
         super().__init__(points.shape[1], validate_args=validate_args, memory_budget=memory_budget)
         self._points = points
 
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        moved: dict[int, Tensor] = {}  # the points have two names
+        for name, x in vars(self).items():
+            if isinstance(x, Tensor):
+                moved.setdefault(id(x), move(x))
+                setattr(self, name, moved[id(x)])
+
     def _width(self) -> int:
         return len(self._points) * self._points.shape[1]
 
@@ -75,7 +82,7 @@ class _DataMetric(RiemannianMetric):
 
     def _inverted(self, cometric: list[Tensor]) -> MetricJet:
         """The metric and its derivatives from those of its inverse."""
-        factor, degenerate = factored(cometric[0])
+        factor, degenerate = factored(cometric[0], terms=self._width())
         if self.validate_args:
             self._require_positive(cometric[0], degenerate, "the metric (its inverse)")
         tensors = dict(zip(("C", "C_d", "C_dd"), cometric, strict=False)) | {"C_factor": factor}
@@ -139,9 +146,9 @@ class LocalVarianceMetric(_DataMetric):
         parts = self._evaluate(self._diagonal, "metric", order, tensors)
         return MetricJet(*[torch.diag_embed(part) for part in parts])
 
-    def _product(self, u: Tensor, z: Tensor) -> Tensor:
+    def _covector(self, u: Tensor, z: Tensor) -> Tensor:
         if self.structure == "full":
-            return super()._product(u, z)
+            return super()._covector(u, z)
         tensors = {"r": self._differences(z), "s": 1 / (2 * self.sigma**2), "rho": self.rho}
         out: Tensor = self._diagonal.call("metric", tensors) * u
         return out

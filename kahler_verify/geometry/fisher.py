@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -38,8 +37,13 @@ from kahler_verify.decoders.tangents import (
     real_image,
 )
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
+from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.kernel_set import KernelSet
-from kahler_verify.geometry.metric import LARGEST_THRESHOLD, MEMORY_BUDGET, HermitianMetric
+from kahler_verify.geometry.latents import by_latents
+from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.parameters import moved_module
+from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.pairs import Weight
 from kahler_verify.products import in_forward_mode, is_transformed
 
@@ -87,6 +91,12 @@ class FisherMetric(HermitianMetric):
     KL(p_z ‖ p_{z+ε}) = g(ε, ε̄) + Re k(ε, ε) + O(ε³).  A real Gaussian likelihood has half of
     the formula's value: KL of real Gaussians is half of the complex expression at real μ and Σ.
 
+    Real latents z [..., d] are answered by :attr:`on_real_latents`, the Fisher-Rao metric on R^d of
+    the same decoder, by methods of the same names.  The two geometries have conventions of their
+    own: connection and curvature are Chern's at complex z, with Γ^e_{ca} as [..., c, a, e], and
+    Levi-Civita's at real z, with Γ^e_ab as [..., e, a, b]; see :class:`HermitianMetric` and
+    :class:`RiemannianMetric`, some of whose methods only one of them has.
+
     Where the decoder's heads are linear, the metric sees them through Gram products only: with
     constant or scalar Σ the mean's head W, and always the log variance's head, may be replaced by
     the triangle of its QR decomposition, which has the rows of the hidden layer and not of the
@@ -94,8 +104,9 @@ class FisherMetric(HermitianMetric):
     records weights, the Gram product of the head itself takes the place of the triangle.
 
     Args:
-        decoder: a module or function from z [..., d] to a ``ComplexNormal``, to a pair (mean, log
-            variance), or to a torch ``Independent(Normal, 1)`` or ``MultivariateNormal``.  It must
+        decoder: a module or function from complex z [..., d] to a ``ComplexNormal``, to a pair
+            (mean, log variance), or to a torch ``Independent(Normal, 1)`` or
+            ``MultivariateNormal``; for decoders of real z see :class:`FisherRaoMetric`.  It must
             keep the dtype's precision and the device of z.  A ``ComplexNormal`` with a relation is
             taken as the real Gaussian on R^{2D} that it is, with a full covariance.
         check: compare autograd's derivatives with differences at the first point that is seen, to
@@ -135,19 +146,53 @@ class FisherMetric(HermitianMetric):
         self.check = check
         self._examined: dict[int, Examination] = {}  # by the order of derivatives
         self._heads = ReducedHeads()
+        self._on_real: FisherRaoMetric | None = None
         self._widest = 0  # of all layers; of a decoder that is not known D, as soon as it is
         self._kinds = 2  # of derivatives: ∂ and ∂̄
         if has_linear_heads(decoder):
             self._widest = max(decoder.mean_head.out_features, *decoder.config.hidden)
             self._kinds = 1 if is_holomorphic(decoder.layers) else 2
 
+    def __getstate__(self) -> dict[str, Any]:
+        """See :class:`Metric`."""
+        return super().__getstate__() | {"_on_real": None}
+
+    @property
+    def on_real_latents(self) -> FisherRaoMetric:
+        """The Fisher-Rao metric of the same decoder on R^d, which answers for real z."""
+        if self._on_real is None or self._on_real.decoder is not self.decoder:
+            self._on_real = FisherRaoMetric(self.decoder, check=self.check)
+        self._on_real.validate_args = self.validate_args
+        self._on_real.memory_budget = self.memory_budget
+        return self._on_real
+
+    metric_matrix = by_latents(HermitianMetric.metric_matrix)
+    inner_product = by_latents(HermitianMetric.inner_product)
+    squared_norm = by_latents(HermitianMetric.squared_norm)
+    norm = by_latents(HermitianMetric.norm)
+    metric_vector_product = by_latents(HermitianMetric.metric_vector_product)
+    log_volume = by_latents(HermitianMetric.log_volume)
+    christoffels = by_latents(HermitianMetric.christoffels)
+    ricci_tensor = by_latents(HermitianMetric.ricci_tensor)
+    scalar_curvature = by_latents(HermitianMetric.scalar_curvature)
+    # at complex z alone
+    complementary_part = by_latents(HermitianMetric.complementary_part)
+    real_metric_matrix = by_latents(HermitianMetric.real_metric_matrix)
+    log_det_hermitian = by_latents(HermitianMetric.log_det_hermitian)
+    curvature_tensor = by_latents(HermitianMetric.curvature_tensor)
+    holomorphic_sectional_curvature = by_latents(HermitianMetric.holomorphic_sectional_curvature)
+    kahler_defect = by_latents(HermitianMetric.kahler_defect)
+    # at real z alone
+    log_volume_gradient = by_latents(RiemannianMetric.log_volume_gradient)
+    geodesic_acceleration = by_latents(RiemannianMetric.geodesic_acceleration)
+    transport_rate = by_latents(RiemannianMetric.transport_rate)
+    brownian_drift = by_latents(RiemannianMetric.brownian_drift)
+    riemann_tensor = by_latents(RiemannianMetric.riemann_tensor)
+    sectional_curvature = by_latents(RiemannianMetric.sectional_curvature)
+    jacobi_acceleration = by_latents(RiemannianMetric.jacobi_acceleration)
+
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
-        if not isinstance(self.decoder, torch.nn.Module):
-            raise InputError(
-                "decoder: expected a module to move or to cast, "
-                f"got {type(self.decoder).__name__}; move what it closes over instead"
-            )
-        self.decoder = copy.deepcopy(self.decoder)._apply(move)
+        self.decoder = moved_module("decoder", self.decoder, move)
         self._examined = {}
 
     def __repr__(self) -> str:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from kahler_verify.decoders.outputs import at_least_one, explained, require_decoder
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.latents import require_each_point_alone
+from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
@@ -30,11 +33,13 @@ class FisherRaoMetric(RiemannianMetric):
             variance: the pull-back JᵀJ), to a pair (mean, log variance), or to a torch
             distribution of a registered family; see :mod:`kahler_verify.likelihoods`.
         dimension: d; None where any will do.
+        check: compare a few points in a batch with each of them, once; derivatives by autograd are
+            checked in any case, see :mod:`kahler_verify.jets`.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
 
     Raises:
-        InputError: ``decoder`` is not callable.
+        InputError: ``decoder`` is not callable; later, where a point's law depends on other points.
 
     Source: Arvanitidis et al., arXiv 2106.05367; derived in derivations/real_gaussian_kl.py and
     derivations/exponential_families.py.
@@ -45,17 +50,18 @@ class FisherRaoMetric(RiemannianMetric):
         decoder: Callable[[Tensor], Any],
         dimension: int | None = None,
         *,
+        check: bool = True,
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
     ):
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
-        if not callable(decoder):
-            raise InputError(
-                "decoder: expected a module or another callable from z to a distribution, "
-                f"got {type(decoder).__name__}"
-            )
+        require_decoder(decoder)
         self.decoder = decoder
+        self._unchecked = check
         self._outputs = 0
+
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.decoder = moved_module("decoder", self.decoder, move)
 
     def _width(self) -> int:
         return self._outputs
@@ -63,12 +69,14 @@ class FisherRaoMetric(RiemannianMetric):
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._outputs == 0:
             with torch.no_grad():
-                fields = self._fields(z.reshape(-1, z.shape[-1])[:1])
+                # one point twice, as a normalisation over the batch would not take one
+                fields, _ = self.fields_jets(at_least_one(z)[:1].expand(2, -1), 1)
             self._outputs = max(x[0].numel() for x in fields.letters.values())
         return super()._points_at_once(z, order)
 
     def _fields(self, z: Tensor) -> Fields:
-        return fields_of(self.decoder(z), len(z))
+        with explained(self.decoder, z):
+            return fields_of(self.decoder(z), len(z))
 
     def fields_jets(self, z: Tensor, order: int) -> tuple[Fields, dict[str, Tensor]]:
         """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``."""
@@ -100,7 +108,10 @@ class FisherRaoMetric(RiemannianMetric):
         """See :meth:`Metric.jet`."""
         fields, derivatives = self.fields_jets(z, order + 1)
         family = fields.family
-        self._check_fields(fields)
+        self._check_fields(z, fields)
+        if self._unchecked and not is_transformed(z):
+            require_each_point_alone("decoder", lambda z: list(self._fields(z).letters.values()), z)
+            self._unchecked = False
         tensors = {**fields.letters, **fields.constants}
         tensors |= family.values(tensors) if family.values else {}
         for name in fields.letters if family.axes else ():
@@ -120,11 +131,13 @@ class FisherRaoMetric(RiemannianMetric):
     def _stem(family: Likelihood) -> str:
         return "metric" if family.kernels == "pulled_back_metric" else "fisher_metric"
 
-    def _check_fields(self, fields: Fields) -> None:
+    def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:
             return
         for name, x in fields.letters.items():
             if not is_transformed(x) and not bool(torch.isfinite(x).all()):
+                if not bool(torch.isfinite(z).all()):
+                    raise InputError("z: expected finite values, but z has NaN or infinities")
                 raise InputError(
                     f"decoder: expected finite parameters, but {name} of the {fields.family.name} "
                     "likelihood has NaN or infinities (a probability of 0 or 1, a rate or a "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MetricJet
+from kahler_verify.geometry.latents import require_each_point_alone
+from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.products import is_transformed
 
@@ -35,11 +38,19 @@ class GivenMetric(RiemannianMetric):
                 f"function: expected a callable z ↦ g(z), got {type(function).__name__}"
             )
         self.function = function
-        self._unchecked = check
+        self._unchecked = check  # its derivatives
+        self._points_unchecked = check
+
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.function = moved_module("function", self.function, move)
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """The function's values at z [B, d], and derivatives of each along the coordinates."""
-        if self._unchecked and order and not is_transformed(z):
+        known = len(z) == 0 or is_transformed(z)  # or the check is made in a later call
+        if self._points_unchecked and not known:
+            require_each_point_alone("function", lambda z: [self._value(z)], z)
+            self._points_unchecked = False
+        if self._unchecked and order and not known:
             self._check(z[:1])
         g = self._value(z)
         if order == 0:
@@ -51,7 +62,7 @@ class GivenMetric(RiemannianMetric):
         d, dd = [], [[g] * len(along) for _ in along]
         for c, first in enumerate(along):
             for e in range(c + 1):
-                slope, second = jvp(lambda z, by=first: self._slope(z, by), (z,), (along[e],))
+                slope, second = jvp(lambda z, by=first: self._slope(z, by), (z,), (along[e],))[:2]
                 dd[c][e] = dd[e][c] = second
             d.append(slope)
         return MetricJet(
@@ -81,23 +92,25 @@ class GivenMetric(RiemannianMetric):
 
     def _check(self, z: Tensor) -> None:
         """First and second derivatives along one direction: two modes, and differences."""
-        z = z.detach().double()
+        z, function = z.detach().double(), self.function
+        if isinstance(function, nn.Module):
+            function = copy.deepcopy(function).double()
         generator = torch.Generator().manual_seed(0)
         v = torch.randn(z.shape[-1], dtype=z.dtype, generator=generator).to(z.device)
         v = (v / (v * v).sum().sqrt()).expand_as(z)
         try:
-            value = self.function(z)
+            value = function(z)
             weights = torch.randn(value.shape, dtype=z.dtype, generator=generator).to(z.device)
 
             def along(t: Tensor) -> Tensor:
-                return (self.function(z + t * v) * weights).sum()
+                return (function(z + t * v) * weights).sum()
 
             def reverse(t: Tensor) -> Tensor:
                 slope: Tensor = vjp(along, t)[1](torch.ones_like(t))[0]
                 return slope
 
             zero, one = z.new_zeros(()), z.new_ones(())
-            first, second = jvp(lambda t: jvp(along, (t,), (one,))[1], (zero,), (one,))
+            first, second = jvp(lambda t: jvp(along, (t,), (one,))[1], (zero,), (one,))[:2]
             first_back, second_back = vjp(reverse, zero)[0], vjp(reverse, zero)[1](one)[0]
             scale = (value.abs() * weights.abs()).sum()
             step = STEP * max(1.0, float(z.abs().max()))

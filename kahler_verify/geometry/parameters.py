@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kahler_verify.errors import InputError
 from kahler_verify.products import is_transformed
@@ -42,27 +43,45 @@ def check_shapes(expected: Mapping[str, Expected], tensors: Mapping[str, Tensor]
                 raise InputError(f"{name}: expected shape {shape}{reason}, got {list(x.shape)}")
 
 
-def mover(device: Any, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-    """What moves a metric's tensors to a device and to a complex dtype, real ones to its precision.
+def mover(
+    device: Any, dtype: torch.dtype | None, *, complex_latents: bool
+) -> Callable[[Tensor], Tensor]:
+    """What moves a metric's tensors to a device and to the dtype of its latents.
 
-    As in torch, either may come first, and so may a tensor that has both.
+    Complex tensors get its complex kind, real ones its real kind.  As in torch, either may come
+    first, and so may a tensor that has both.
 
     Raises:
-        InputError: dtype is not complex.
+        InputError: dtype is not complex for complex latents, or not real for real ones.
     """
     if isinstance(device, torch.dtype):
         device, dtype = None, device
     elif isinstance(device, Tensor):
         device, dtype = device.device, device.dtype
-    if dtype is not None and not dtype.is_complex:
-        raise InputError(f"dtype: expected a complex dtype, that of the latents, got {dtype}")
+    if dtype is not None and not (dtype.is_complex if complex_latents else dtype.is_floating_point):
+        kind = "complex" if complex_latents else "real floating-point"
+        raise InputError(f"dtype: expected a {kind} dtype, that of the latents, got {dtype}")
 
     def move(x: Tensor) -> Tensor:
         if dtype is None or not (x.is_complex() or x.is_floating_point()):
             return x.to(device=device)
-        return x.to(device=device, dtype=dtype if x.is_complex() else dtype.to_real())
+        return x.to(device=device, dtype=dtype.to_complex() if x.is_complex() else dtype.to_real())
 
     return move
+
+
+def moved_module(name: str, module: Any, move: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a module, moved.
+
+    Raises:
+        InputError: it is a plain function.
+    """
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{name}: expected a module to move or to cast, got {type(module).__name__}; "
+            "move what it closes over instead"
+        )
+    return copy.deepcopy(module)._apply(move)
 
 
 def check_values(expected: Mapping[str, Expected], parameters: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import MEMORY_BUDGET, WORKSPACE
 from kahler_verify.geometry.components import (
     Components,
     DiagonalComponents,
@@ -22,7 +23,7 @@ from kahler_verify.geometry.components import (
 )
 from kahler_verify.geometry.kernel_set import RANK, KernelSet
 from kahler_verify.geometry.layouts import on_layouts
-from kahler_verify.geometry.metric import MEMORY_BUDGET, WORKSPACE, HermitianMetric
+from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.parameters import check_shapes, check_values
 from kahler_verify.geometry.unrolled_kernels import (
     AT_ONCE,

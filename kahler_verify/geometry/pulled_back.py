@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from kahler_verify.decoders.outputs import at_least_one, explained
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.geometry.latents import require_each_point_alone
+from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.likelihoods import fields_of
+from kahler_verify.products import is_transformed
 
 
 class PulledBackMetric(RiemannianMetric):
@@ -26,6 +30,7 @@ class PulledBackMetric(RiemannianMetric):
     Args:
         function: a module or function from z [B, d] real to a real tensor [B, ...].
         dimension: d; None where any will do.
+        check: compare a few points in a batch with each of them, once.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
 
@@ -43,6 +48,7 @@ class PulledBackMetric(RiemannianMetric):
         function: Callable[[Tensor], Any],
         dimension: int | None = None,
         *,
+        check: bool = True,
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
     ):
@@ -52,15 +58,20 @@ class PulledBackMetric(RiemannianMetric):
                 f"function: expected a module or another callable, got {type(function).__name__}"
             )
         self.function = function
+        self._unchecked = check
         self._outputs = 0
 
     def embed(self, z: Tensor) -> Tensor:
         """f(z), as [B, n]."""
-        x = self.function(z)
+        with explained(self.function, z):
+            x = self.function(z)
         if not isinstance(x, Tensor) or x.is_complex() or x.shape[:1] != z.shape[:1]:
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"function: expected a real tensor [{len(z)}, ...], got {got}")
         return x.flatten(1)
+
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.function = moved_module("function", self.function, move)
 
     def _width(self) -> int:
         return self._outputs
@@ -68,12 +79,15 @@ class PulledBackMetric(RiemannianMetric):
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._outputs == 0:
             with torch.no_grad():
-                self._outputs = self.embed(z.reshape(-1, z.shape[-1])[:1]).shape[1]
+                self._outputs = self.embed(at_least_one(z)[:1]).shape[1]
         return super()._points_at_once(z, order)
 
     def _jets(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """Derivatives of f up to ``order`` (1, 2 or 3), by the kernels' names."""
         jet = propagate(self.embed, z, min(order, 2))
+        if self._unchecked and not is_transformed(z):
+            require_each_point_alone("function", lambda z: [self.embed(z)], z)
+            self._unchecked = False
         tensors = {"mu_d": jet.d}
         if order > 1:
             tensors["mu_dd"] = jet.dd
@@ -112,6 +126,7 @@ class ExpectedMetric(PulledBackMetric):
     Args:
         decoder: from z [B, d] real to a pair (mean, log variance) or a ``Normal``.
         dimension: d; None where any will do.
+        check: compare a few points in a batch with each of them, once.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
 
@@ -126,7 +141,8 @@ class ExpectedMetric(PulledBackMetric):
 
     def _moments(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """μ and σ, [B, n] each."""
-        fields = fields_of(self.function(z), len(z))
+        with explained(self.function, z):
+            fields = fields_of(self.function(z), len(z))
         if fields.family.kernels != "real_gaussian_kl" or fields.family.layout == "full":
             raise InputError(
                 "decoder: expected a pair (mean, log variance) or a Normal, got a "
@@ -141,11 +157,11 @@ class ExpectedMetric(PulledBackMetric):
 
     def variance(self, z: Tensor) -> Tensor:
         """Var [JᵀJ]_ab over ε, as [..., d, d]."""
-        z = self.space.check("z", z)
+        z = self._point(z)
 
         def compute(z: Tensor) -> Tensor:
             mu_d, sigma_d = self._jets(z, 1)["mu_d"].chunk(2, -1)
             out: Tensor = self._expected.call("variance", {"mu_d": mu_d, "S_d": sigma_d})
             return out
 
-        return self._looked_at(z, self._by_chunks(compute, 0, z))
+        return self._checked(z, self._by_chunks(compute, 0, z))

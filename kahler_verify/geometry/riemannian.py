@@ -6,6 +6,7 @@ Ricci and scalar curvature.  The formulas are derived in derivations/real_geomet
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,14 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.geometry.base import MEMORY_BUDGET, Metric
+from kahler_verify.geometry.base import (
+    MEMORY_BUDGET,
+    Metric,
+    MetricJet,
+    by_power_of_two,
+    require_volume_in_backward,
+    unit,
+)
 from kahler_verify.geometry.cholesky import factored, log_det
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.products import is_transformed
@@ -76,49 +84,33 @@ class RiemannianMetric(Metric):
     # ------------------------------------------------------------- the metric itself
     def metric_matrix(self, z: Tensor) -> Tensor:
         """g_ab at z [..., d], as [..., d, d]."""
-        z = self.space.check("z", z)
-        return self._looked_at(z, self._by_chunks(lambda z: self.jet(z, 0).g, 0, z))
+        z = self._point(z)
+        return self._checked(z, self._by_chunks(lambda z: self.jet(z, 0).g, 0, z))
 
-    def inner_product(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
-        """g(u, v) of tangent vectors u, v [..., d] at z [..., d], as [...]."""
-        z = self.space.check("z", z)
-        u, v = self._vector("u", u, z), self._vector("v", v, z)
+    def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        return (self._covector(u, z) * v).sum(-1)
 
-        def compute(z: Tensor, u: Tensor, v: Tensor) -> Tensor:
-            return (self._product(u, z) * v).sum(-1)
-
-        return self._looked_at(z, self._by_chunks(compute, 0, z, u, v), u=u, v=v)
-
-    def squared_norm(self, v: Tensor, z: Tensor) -> Tensor:
-        """g(v, v) of v [..., d] at z [..., d], as [...]."""
-        return self.inner_product(v, v, z)
-
-    def norm(self, v: Tensor, z: Tensor) -> Tensor:
-        """√g(v, v), right also where g(v, v) over- or underflows, as [...]."""
-        unit, length = _normalised(self._vector("v", v, self.space.check("z", z)))
-        return length * self.squared_norm(unit, z).clamp_min(0).sqrt()
-
-    def metric_vector_product(self, u: Tensor, z: Tensor) -> Tensor:
-        """The covector g u [..., d]."""
-        z = self.space.check("z", z)
-        u = self._vector("u", u, z)
-        return self._looked_at(z, self._by_chunks(lambda z, u: self._product(u, z), 0, z, u), u=u)
-
-    def _product(self, u: Tensor, z: Tensor) -> Tensor:
+    def _covector(self, u: Tensor, z: Tensor) -> Tensor:
         """G u for points and vectors [B, d]; a metric that needs no matrix for it overrides it."""
         return (self.jet(z, 0).g @ u.unsqueeze(-1)).squeeze(-1)
 
     def log_volume(self, z: Tensor) -> Tensor:
         """log √det g, [...]; -inf where g is degenerate to working precision.
 
-        There is no gradient there: it is NaN.
+        There is no gradient there: to ask for one raises :class:`InputError` in the backward pass,
+        and with ``validate_args=False`` it is NaN (but 0 where a mask has made the cotangent 0).
         """
-        z = self.space.check("z", z)
+        z = self._point(z)
 
         def compute(z: Tensor) -> Tensor:
-            return log_det(self.jet(z, 0).g, if_degenerate=-torch.inf)[0] / 2
+            g = self.jet(z, 0).g
+            value, degenerate = log_det(g, if_degenerate=-torch.inf, terms=self._width())
+            watched = self.validate_args and value.requires_grad and not is_transformed(value)
+            if watched and degenerate is not None:
+                require_volume_in_backward(value, degenerate)
+            return value / 2
 
-        return self._looked_at(z, self._by_chunks(compute, 0, z), allow_infinite=True)
+        return self._checked(z, self._by_chunks(compute, 0, z), allow_infinite=True)
 
     def log_volume_gradient(self, z: Tensor) -> Tensor:
         """∂_a log √det g = Γ^b_ab, as [..., d]."""
@@ -131,9 +123,11 @@ class RiemannianMetric(Metric):
 
     def geodesic_acceleration(self, z: Tensor, v: Tensor) -> Tensor:
         """-Γ^e_ab v^a v^b, [..., d]: of a geodesic through z with velocity v; Γ is not formed."""
-        z = self.space.check("z", z)
-        unit, length = _normalised(self._vector("v", v, z))
-        return self._derived("geodesic_acceleration", 1, z, v=unit) * length[..., None] ** 2
+        z = self._point(z)
+        self._check_vectors(z, v=v)
+        v, exponent = unit(v)
+        out = self._derived("geodesic_acceleration", 1, z, v=v)
+        return self._in_range(by_power_of_two(out, 2 * exponent.unsqueeze(-1)), "v")
 
     def transport_rate(self, z: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """-Γ^e_ab v^a w^b, [..., d]: of a vector w that is carried in parallel along v."""
@@ -165,7 +159,7 @@ class RiemannianMetric(Metric):
         Raises:
             InputError: d = 1, or (with ``validate_args``) u and v span no plane.
         """
-        z = self.space.check("z", z)
+        z = self._point(z)
         if z.shape[-1] < 2:
             raise InputError("z: sectional curvature needs d ≥ 2: a line has no planes")
         u, v = self._plane(u, v, z)
@@ -173,8 +167,8 @@ class RiemannianMetric(Metric):
 
     def _plane(self, u: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same plane, spanned by u and what of v is orthogonal to u in coordinates."""
-        u, v = self._vector("u", u, z), self._vector("v", v, z)
-        u, v = _normalised(u)[0], _normalised(v)[0]
+        self._check_vectors(z, u=u, v=v)
+        u, v = unit(u)[0], unit(v)[0]
         u, v = (x / (x * x).sum(-1, keepdim=True).sqrt().clamp_min(0.25) for x in (u, v))
         apart = v - (u * v).sum(-1, keepdim=True) * u
         height = (apart * apart).sum(-1, keepdim=True).sqrt()
@@ -188,15 +182,29 @@ class RiemannianMetric(Metric):
         return self._derived("jacobi_acceleration", 2, z, v=v, w=w)
 
     # ------------------------------------------------------------- evaluation
+    @abstractmethod
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        """The metric at z [B, d], and its derivatives up to ``order`` (0, 1 or 2)."""
+
+    def _by_chunks(
+        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
+    ) -> Tensor:
+        """Of points and vectors [b, d] in rows, as jets are."""
+        batch = torch.broadcast_shapes(*[x.shape[:-1] for x in (z, *vectors)])
+        rows = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (z, *vectors)]
+        out = super()._by_chunks(compute, order, *rows)
+        return out.reshape((*batch, *out.shape[1:]))
+
     def _derived(self, kernel: str, order: int, z: Tensor, **vectors: Tensor) -> Tensor:
         """A kernel of real_geometry, of the metric's jet of that order."""
-        z = self.space.check("z", z)
-        vectors = {name: self._vector(name, v, z) for name, v in vectors.items()}
+        z = self._point(z)
+        self._check_vectors(z, **vectors)
 
         def compute(z: Tensor, *some: Tensor) -> Tensor:
             return self._at(kernel, order, z, dict(zip(vectors, some, strict=True)))
 
-        return self._looked_at(z, self._by_chunks(compute, order, z, *vectors.values()), **vectors)
+        out = self._by_chunks(compute, order, z, *vectors.values())
+        return self._checked(z, out, allow_infinite=False, **vectors)
 
     def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         jet = self.jet(z, order)
@@ -210,7 +218,7 @@ class RiemannianMetric(Metric):
 
     def _factor(self, g: Tensor, quantity: str) -> Tensor:
         """The Cholesky factor, NaN where g is not positive definite to working precision."""
-        factor, degenerate = factored(g)
+        factor, degenerate = factored(g, terms=self._width())
         if self.validate_args:
             self._require_positive(g, degenerate, quantity)
         return torch.where(degenerate[..., None, None], torch.nan, factor)
@@ -222,19 +230,6 @@ class RiemannianMetric(Metric):
         given = {name: x for name, x in tensors.items() if x is not None}
         out: Tensor = kernels.call(kernel, given | vectors)
         return out
-
-
-def _normalised(v: Tensor) -> tuple[Tensor, Tensor]:
-    """v over the power of two next to its largest entry, and that power [...]; exact.
-
-    What is homogeneous in v keeps its digits so, however long v is.
-    """
-    largest = v.detach().abs().amax(-1)
-    exponent = torch.frexp(largest)[1]
-    half = torch.full_like(largest, 0.5)
-    length = torch.ldexp(half, exponent)
-    length = torch.where((length > 0) & torch.isfinite(length), length, 2 * half)
-    return v / length.unsqueeze(-1), length
 
 
 __all__ = ["RiemannianMetric"]

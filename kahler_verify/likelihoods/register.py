@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -150,7 +151,8 @@ def _rows(name: str, x: Tensor, points: int, axes: int) -> Tensor:
             f"decoder: expected {name} of shape [{points}, ...] for {points} points, got "
             f"{list(x.shape)}"
         )
-    return x.reshape(points, -1, *x.shape[x.ndim - axes :])
+    outputs = math.prod(x.shape[1 : x.ndim - axes])
+    return x.reshape(points, outputs, *x.shape[x.ndim - axes :])
 
 
 def _family(law: Distribution) -> Likelihood:

@@ -10,7 +10,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from kahler_verify import FisherMetric, PotentialMetric
 from kahler_verify.errors import InputError
-from kahler_verify.geometry.metric import keep_freed_memory
+from kahler_verify.geometry.base import keep_freed_memory
 
 POINTS = torch.tensor([[0.3 + 0.1j], [1.0 + 0j], [-0.2 - 0.5j]], dtype=torch.complex128)
 
