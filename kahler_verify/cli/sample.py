@@ -29,22 +29,22 @@ def sample(
     import numpy as np
     import torch
 
-    from kahler_verify.decoders import VAEConfig, load_checkpoint
+    from kahler_verify.decoders import ComplexVAE, load_checkpoint
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.sampling import VolumeTarget, importance_resample, run_chains
 
     require_writable("out", out)
     loaded = load_checkpoint(checkpoint)
-    config = loaded.config
-    if not isinstance(config, VAEConfig):
+    config, model = loaded.config, loaded.model.double()
+    if not isinstance(model, ComplexVAE):
         raise InputError(
             f"checkpoint: expected a model with complex latents, but {checkpoint} has real ones, "
             "which samplers do not take yet"
         )
+    decoder = model.decoder
     require_memory("count", count, 16 * config.data_dim)
-    model = loaded.model.double()
     target = VolumeTarget(
-        FisherMetric(model.decoder),
+        FisherMetric(decoder),
         config.latent_dim,
         gamma,
         volume,  # type: ignore[arg-type]  # VolumeTarget checks the string
@@ -59,7 +59,7 @@ def sample(
         raise InputError(f"method: expected importance or chains, got {method!r}")
     z = draws.z[:count]
     with torch.no_grad():
-        mean = model.decoder.parameters_at(z).mean
+        mean = decoder.parameters_at(z).mean
     archive = BytesIO()
     np.savez(archive, z=z.numpy(), mean=mean.numpy())
     write_bytes(out, archive.getvalue())

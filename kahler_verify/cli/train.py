@@ -81,6 +81,7 @@ def train(
         raise InputError(f"hidden: expected widths such as 64,64, got {hidden!r}") from error
     if latent not in ("complex", "real"):
         raise InputError(f"latent: expected complex or real, got {latent!r}")
+    config: RealVAEConfig | VAEConfig
     if latent == "real":
         config, dataset = _real(
             data, likelihood, latent_dim, widths, activation, covariance, beta, seed

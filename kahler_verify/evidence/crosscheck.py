@@ -18,7 +18,7 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.decoders.checkpoint import Checkpoint, Model, load_checkpoint
 from kahler_verify.decoders.data import held_out_samples
-from kahler_verify.decoders.models import ComplexVAE, Decoder
+from kahler_verify.decoders.models import ComplexVAE, Decoder, VAEConfig
 from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import InputError, KahlerVerifyError
 from kahler_verify.evidence import decoder_routes
@@ -217,7 +217,10 @@ def _crosscheck(
                 trial = RealDecoderTrial.of(loaded, data, seed, notes)
                 for done, (label, look) in enumerate(REAL_DECODER_CHECKS.items(), len(jobs)):
                     tell(done, total, f"decoder: {label}")
-                    rows += [_row(f"decoder.{name}", *rest) for name, *rest in look(trial)]
+                    rows += [
+                        _row(f"decoder.{name}", route, where, outcome, seconds)
+                        for name, route, where, outcome, seconds in look(trial)
+                    ]
             else:
                 trial = DecoderTrial.of(loaded, data, seed, notes)
                 for done, (label, check) in enumerate(DECODER_CHECKS.items(), start=len(jobs)):
@@ -394,6 +397,7 @@ class DecoderTrial:
     ) -> DecoderTrial:
         """Encode held-out samples and draw latents from the prior."""
         config = checkpoint.config
+        assert isinstance(config, VAEConfig)
         copies = []
         for dtype in (torch.float64, torch.float32):
             copy = ComplexVAE(config)
