@@ -344,7 +344,7 @@ def frame_error(value: Tensor, truth: Tensor, scale: Tensor, raised: Sequence[in
     """The largest error in the g-frame, relative to the largest entry of the truth, or to 1."""
     value, truth = value - 0, truth - 0
     for axis in range(value.ndim):
-        if value.shape[axis] != len(scale):
+        if scale.ndim and value.shape[axis] != len(scale):
             continue  # an axis over outputs has no frame
         factor = scale if axis in raised else 1 / scale
         shape = [-1 if n == axis else 1 for n in range(value.ndim)]
