@@ -222,7 +222,7 @@ class Lowering:
             if isinstance(term, Contract):
                 inner, summed = term.args[0], term.indices
             for each in Add.make_args(distribute(inner)):
-                lacking = set(summed) - free_indices(each)
+                lacking: set[Symbol] = set(summed) - free_indices(each)
                 sizes = Mul(*[size_of(i, self.latent) for i in lacking])
                 monomial = self._monomial(each * sizes, set(axes), k)
                 number, symbols = monomial.coefficient.as_coeff_Mul()

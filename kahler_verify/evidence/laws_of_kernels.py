@@ -47,7 +47,7 @@ from kahler_verify.evidence.readings import (
     output_dimensions,
     stages_of,
 )
-from kahler_verify.evidence.samples import Sample, draw, fields_of
+from kahler_verify.evidence.samples import Sample, draw, fields_of, is_real_latent
 from kahler_verify.evidence.series import Point, Scope, evaluate
 from kahler_verify.evidence.unrolled_variants import evaluate_in_double
 from kahler_verify.geometry.unrolled_kernels import text_of
@@ -427,7 +427,9 @@ def _unavoidable_errors(
 
 
 def _has_variants(der: Derivation, k: Kernel) -> bool:
-    """Those that metrics with ``compile=True`` unroll."""
+    """Those that metrics with ``compile=True`` unroll: kernels in complex coordinates."""
+    if is_real_latent(k):
+        return False
     of_potential = bool(der.coordinates) or coordinate_of(der) is not None
     return of_potential or not output_dimensions(der, k)
 
