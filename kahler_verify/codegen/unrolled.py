@@ -621,7 +621,7 @@ class Unrolled:
 
 
 def unroll(text: str, kernel: str, sizes: Mapping[str, int], point: str | None = None) -> Unrolled:
-    """Unroll a kernel of a generated module.
+    """Unroll a kernel of a generated module, in complex coordinates.
 
     Args:
         text: the module's source.

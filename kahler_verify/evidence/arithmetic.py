@@ -12,6 +12,7 @@ with an array namespace in torch's place, over numpy object arrays of exact or r
 from __future__ import annotations
 
 import builtins
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,9 @@ class Gaussian:
         zero = self.x - self.x
         if isinstance(other, int):
             return Gaussian(zero + other, zero)
+        if isinstance(other, float) and math.isfinite(other):  # an exact binary fraction
+            top, below = other.as_integer_ratio()
+            return Gaussian((zero + top) / (zero + below), zero)
         if isinstance(other, complex) and other.real.is_integer() and other.imag.is_integer():
             return Gaussian(zero + int(other.real), zero + int(other.imag))
         raise EvidenceError(f"expected an exact number in a kernel, got {other!r}")

@@ -431,7 +431,9 @@ def _unavoidable_errors(
 
 
 def _has_variants(der: Derivation, k: Kernel) -> bool:
-    """Those that metrics with ``compile=True`` unroll."""
+    """Those that metrics with ``compile=True`` unroll: kernels in complex coordinates."""
+    if is_real_latent(k):
+        return False
     of_potential = bool(der.coordinates) or coordinate_of(der) is not None
     return of_potential or not output_dimensions(der, k)
 

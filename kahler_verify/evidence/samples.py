@@ -205,7 +205,8 @@ def _look_for_roots(definition: Expr, point: Point) -> None:
         definition = definition.args[0]
     if not has_roots(definition):
         return
-    indices = sorted((i for i in free_indices(definition) if isinstance(i, Index)), key=str)
+    known = set(point.values) | set(point.sizes)
+    indices = sorted(free_indices(definition) - known, key=str)
     for entry in product(*[range(extent(i, point.sizes)) for i in indices]):
         value_of(definition, point, Scope(dict(zip(indices, entry, strict=True))))
 

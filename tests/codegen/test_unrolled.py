@@ -14,15 +14,18 @@ from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.codegen.unrolled import Tape, Unrolled, argument_shapes, unroll, unroll_mixture
 from kahler_verify.errors import GenerationError
 from kahler_verify.evidence.arithmetic import NAMESPACE, Array, array, prime_field, run_text
-from kahler_verify.evidence.samples import draw
+from kahler_verify.evidence.samples import draw, is_real_latent
 from kahler_verify.evidence.unrolled_variants import evaluate_variant, opaque, softmax
 
+# Metrics in real coordinates run their kernels as they are: none of these is unrolled.
 FUNCTIONS = [
     (name, kernel.name)
     for name, derivation in shipped().items()
     if (KERNELS / f"{name}.py").is_file()
     for kernel in derivation.kernels
-    if isinstance(kernel, Kernel) and f"def {kernel.name}(" in (KERNELS / f"{name}.py").read_text()
+    if isinstance(kernel, Kernel)
+    and not is_real_latent(kernel)
+    and f"def {kernel.name}(" in (KERNELS / f"{name}.py").read_text()
 ]
 CONSTANT = {("flat", "metric", 1), ("flat", "metric", 2), ("flat", "metric", 3)}
 CONSTANT |= {("hermitian_geometry", "kahler_defect", 1)}
