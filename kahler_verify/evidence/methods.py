@@ -101,7 +101,7 @@ def kernels_run(call: Callable[[], Any]) -> set[str]:
 def behind_methods() -> list[Behind]:
     """Every public method of the kinds of metrics, on every kind of subject."""
     rows: dict[tuple[str, str], Behind] = {}
-    subjects = {
+    subjects: dict[type[Metric], Callable[[], Iterator[Subject]]] = {
         FisherMetric: _decoders,
         FisherRaoMetric: _real_decoders,
         PotentialMetric: _potentials,
@@ -120,9 +120,8 @@ def behind_methods() -> list[Behind]:
 
 def _public(kind: type[Metric]) -> list[str]:
     """Names of methods on z's space: FisherMetric answers real z by FisherRaoMetric, see there."""
-    own, other = HermitianMetric, RiemannianMetric
-    if issubclass(kind, RiemannianMetric):
-        own, other = other, own
+    kinds: list[type[Metric]] = [HermitianMetric, RiemannianMetric]
+    own, other = kinds if issubclass(kind, HermitianMetric) else reversed(kinds)
     names = [n for n, _ in inspect.getmembers(kind, callable) if not n.startswith("_")]
     return [
         n for n in names if n not in WITHOUT_NUMBERS and (hasattr(own, n) or not hasattr(other, n))
