@@ -120,7 +120,7 @@ def behind_methods() -> list[Behind]:
 
 def _public(kind: type[Metric]) -> list[str]:
     """Names of methods on z's space: FisherMetric answers real z by FisherRaoMetric, see there."""
-    kinds: list[type[Metric]] = [HermitianMetric, RiemannianMetric]
+    kinds: list[type] = [HermitianMetric, RiemannianMetric]
     own, other = kinds if issubclass(kind, HermitianMetric) else reversed(kinds)
     names = [n for n, _ in inspect.getmembers(kind, callable) if not n.startswith("_")]
     return [
