@@ -363,12 +363,15 @@ class ComplexVAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        # the same weights for any default device, and no generator left elsewhere than it was
-        with alone(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        home = torch.get_default_device()
+        # the same weights for any default device, and no generator left elsewhere than it was;
+        # where there are only shapes nothing is allocated
+        first = home if home.type == "meta" else torch.device("cpu")
+        with alone(), torch.random.fork_rng(devices=[]), first:
             torch.default_generator.manual_seed(config.seed)
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
-        self.to(torch.get_default_device())
+        self.to(home)
 
     def standardise(self, x: Tensor) -> None:
         """Fix location and scale from training data [n, D], before training.
