@@ -80,8 +80,6 @@ class _Contradiction(InputError):
         self.order = order
 
 
-@outside_autocast()
-@alone()
 def check_decoder(
     decoder: DecoderFunction,
     z: Tensor,
@@ -121,6 +119,8 @@ def check_decoder(
     return found.structure
 
 
+@outside_autocast()
+@alone()
 def examine(
     decoder: DecoderFunction,
     z: Tensor,

@@ -247,15 +247,16 @@ def explained(decoder: Any, z: Tensor) -> Iterator[None]:
                     f"({x.dtype}, {x.device}), got {z.dtype} on {z.device}: torch says "
                     f"{error}; cast either"
                 ) from error
+        if is_autoencoder(decoder):
+            raise InputError(f"decoder: {_WANTS_THE_DECODER}; its own call says {error}") from error
         others = [name for name, x in tensors.items() if x.is_complex() != z.is_complex()]
-        if others and (not z.is_complex() or len(others) == len(tensors)):
+        about = any(word in str(error) for word in ("dtype", "scalar type"))
+        if about and others and (not z.is_complex() or len(others) == len(tensors)):
             wanted, got = ("real", "complex") if z.is_complex() else ("complex", "real")
             raise InputError(
                 f"z: expected {wanted} latents, of the same kind as the decoder's {others[0]} "
                 f"({tensors[others[0]].dtype}), got {got} ones, {z.dtype}: torch says {error}"
             ) from error
-        if is_autoencoder(decoder):
-            raise InputError(f"decoder: {_WANTS_THE_DECODER}; its own call says {error}") from error
         raise
 
 

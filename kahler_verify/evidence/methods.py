@@ -18,21 +18,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Bernoulli, MultivariateNormal
 
 from kahler_verify.codegen.registry import KERNELS
 from kahler_verify.decoders.models import Decoder
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.evidence.variants import _metric_of, _mixture, _numbers, _seeded, _settings
+from kahler_verify.geometry.base import Metric
 from kahler_verify.geometry.fisher import FisherMetric
+from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.riemannian import RiemannianMetric
 
 __all__ = ["WITHOUT_NUMBERS", "Behind", "behind_methods", "kernels_run"]
 
 # Public names that return no number made from a point, and what they do instead.
 WITHOUT_NUMBERS = {
     "to": "makes the same metric elsewhere",
+    "double": "as to",
+    "float": "as to",
+    "half": "as to",
     "from_file": "makes a metric",
+    "from_function": "makes a metric",
     "plan": "tells how a call is computed",
     "forget_heads": "drops what was kept",
 }
@@ -91,9 +99,14 @@ def kernels_run(call: Callable[[], Any]) -> set[str]:
 
 
 def behind_methods() -> list[Behind]:
-    """Every public method of the three kinds of metrics, on every kind of subject."""
+    """Every public method of the kinds of metrics, on every kind of subject."""
     rows: dict[tuple[str, str], Behind] = {}
-    subjects = {FisherMetric: _decoders, PotentialMetric: _potentials, MixtureMetric: _mixtures}
+    subjects: dict[type[Metric], Callable[[], Iterator[Subject]]] = {
+        FisherMetric: _decoders,
+        FisherRaoMetric: _real_decoders,
+        PotentialMetric: _potentials,
+        MixtureMetric: _mixtures,
+    }
     with _seeded():
         for kind, of_kind in subjects.items():
             for name in _public(kind):
@@ -105,14 +118,21 @@ def behind_methods() -> list[Behind]:
     return list(rows.values())
 
 
-def _public(kind: type) -> list[str]:
+def _public(kind: type[Metric]) -> list[str]:
+    """Names of methods on z's space: FisherMetric answers real z by FisherRaoMetric, see there."""
+    kinds: list[type] = [HermitianMetric, RiemannianMetric]
+    own, other = kinds if issubclass(kind, HermitianMetric) else reversed(kinds)
     names = [n for n, _ in inspect.getmembers(kind, callable) if not n.startswith("_")]
-    return [n for n in names if n not in WITHOUT_NUMBERS]
+    return [
+        n for n in names if n not in WITHOUT_NUMBERS and (hasattr(own, n) or not hasattr(other, n))
+    ]
 
 
-def _watch(row: Behind, setting: str, metric: HermitianMetric, z: Tensor) -> None:
+def _watch(row: Behind, setting: str, metric: Metric, z: Tensor) -> None:
     method = getattr(metric, row.method)
-    points = {"z": z, "u": _numbers(*z.shape, seed=11), "v": _numbers(*z.shape, seed=12)}
+    vectors = [_numbers(*z.shape, seed=seed) for seed in (11, 12, 13)]
+    u, v, w = vectors if z.is_complex() else [x.real for x in vectors]
+    points = {"z": z, "u": u, "v": v, "w": w, "order": 2}
     given = [points[name] for name in inspect.signature(method).parameters]
     found = kernels_run(lambda: method(*given))
     row.calls += 1
@@ -121,7 +141,7 @@ def _watch(row: Behind, setting: str, metric: HermitianMetric, z: Tensor) -> Non
         row.without.append(setting)
 
 
-Subject = tuple[str, HermitianMetric, Tensor]
+Subject = tuple[str, Metric, Tensor]
 
 
 def _decoders() -> Iterator[Subject]:
@@ -134,7 +154,30 @@ def _decoders() -> Iterator[Subject]:
             yield " ".join(map(str, setting)), metric, z
         if setting[0] == "split_tanh" and (fold, recorded) == ("auto", False):
             yield f"{setting} by autograd", FisherMetric(partial(_opaque, decoder), check=False), z
-    yield "full Σ by autograd", FisherMetric(_full_covariance, check=False), z
+    full = partial(_full_covariance, _numbers(3, 5, 3, seed=8))  # drawn here, not under vmap
+    yield "full Σ by autograd", FisherMetric(full, check=False), z
+
+
+def _real_decoders() -> Iterator[Subject]:
+    """A decoder for every layout of a Gaussian, and for another family."""
+    z = 0.5 * _numbers(2, 3, seed=6).real
+    root, other = _numbers(2, 5, 3, seed=9).real
+
+    def mean(z: Tensor) -> Tensor:
+        return torch.tanh(z @ root.mT)
+
+    def spread(z: Tensor) -> Tensor:
+        return torch.exp(0.3 * torch.tanh(z @ other.mT))
+
+    laws: dict[str, Callable[[Tensor], Any]] = {
+        "unit variance": mean,
+        "scalar Σ": lambda z: (mean(z), spread(z).log().sum(-1)),
+        "diagonal Σ": lambda z: (mean(z), spread(z).log()),
+        "full Σ": lambda z: MultivariateNormal(mean(z), scale_tril=torch.diag_embed(spread(z))),
+        "Bernoulli": lambda z: Bernoulli(logits=mean(z)),
+    }
+    for name, law in laws.items():
+        yield name, FisherRaoMetric(law), z
 
 
 def _opaque(decoder: Decoder, z: Tensor) -> ComplexNormal:
@@ -143,8 +186,8 @@ def _opaque(decoder: Decoder, z: Tensor) -> ComplexNormal:
     return out
 
 
-def _full_covariance(z: Tensor) -> ComplexNormal:
-    a, b, c = _numbers(3, 5, 3, seed=8)
+def _full_covariance(maps: Tensor, z: Tensor) -> ComplexNormal:
+    a, b, c = maps
     mean = z @ a.mT + 0.3 * z.conj() @ b.mT
     deviation = (0.3 * (z @ c.mT).real).exp().to(z.dtype)
     below = torch.tril(mean.unsqueeze(-1) * mean.conj().unsqueeze(-2), -1)

@@ -252,7 +252,7 @@ class Metric(ABC):
     def _checked(
         self, z: Tensor, out: Tensor, *, allow_infinite: bool = False, **vectors: Tensor
     ) -> Tensor:
-        """A look at the result, which is hardly finite if anything before it was not, and at z."""
+        """One look at z and the result, which is not finite if most things before it were not."""
         if self.validate_args and not is_transformed(out):
             bad = (out.isnan() if allow_infinite else ~torch.isfinite(out)).any()
             if bool(bad | ~torch.isfinite(z).all()):  # a saturated network forgets infinity

@@ -20,6 +20,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
 from kahler_verify.products import is_transformed
+from kahler_verify.torch_state import alone
 
 _SUFFIXES = ("", "_d", "_dd", "_ddd")
 _kernels = cache(KernelSet)
@@ -70,7 +71,7 @@ class FisherRaoMetric(RiemannianMetric):
         if self._outputs == 0:
             with torch.no_grad():
                 # one point twice, as a normalisation over the batch would not take one
-                fields, _ = self.fields_jets(at_least_one(z)[:1].expand(2, -1), 1)
+                fields, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1)
             self._outputs = max(x[0].numel() for x in fields.letters.values())
         return super()._points_at_once(z, order)
 
@@ -78,7 +79,7 @@ class FisherRaoMetric(RiemannianMetric):
         with explained(self.decoder, z):
             return fields_of(self.decoder(z), len(z))
 
-    def fields_jets(self, z: Tensor, order: int) -> tuple[Fields, dict[str, Tensor]]:
+    def _fields_jets(self, z: Tensor, order: int) -> tuple[Fields, dict[str, Tensor]]:
         """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``."""
         found: list[Fields] = []
 
@@ -97,7 +98,8 @@ class FisherRaoMetric(RiemannianMetric):
                 tensors[f"{name}_dd"] = jet.dd
         if order > 2:
             axes = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-            slopes = [jvp(highest, (z,), (axis.expand_as(z),))[1] for axis in axes]
+            with alone():  # forward-mode levels belong to the process
+                slopes = [jvp(highest, (z,), (axis.expand_as(z),))[1] for axis in axes]
             for name in jets:
                 tensors[f"{name}_ddd"] = torch.stack([slope[name] for slope in slopes], 1)
         family, _, constants = found[0]
@@ -106,7 +108,7 @@ class FisherRaoMetric(RiemannianMetric):
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
-        fields, derivatives = self.fields_jets(z, order + 1)
+        fields, derivatives = self._fields_jets(z, order + 1)
         family = fields.family
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):

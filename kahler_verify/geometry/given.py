@@ -15,6 +15,7 @@ from kahler_verify.geometry.latents import require_each_point_alone
 from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.products import is_transformed
+from kahler_verify.torch_state import alone
 
 STEP = 1e-3  # of the second differences, times the scale of z
 DIFFERENCE = 1e-3  # relative, that differences of a smooth function may be off by
@@ -44,6 +45,7 @@ class GivenMetric(RiemannianMetric):
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         self.function = moved_module("function", self.function, move)
 
+    @alone()  # forward-mode levels belong to the process
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """The function's values at z [B, d], and derivatives of each along the coordinates."""
         known = len(z) == 0 or is_transformed(z)  # or the check is made in a later call

@@ -22,6 +22,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.likelihoods import fields_of
 from kahler_verify.products import is_transformed
+from kahler_verify.torch_state import alone
 
 
 class PulledBackMetric(RiemannianMetric):
@@ -98,7 +99,8 @@ class PulledBackMetric(RiemannianMetric):
                 return out
 
             axes = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-            slopes = [jvp(second, (z,), (axis.expand_as(z),))[1] for axis in axes]
+            with alone():  # forward-mode levels belong to the process
+                slopes = [jvp(second, (z,), (axis.expand_as(z),))[1] for axis in axes]
             tensors["mu_ddd"] = torch.stack(slopes, 1)
         return tensors
 

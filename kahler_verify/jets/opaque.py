@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from kahler_verify.errors import InputError
 from kahler_verify.rules.expansion import Expansion, total
+from kahler_verify.torch_state import alone
 
 __all__ = ["by_autograd"]
 
@@ -25,7 +26,8 @@ def by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dict
         InputError: forward mode and reverse mode differ, or torch has neither.
     """
     try:
-        return _by_autograd(call, name, arguments, named)
+        with alone():  # forward-mode levels belong to the process
+            return _by_autograd(call, name, arguments, named)
     except NotImplementedError as error:
         raise InputError(
             f"torch's {name} has no rule, and torch does not differentiate it twice: {error}"

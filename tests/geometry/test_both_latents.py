@@ -4,7 +4,9 @@ import copy
 import inspect
 import math
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -258,6 +260,21 @@ def test_chunks_empty_batches_and_autocast(name: str) -> None:
         assert torch.allclose(x, y, rtol=1e-9, atol=1e-9)
     assert metric.scalar_curvature(z[:0]).shape == (0, 5)
     assert REAL[name]().christoffels(z[0, :0]).shape == (0, 2, 2, 2)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_one_metric_in_many_threads(name: str) -> None:
+    metric, z = REAL[name](), draw(3, 2)
+    right = REAL[name]().scalar_curvature(z)
+    start = threading.Barrier(4)
+
+    def work(_: int) -> None:
+        start.wait()
+        for _ in range(3):
+            assert torch.allclose(metric.scalar_curvature(z), right)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
 
 
 @pytest.mark.parametrize("name", ["FisherRao", "local variance"])

@@ -149,7 +149,7 @@ def test_a_bernoulli_line_has_length_pi() -> None:
         (lambda z: (a(z), b(z)[:, :2]), "log variance of shape"),
         (lambda z: (a(z), 1.0), "log variance to be a tensor"),
         (lambda z: (a(z) + 0j, b(z)), "real mean and log variance"),
-        (lambda z: a(z)[0], r"shape \[1, ...\] for 1 points"),
+        (lambda z: a(z)[0], r"shape \[2, ...\] for 2 points"),
         (lambda z: laws.StudentT(3.0, a(z)), "expected one of the families .*Bernoulli.*Poisson"),
         (lambda z: laws.Laplace(a(z), 1.0), "got Laplace"),
         (
