@@ -1,0 +1,98 @@
+"""Reasons to trust a curve: residual, speed, second variation, and its gap one level finer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kahler_verify.curves.curve import Curve
+from kahler_verify.curves.elements import Mesh, gauss
+from kahler_verify.curves.elimination import assembled, negative_eigenvalues
+from kahler_verify.curves.energy import Energy, energy_of, unchecked
+from kahler_verify.curves.newton import damped_step, slope_along
+
+
+class Measures(NamedTuple):
+    """Of each curve, [...]: see :class:`CurveReport`; ``inside`` where the metric is one."""
+
+    length: Tensor
+    energy: Tensor
+    residual: Tensor
+    speed_variation: Tensor
+    inside: Tensor
+
+
+def measure(curve: Curve, points: int | None = None) -> Measures:
+    """Length, energy, residual of the geodesic equation and constancy of speed, by quadrature.
+
+    Args:
+        curve: any.
+        points: quadrature points in each element, degree + 2 by default.
+    """
+    metric, d = unchecked(curve.metric), curve.nodes.shape[-1]
+    z, v, weights = curve.quadrature(points)
+    inside = torch.linalg.cholesky_ex(metric.metric_matrix(z))[1] == 0
+    speed = metric.norm(v, z)
+    length = (speed * weights).sum(-1)
+    at_rest = length == 0
+    scale = torch.where(at_rest, 1, length)
+    inner = gauss(points or curve.mesh.degree + 2)[0]
+    bend = curve.mesh.local(curve.nodes, inner, 2).reshape(-1, d)
+    rate = metric.geodesic_acceleration(z.reshape(-1, d), v.reshape(-1, d))
+    turn = metric.norm(bend - rate, z.reshape(-1, d)).reshape(speed.shape)
+    whole = inside.all(-1) & length.isfinite()
+    values = (
+        length,
+        (speed**2 * weights).sum(-1) / 2,
+        turn.amax(-1) / scale,
+        (speed.amax(-1) - speed.amin(-1)) / scale,
+    )
+    return Measures(*[torch.where(whole, x, torch.nan) for x in values], whole)
+
+
+def gap_estimate(energy: Energy, nodes: Tensor, mesh: Mesh, finer: Mesh) -> Tensor:
+    """How much longer than the geodesic curves are, relative, by a Newton step one level finer.
+
+    A quarter of gᵀH⁻¹g/E on the finer mesh; infinite where H is not positive definite there.
+    """
+    at = energy.expand(mesh.refined(nodes, finer), finer)
+    step, definite = damped_step(at, at.value.new_zeros(len(nodes)), nodes.shape[-1])
+    slope = slope_along(at, step, finer).abs()
+    gap = torch.where(slope == 0, 0, slope / (4 * at.value))
+    return torch.where(definite & gap.isfinite(), gap, torch.inf)
+
+
+class SecondVariation(NamedTuple):
+    """The second derivative of the energy at curves [B].
+
+    Attributes:
+        index: the number of negative eigenvalues, Morse's index for a geodesic.
+        smallest: the least eigenvalue relative to ∫ g(ẇ, ẇ); 1 for straight lines of a flat space,
+            1 - (L/π)² on the unit sphere, 0 at a conjugate point.
+    """
+
+    index: Tensor
+    smallest: Tensor
+
+
+def second_variation(curve: Curve) -> SecondVariation:
+    """Index and least eigenvalue of the second derivative, on the curve's own mesh.
+
+    The index is Morse's where the curve is a geodesic: it counts conjugate points before the end.
+    """
+    batch, (n, d) = curve.nodes.shape[:-2], curve.nodes.shape[-2:]
+    at = energy_of(curve.metric).expand(curve.nodes.reshape(-1, n, d), curve.mesh)
+    factor = torch.linalg.cholesky(assembled(at.gauss_newton, d))
+    half = torch.linalg.solve_triangular(factor, assembled(at.hessian, d), upper=False)
+    relative = torch.linalg.solve_triangular(factor, half.mT, upper=False)
+    eigenvalues = torch.linalg.eigvalsh((relative + relative.mT) / 2)
+    return SecondVariation(
+        (eigenvalues < 0).sum(-1).reshape(batch), eigenvalues[..., 0].reshape(batch)
+    )
+
+
+def morse_index(energy: Energy, nodes: Tensor, mesh: Mesh) -> Tensor:
+    """The index alone, [B], by elimination: no eigenvalues of the whole matrix."""
+    return negative_eigenvalues(energy.expand(nodes, mesh).hessian, nodes.shape[-1])
