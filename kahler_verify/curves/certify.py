@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves.curve import Curve
-from kahler_verify.curves.elements import Mesh, gauss
+from kahler_verify.curves.elements import Mesh, gauss, rule
 from kahler_verify.curves.elimination import assembled, negative_eigenvalues
 from kahler_verify.curves.energy import Energy, energy_of, unchecked
 from kahler_verify.curves.newton import damped_step, slope_along
+from kahler_verify.geometry.riemannian import RiemannianMetric
 
 
 class Measures(NamedTuple):
@@ -69,8 +70,8 @@ class SecondVariation(NamedTuple):
 
     Attributes:
         index: the number of negative eigenvalues, Morse's index for a geodesic.
-        smallest: the least eigenvalue relative to ∫ g(ẇ, ẇ); 1 for straight lines of a flat space,
-            1 - (L/π)² on the unit sphere, 0 at a conjugate point.
+        smallest: the least eigenvalue relative to ∫ |∇_ż w|² dt; 1 in a flat space, 1 - (L/π)² on
+            the unit sphere, 0 where the end is conjugate to the beginning.
     """
 
     index: Tensor
@@ -81,16 +82,38 @@ def second_variation(curve: Curve) -> SecondVariation:
     """Index and least eigenvalue of the second derivative, on the curve's own mesh.
 
     The index is Morse's where the curve is a geodesic: it counts conjugate points before the end.
+
+    Source: Milnor, Morse Theory, 1963, § 15.
     """
     batch, (n, d) = curve.nodes.shape[:-2], curve.nodes.shape[-2:]
-    at = energy_of(curve.metric).expand(curve.nodes.reshape(-1, n, d), curve.mesh)
-    factor = torch.linalg.cholesky(assembled(at.gauss_newton, d))
-    half = torch.linalg.solve_triangular(factor, assembled(at.hessian, d), upper=False)
-    relative = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    eigenvalues = torch.linalg.eigvalsh((relative + relative.mT) / 2)
-    return SecondVariation(
-        (eigenvalues < 0).sum(-1).reshape(batch), eigenvalues[..., 0].reshape(batch)
+    nodes, mesh = curve.nodes.reshape(-1, n, d), curve.mesh
+    energy = energy_of(curve.metric)
+    with torch.no_grad():
+        hessian = assembled(energy.expand(nodes, mesh).hessian, d)
+        factor = torch.linalg.cholesky(assembled(_covariant_form(energy.metric, nodes, mesh), d))
+        half = torch.linalg.solve_triangular(factor, hessian, upper=False)
+        relative = torch.linalg.solve_triangular(factor, half.mT, upper=False)
+        eigenvalues = torch.linalg.eigvalsh((relative + relative.mT) / 2)
+    index = (eigenvalues < 0).sum(-1)
+    return SecondVariation(index.reshape(batch), eigenvalues[..., 0].reshape(batch))
+
+
+def _covariant_form(metric: RiemannianMetric, nodes: Tensor, mesh: Mesh) -> Tensor:
+    """∫ g(∇_ż w, ∇_ż w) dt of w at the nodes, by elements; ∇_ż w = ẇ + Γ(ż, w)."""
+    d, basis = nodes.shape[-1], rule(mesh.degree)
+    slope, weights = (
+        (basis.slope * mesh.elements).to(nodes),
+        (basis.weights / mesh.elements).to(nodes),
     )
+    own = nodes[:, mesh.index]
+    velocity = slope @ (own - own[:, :, :1])
+    g = metric.metric_matrix(own)
+    symbols = torch.einsum("beqyxc,beqx->beqyc", metric.christoffels(own), velocity)
+    rate = torch.einsum("qk,yc->qykc", slope, torch.eye(d).to(nodes))
+    rate = rate.expand(*own.shape[:2], *rate.shape).clone()
+    rate.diagonal(dim1=2, dim2=4).add_(symbols.permute(0, 1, 3, 4, 2))
+    rate = rate.flatten(4)  # [B, E, q, d, (p + 1) d]
+    return torch.einsum("beqxm,beqxy,beqyn,q->bemn", rate, g, rate, weights)
 
 
 def morse_index(energy: Energy, nodes: Tensor, mesh: Mesh) -> Tensor:

@@ -109,10 +109,8 @@ class Mesh:
 
     @staticmethod
     def _apply(matrix: Tensor, own: Tensor, derivative: int) -> Tensor:
-        """The matrix on differences to the first node: what stands still has velocity 0 exactly."""
-        first = own[..., :1, :]
-        change = matrix @ (own - first)
-        return change if derivative else first + change
+        """The matrix times values; what stands still has velocity 0, with no rounding."""
+        return matrix @ (own - own[..., :1, :] if derivative else own)
 
     def evaluate(self, nodes: Tensor, times: Tensor, derivative: int = 0) -> Tensor:
         """Values at ``times`` [T] in [0, 1], or derivatives by time, [..., T, d]."""

@@ -12,7 +12,7 @@ from kahler_verify.curves.elimination import assembled, solve
 from kahler_verify.curves.energy import Energy, Expansion
 
 ARMIJO = 1e-3  # of the predicted decrease that a step has to reach
-MOST_DAMPING = 1e10
+MOST_DAMPING = 1e7
 
 
 class Descent(NamedTuple):

@@ -39,7 +39,7 @@ class GivenMetric(RiemannianMetric):
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """The function's values at z [B, d], and derivatives of each along the coordinates."""
-        if self._unchecked and order and not is_transformed(z):
+        if self._unchecked and order and len(z) and not is_transformed(z):
             self._check(z[:1])
         g = self._value(z)
         if order == 0:

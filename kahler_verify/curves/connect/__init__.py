@@ -57,7 +57,12 @@ def connect(
     with torch.no_grad():
         found = _solved(unchecked(metric), solver or Spectral(), first, last, points)
         curve, report = _judged(metric, found)
-    curve = Curve(metric, curve.mesh, curve.nodes.unflatten(0, batch), report.reshape(*batch))
+    curve = Curve(
+        metric,
+        curve.mesh,
+        curve.nodes.reshape(*batch, *curve.nodes.shape[1:]),
+        report.reshape(*batch),
+    )
     if raise_on_failure:
         report.require()
     return curve

@@ -18,6 +18,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 COARSE = 1e-4  # decrement, relative to the energy, at which a level hands over to the next
 LEVELS = (Mesh(8, 2), Mesh(8, 4), Mesh(8, 8), Mesh(16, 8), Mesh(32, 8), Mesh(64, 8))
 ALWAYS = 3  # levels that every pair goes through
+UNRESOLVED = -1  # converged on its mesh, with a gap above the tolerance
 SADDLES = 3  # saddles in a row that a pair may be led away from
 
 
@@ -37,14 +38,14 @@ class Spectral(Solver):
 
     tolerance: float = 1e-8
     levels: tuple[Mesh, ...] = LEVELS
-    most_iterations: int = 80
+    most_iterations: int = 60
     pairs_at_once: int = 128
 
     def solve(self, metric: RiemannianMetric, a: Tensor, b: Tensor, start: Tensor | None) -> Found:
         """See :class:`Solver`."""
         energy, mesh = energy_of(metric), self.levels[0]
         nodes = straight(a, b, mesh) if start is None else _resampled(start, a, b, mesh)
-        status = torch.full((len(a),), int(Status.NOT_CONVERGED), device=a.device)
+        status = torch.full((len(a),), UNRESOLVED, device=a.device)
         found = Found(
             mesh,
             nodes,
@@ -62,7 +63,8 @@ class Spectral(Solver):
             size = min(self.pairs_at_once, energy.pairs_at_once(found.nodes))
             for rows in active.split(size):
                 self._refine(energy, found, rows, level)
-            active = active[found.status[active] != Status.MINIMUM]
+            active = active[found.status[active] == UNRESOLVED]
+        found.status[found.status == UNRESOLVED] = int(Status.NOT_CONVERGED)
         return found
 
     def _refine(self, energy: Energy, found: Found, rows: Tensor, level: int) -> None:
@@ -89,10 +91,12 @@ class Spectral(Solver):
             return
         ahead = self.levels[level + 1 :] or (Mesh(2 * mesh.elements, mesh.degree),)
         found.gap[rows] = gap = gap_estimate(energy, nodes, mesh, ahead[0])
-        found.morse_index[rows] = morse_index(energy, nodes, mesh)
-        found.evaluations[rows] += ahead[0].size + mesh.size
+        found.evaluations[rows] += ahead[0].size
+        found.morse_index[rows[descent.converged]] = 0  # the last Hessian was positive definite
+        if bool(saddle.any()):
+            found.morse_index[rows[saddle]] = morse_index(energy, nodes[saddle], mesh)
         tolerance = max(self.tolerance, 1e3 * torch.finfo(nodes.dtype).eps)
-        status = torch.full_like(rows, int(Status.NOT_CONVERGED))
+        status = torch.where(descent.converged, UNRESOLVED, int(Status.NOT_CONVERGED))
         status[saddle] = Status.SADDLE
         status[descent.converged & (gap <= tolerance)] = Status.MINIMUM
         status[~descent.energy.isfinite()] = Status.LEFT_DOMAIN
