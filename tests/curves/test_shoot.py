@@ -1,6 +1,7 @@
 """The exponential and logarithmic maps, and parallel transport: known answers and orders."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -163,7 +164,7 @@ def test_transport_is_an_isometry_of_order_four() -> None:
         scale = carried.error.item() * SPHERE_IN_SPACE.norm(u, curve(0.0)).item()
         there = SPHERE_IN_SPACE.norm(carried.vector - fine, curve(1.0)).item()
         assert 0.3 * scale < there < 3 * scale
-    assert all(12 < a / b < 20 for a, b in zip(errors, errors[1:], strict=False))
+    assert all(12 < a / b < 20 for a, b in pairwise(errors))
     assert norms[2] < norms[1] < norms[0]
     ends = [transport(curve, x, steps=32).vector for x in (u, w)]
     before = SPHERE_IN_SPACE.inner_product(u, w, curve(0.0))
