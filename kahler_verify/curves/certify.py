@@ -10,9 +10,10 @@ from torch import Tensor
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.elements import Mesh, gauss, rule
 from kahler_verify.curves.elimination import assembled, negative_eigenvalues
-from kahler_verify.curves.energy import Energy, energy_of, unchecked
-from kahler_verify.curves.newton import damped_step, slope_along
+from kahler_verify.curves.energy import Energy, by_pieces, energy_of, unchecked
 from kahler_verify.geometry.riemannian import RiemannianMetric
+
+RESIDUALS = 3  # points of each element where the geodesic equation is looked at
 
 
 class Measures(NamedTuple):
@@ -30,39 +31,34 @@ def measure(curve: Curve, points: int | None = None) -> Measures:
 
     Args:
         curve: any.
-        points: quadrature points in each element, degree + 2 by default.
+        points: quadrature points in each element, degree + 2 by default; the residual is looked at
+            in RESIDUALS of them.
     """
     metric, d = unchecked(curve.metric), curve.nodes.shape[-1]
     z, v, weights = curve.quadrature(points)
-    inside = torch.linalg.cholesky_ex(metric.metric_matrix(z))[1] == 0
-    speed = metric.norm(v, z)
+    g = by_pieces(metric.metric_matrix, z.reshape(-1, d)).reshape(*z.shape, d)
+    inside = torch.linalg.cholesky_ex(g)[1] == 0
+    squared = (v * (g @ v.unsqueeze(-1)).squeeze(-1)).sum(-1).clamp_min(0)
+    speed = squared.sqrt()
     length = (speed * weights).sum(-1)
-    at_rest = length == 0
-    scale = torch.where(at_rest, 1, length)
-    inner = gauss(points or curve.mesh.degree + 2)[0]
-    bend = curve.mesh.local(curve.nodes, inner, 2).reshape(-1, d)
-    rate = metric.geodesic_acceleration(z.reshape(-1, d), v.reshape(-1, d))
-    turn = metric.norm(bend - rate, z.reshape(-1, d)).reshape(speed.shape)
+    scale = torch.where(length == 0, 1, length)
+    at = gauss(RESIDUALS)[0]
+    place, velocity, bend = (
+        curve.mesh.local(curve.nodes, at, order).reshape(-1, d) for order in range(3)
+    )
+
+    def turning(z: Tensor, v: Tensor, bend: Tensor) -> Tensor:
+        return metric.norm(bend - metric.geodesic_acceleration(z, v), z)
+
+    turn = by_pieces(turning, place, velocity, bend).reshape(*length.shape, -1)
     whole = inside.all(-1) & length.isfinite()
     values = (
         length,
-        (speed**2 * weights).sum(-1) / 2,
+        (squared * weights).sum(-1) / 2,
         turn.amax(-1) / scale,
         (speed.amax(-1) - speed.amin(-1)) / scale,
     )
     return Measures(*[torch.where(whole, x, torch.nan) for x in values], whole)
-
-
-def gap_estimate(energy: Energy, nodes: Tensor, mesh: Mesh, finer: Mesh) -> Tensor:
-    """How much longer than the geodesic curves are, relative, by a Newton step one level finer.
-
-    A quarter of gᵀH⁻¹g/E on the finer mesh; infinite where H is not positive definite there.
-    """
-    at = energy.expand(mesh.refined(nodes, finer), finer)
-    step, definite = damped_step(at, at.value.new_zeros(len(nodes)), nodes.shape[-1])
-    slope = slope_along(at, step, finer).abs()
-    gap = torch.where(slope == 0, 0, slope / (4 * at.value))
-    return torch.where(definite & gap.isfinite(), gap, torch.inf)
 
 
 class SecondVariation(NamedTuple):

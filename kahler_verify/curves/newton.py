@@ -20,19 +20,20 @@ class Descent(NamedTuple):
 
     Attributes:
         nodes: [B, n, d].
-        energy: [B].
+        inside: [B]: the metric was one at every node.
         converged: [B]: the last decrement was small, and the Hessian positive definite.
         saddle: [B]: the gradient vanishes, and the Hessian is not positive definite.
-        first_decrement: gᵀH⁻¹g / 2E at the start, [B]; infinite where H was not positive definite.
+        gap: the start's, relative, [B]: how much longer it is than the minimum, a quarter of
+            gᵀH⁻¹g/E; infinite where H was not positive definite.
         iterations: [B].
         evaluations: how many points the metric was asked for, [B].
     """
 
     nodes: Tensor
-    energy: Tensor
+    inside: Tensor
     converged: Tensor
     saddle: Tensor
-    first_decrement: Tensor
+    gap: Tensor
     iterations: Tensor
     evaluations: Tensor
 
@@ -67,9 +68,17 @@ def slope_along(at: Expansion, step: Tensor, mesh: Mesh) -> Tensor:
 
 
 def descend(
-    energy: Energy, nodes: Tensor, mesh: Mesh, *, tolerance: float, most_iterations: int
+    energy: Energy,
+    nodes: Tensor,
+    mesh: Mesh,
+    *,
+    tolerance: float,
+    most_iterations: int,
+    enough: Tensor | None = None,
 ) -> Descent:
     """Minimise the energy over the inner nodes.
+
+    The last step, whose decrement is below the tolerance, is taken without another evaluation.
 
     Args:
         energy: of curves.
@@ -77,42 +86,52 @@ def descend(
         mesh: of the nodes.
         tolerance: of the decrement gᵀH⁻¹g, relative to the energy.
         most_iterations: for each pair.
+        enough: gaps [B] with which a start is left as it is; none by default.
     """
     nodes, (count, _, d) = nodes.clone(), nodes.shape
     rounding = 1e5 * torch.finfo(nodes.dtype).eps  # of E, below which a decrease cannot be seen
     tolerance = max(tolerance, rounding / 1e4)
     flags = torch.zeros(count, dtype=torch.bool, device=nodes.device)
-    out = Descent(
-        nodes,
-        nodes.new_full((count,), torch.nan),
-        flags,
-        flags.clone(),
-        nodes.new_full((count,), torch.inf),
-        torch.zeros_like(flags, dtype=torch.long),
-        torch.zeros_like(flags, dtype=torch.long),
-    )
+    integers = torch.zeros_like(flags, dtype=torch.long)
+    gap = nodes.new_full((count,), torch.inf)
+    out = Descent(nodes, flags, flags.clone(), flags.clone(), gap, integers, integers + mesh.size)
     active = torch.arange(count, device=nodes.device)
-    damping = nodes.new_zeros(count)
     at = energy.expand(nodes, mesh)
-    out.evaluations.add_(mesh.size)
-    inside = at.value.isfinite() & at.gradient.isfinite().all(2).all(1)
-    active, at, damping = active[inside], at.chosen(inside), damping[inside]
-    for iteration in range(most_iterations + 1):
-        out.energy[active] = at.value
-        if len(active) == 0 or iteration == most_iterations:
+    out.inside[:] = inside = at.value.isfinite() & at.gradient.isfinite().all(2).all(1)
+    active, at = active[inside], at.chosen(inside)
+    damping = at.value.new_zeros(len(active))
+    for iteration in range(most_iterations):
+        if len(active) == 0:
             break
         step, definite = damped_step(at, damping, d)
         slope = slope_along(at, step, mesh)
-        if iteration == 0:
-            out.first_decrement[active] = torch.where(
-                definite, slope.abs() / (2 * at.value), torch.inf
-            )
+        definite &= damping < 1e-5
         stationary = slope <= tolerance * at.value
-        trial = nodes[active].clone()
+        out.saddle[active] = stationary & ~definite & (damping < 1e-5)
+        settled = stationary & definite
+        left = torch.zeros_like(settled)
+        if iteration == 0:
+            out.gap[active] = torch.where(definite, slope.abs() / (4 * at.value), torch.inf)
+            if enough is not None:
+                left = out.gap[active] <= enough[active]
+        last = active[settled & ~left]
+        nodes[last, 1:-1] -= step[settled & ~left]
+        out.converged[active] = settled | left
+        out.iterations[active[~left]] += 1
+        going = ~settled & ~left & ~out.saddle[active]
+        active, at, damping, step, slope = (
+            active[going],
+            at.chosen(going),
+            damping[going],
+            step[going],
+            slope[going],
+        )
+        if len(active) == 0:
+            break
+        trial = nodes[active]
         trial[:, 1:-1] -= step
         there = energy.expand(trial, mesh)
         out.evaluations[active] += mesh.size
-        out.iterations[active] += 1
         diagonal = damping[:, None, None] * at.gauss_newton.diagonal(dim1=2, dim2=3)
         predicted = slope / 2 + _weighted(diagonal, step, mesh) / 2
         gain = (at.value - there.value) / predicted.clamp_min(torch.finfo(nodes.dtype).tiny)
@@ -121,11 +140,8 @@ def descend(
         accepted &= there.value.isfinite() & there.gradient.isfinite().all(2).all(1)
         nodes[active[accepted]] = trial[accepted]
         at = there.where(accepted, at)
-        out.energy[active] = at.value
-        out.converged[active] = done = accepted & stationary & definite & (damping < 1e-5)
-        out.saddle[active] = stuck = stationary & ~definite & (damping < 1e-5)
         damping = _next_damping(damping, gain, accepted, unseen)
-        going = ~done & ~stuck & (damping < MOST_DAMPING)
+        going = damping < MOST_DAMPING
         active, at, damping = active[going], at.chosen(going), damping[going]
     return out
 

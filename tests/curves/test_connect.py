@@ -9,6 +9,7 @@ from torch.distributions import Bernoulli, Normal
 
 from kahler_verify.curves import Curve, Mesh, Spectral, Status, connect, second_variation
 from kahler_verify.errors import CurveError, InputError
+from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
@@ -21,14 +22,23 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
-def conformal(factor) -> RiemannianMetric:
-    """The metric λ(|z|²) 1."""
+class Conformal(RiemannianMetric):
+    """The metric 4/(1 + κ|z|²)² dz² of curvature κ, with its derivatives."""
 
-    def g(z: Tensor) -> Tensor:
-        scale = factor((z * z).sum(-1))
-        return scale[..., None, None] * torch.eye(z.shape[-1], dtype=z.dtype)
+    def __init__(self, curvature: float):
+        super().__init__()
+        self.curvature = curvature
 
-    return RiemannianMetric.from_function(g)
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        room = 1 + self.curvature * (z * z).sum(-1)
+        unit = torch.eye(z.shape[-1], dtype=z.dtype)
+        slope = -8 * self.curvature / room**3  # of the factor by |z|²
+        bend = 24 * self.curvature**2 / room**4
+        first = 2 * slope[:, None] * z
+        second = 4 * bend[:, None, None] * z[:, :, None] * z[:, None, :]
+        second = second + 2 * slope[:, None, None] * unit
+        parts = [4 / room**2, first, second][: order + 1]
+        return MetricJet(*[part[..., None, None] * unit for part in parts])
 
 
 def lift(z: Tensor) -> Tensor:
@@ -47,9 +57,9 @@ def hyperbolic(a: Tensor, b: Tensor) -> Tensor:
     return 2 * torch.asinh(((a - b) ** 2).sum(-1).div(room).sqrt())
 
 
-SPHERE = conformal(lambda s: 4 / (1 + s) ** 2)
+SPHERE = Conformal(1)
 SPHERE_IN_SPACE = PulledBackMetric(lift)
-BALL = conformal(lambda s: 4 / (1 - s) ** 2)
+BALL = Conformal(-1)
 PLANE_IN_POLAR = PulledBackMetric(
     lambda z: z[..., :1] * torch.stack([z[..., 1].cos(), z[..., 1].sin()], -1)
 )
@@ -70,6 +80,14 @@ def tanh_decoder(d: int = 2, outputs: int = 24) -> nn.Module:
         for layer in net[::2]:
             nn.init.normal_(layer.weight, 0, 1.3 / layer.in_features**0.5)
     return net.requires_grad_(False)
+
+
+def test_the_metrics_of_these_tests_are_what_they_say() -> None:
+    z = 0.3 * draw(4, 3)
+    for metric in (SPHERE, BALL):
+        given = RiemannianMetric.from_function(lambda z, metric=metric: metric.jet(z, 0).g)
+        for ours, theirs in zip(metric.jet(z, 2), given.jet(z, 2), strict=True):
+            assert torch.allclose(ours, theirs)
 
 
 @pytest.mark.parametrize("metric", [SPHERE, SPHERE_IN_SPACE], ids=["given", "pulled back"])

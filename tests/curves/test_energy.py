@@ -56,7 +56,7 @@ def test_rules_are_exact(degree: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ENERGIES)
-@pytest.mark.parametrize(("mesh", "d"), [(Mesh(1, 4), 2), (Mesh(3, 2), 2), (Mesh(4, 1), 3)])
+@pytest.mark.parametrize(("mesh", "d"), [(Mesh(1, 4), 2), (Mesh(3, 2), 5), (Mesh(4, 1), 3)])
 def test_derivatives_are_those_of_autograd(kind: str, mesh: Mesh, d: int) -> None:
     energy: Energy = ENERGIES[kind](d)
     nodes = draw(2, mesh.size, d)

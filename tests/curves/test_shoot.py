@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kahler_verify.curves import Curve, Status, shoot, transport
 from kahler_verify.errors import CurveError, InputError
+from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
@@ -25,17 +26,28 @@ def lift(z: Tensor) -> Tensor:
     return torch.cat([2 * z, s - 1], -1) / (1 + s)
 
 
-def conformal(factor) -> RiemannianMetric:
-    def g(z: Tensor) -> Tensor:
-        scale = factor((z * z).sum(-1))
-        return scale[..., None, None] * torch.eye(z.shape[-1], dtype=z.dtype)
+class Conformal(RiemannianMetric):
+    """The metric 4/(1 + κ|z|²)² dz² of curvature κ, with its derivatives."""
 
-    return RiemannianMetric.from_function(g)
+    def __init__(self, curvature: float):
+        super().__init__()
+        self.curvature = curvature
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        room = 1 + self.curvature * (z * z).sum(-1)
+        unit = torch.eye(z.shape[-1], dtype=z.dtype)
+        slope = -8 * self.curvature / room**3  # of the factor by |z|²
+        bend = 24 * self.curvature**2 / room**4
+        first = 2 * slope[:, None] * z
+        second = 4 * bend[:, None, None] * z[:, :, None] * z[:, None, :]
+        second = second + 2 * slope[:, None, None] * unit
+        parts = [4 / room**2, first, second][: order + 1]
+        return MetricJet(*[part[..., None, None] * unit for part in parts])
 
 
-SPHERE = conformal(lambda s: 4 / (1 + s) ** 2)
+SPHERE = Conformal(1)
 SPHERE_IN_SPACE = PulledBackMetric(lift)
-BALL = conformal(lambda s: 4 / (1 - s) ** 2)
+BALL = Conformal(-1)
 
 
 @pytest.mark.parametrize("metric", [SPHERE, SPHERE_IN_SPACE], ids=["given", "pulled back"])

@@ -99,37 +99,45 @@ def _solved(
     else:
         mesh = Spectral().levels[0]
         none = proper.new_zeros(0, dtype=torch.long)
-        part = Found(mesh, a.new_zeros(0, mesh.size, a.shape[-1]), none, a[:0, 0], none, none, none)
+        nodes = a.new_zeros(0, mesh.size, a.shape[-1])
+        part = Found((mesh,), nodes, none, none, a[:0, 0], none, none, none)
     if bool(proper.all()):
         return part
     status = torch.where(inside, int(Status.MINIMUM), int(Status.LEFT_DOMAIN))
     zeros = torch.zeros_like(status)
     gap = torch.where(inside, 0.0, torch.inf).to(a.dtype)
-    still = a[:, None].expand(-1, part.mesh.size, -1)
-    parts = []
-    for whole, some in zip((still, status, gap, zeros, zeros, zeros + 2), part[1:], strict=True):
+    still = a[:, None].expand(-1, part.meshes[-1].size, -1)
+    parts, trivial = [], (still, zeros, status, gap, zeros, zeros, zeros + 2)
+    for whole, some in zip(trivial, part[1:], strict=True):
         whole = whole.clone()
         whole[proper] = some
         parts.append(whole)
-    return Found(part.mesh, *parts)
+    return Found(part.meshes, *parts)
 
 
 def _judged(metric: RiemannianMetric, found: Found) -> tuple[Curve, CurveReport]:
     """The curves, NaN where they were not found, with their reports."""
-    curve = Curve(metric, found.mesh, found.nodes)
-    length, energy, residual, variation, inside = measure(curve)
+    mesh = found.meshes[-1]
+    measures = [found.nodes.new_empty(len(found.nodes)) for _ in range(4)]
+    inside = torch.ones_like(found.status, dtype=torch.bool)
+    for level, own in enumerate(found.meshes):  # each by the points of the mesh it was found on
+        rows = (found.level == level).nonzero().squeeze(-1)
+        if len(rows):
+            own_measures = measure(Curve(metric, own, mesh.refined(found.nodes[rows], own)))
+            for whole, some in zip((*measures, inside), own_measures, strict=True):
+                whole[rows] = some
     lost = found.status == Status.NOT_CONVERGED
     status = torch.where(inside | lost, found.status, int(Status.LEFT_DOMAIN))
     report = CurveReport(
         status,
-        length,
-        energy,
+        measures[0],
+        measures[1],
         found.gap,
-        residual,
-        variation,
+        measures[2],
+        measures[3],
         found.morse_index,
         found.iterations,
         found.evaluations,
     ).with_status(status)
     missing = (status >= Status.NOT_CONVERGED)[:, None, None]
-    return Curve(metric, found.mesh, torch.where(missing, torch.nan, found.nodes)), report
+    return Curve(metric, mesh, torch.where(missing, torch.nan, found.nodes)), report

@@ -15,8 +15,9 @@ class Found(NamedTuple):
     """What a solver found for pairs [B].
 
     Attributes:
-        mesh: of the nodes.
+        meshes: that curves were found on; the nodes are on the last, which the others' curves fit.
         nodes: [B, n, d].
+        level: which of the meshes a curve was found on.
         status: a :class:`~kahler_verify.curves.report.Status` for each.
         gap: estimated, relative, of length; infinite where there is no estimate.
         morse_index: -1 where unknown.
@@ -24,8 +25,9 @@ class Found(NamedTuple):
         evaluations: points at which the metric was asked for.
     """
 
-    mesh: Mesh
+    meshes: tuple[Mesh, ...]
     nodes: Tensor
+    level: Tensor
     status: Tensor
     gap: Tensor
     morse_index: Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.certify import gap_estimate, morse_index
+from kahler_verify.curves.certify import morse_index
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.energy import Energy, energy_of
@@ -19,6 +19,7 @@ COARSE = 1e-4  # decrement, relative to the energy, at which a level hands over 
 LEVELS = (Mesh(8, 2), Mesh(8, 4), Mesh(8, 8), Mesh(16, 8), Mesh(32, 8), Mesh(64, 8))
 ALWAYS = 3  # levels that every pair goes through
 UNRESOLVED = -1  # converged on its mesh, with a gap above the tolerance
+EARLY = 1e-10  # times the tolerance: the gap with which a pair is done before it went through them
 SADDLES = 3  # saddles in a row that a pair may be led away from
 
 
@@ -29,7 +30,7 @@ class Spectral(Solver):
     Attributes:
         tolerance: the estimated gap of length, relative, at which a pair is done; pairs that are
             not go to finer meshes, and count as not converged on the last.
-        levels: meshes, each finer than the one before.
+        levels: meshes, each finer than the one before; elements are halved, or the degree rises.
         most_iterations: Newton steps of a pair on a level.
         pairs_at_once: at most; the metric's memory budget may allow fewer.
 
@@ -45,62 +46,89 @@ class Spectral(Solver):
         """See :class:`Solver`."""
         energy, mesh = energy_of(metric), self.levels[0]
         nodes = straight(a, b, mesh) if start is None else _resampled(start, a, b, mesh)
-        status = torch.full((len(a),), UNRESOLVED, device=a.device)
+        status = torch.full((len(a),), int(Status.NOT_CONVERGED), device=a.device)
         found = Found(
-            mesh,
+            (mesh,),
             nodes,
+            torch.zeros_like(status),
             status,
             a.new_full((len(a),), torch.inf),
             torch.full_like(status, -1),
             torch.zeros_like(status),
             torch.zeros_like(status),
         )
+        finest = self.levels[-1]
+        meshes = (*self.levels, Mesh(2 * finest.elements, finest.degree))  # the last: gaps alone
         active = torch.arange(len(a), device=a.device)
-        for level, finer in enumerate(self.levels):
+        for level, finer in enumerate(meshes):
             if len(active) == 0:
                 break
-            found = found._replace(mesh=finer, nodes=found.mesh.refined(found.nodes, finer))
+            nodes = found.meshes[-1].refined(found.nodes, finer)
+            found = found._replace(meshes=meshes[: level + 1], nodes=nodes)
             size = min(self.pairs_at_once, energy.pairs_at_once(found.nodes))
             for rows in active.split(size):
                 self._refine(energy, found, rows, level)
-            active = active[found.status[active] == UNRESOLVED]
+            going = found.status[active] == UNRESOLVED
+            if level < min(ALWAYS, len(self.levels)) - 1:
+                going |= found.status[active] != Status.MINIMUM
+            active = active[going]
         found.status[found.status == UNRESOLVED] = int(Status.NOT_CONVERGED)
-        return found
+        used = meshes[: int(found.level.max()) + 1]
+        return found._replace(meshes=used, nodes=found.meshes[-1].refined(found.nodes, used[-1]))
 
     def _refine(self, energy: Energy, found: Found, rows: Tensor, level: int) -> None:
         """One level for some rows of what is found so far, in place."""
-        mesh, last = found.mesh, level >= min(ALWAYS, len(self.levels)) - 1
-        nodes = found.nodes[rows]
+        mesh, nodes = found.meshes[-1], found.nodes[rows]
+        always = min(ALWAYS, len(self.levels))
+        tolerance = max(self.tolerance, 1e3 * torch.finfo(nodes.dtype).eps)
+        enough = tolerance if level >= always else EARLY * tolerance
+        before = found.status[rows] == UNRESOLVED
+        finished = level == len(self.levels)
+        descent = descend(
+            energy,
+            nodes,
+            mesh,
+            tolerance=1e-11 if level >= always - 1 else COARSE,
+            most_iterations=1 if finished else self.most_iterations,
+            enough=torch.where(before, torch.inf if finished else enough, -1.0),
+        )
+        found.evaluations[rows] += descent.evaluations
+        found.gap[rows] = torch.where(before, descent.gap, torch.inf)
+        done = before & (descent.gap <= enough)
+        found.status[rows[done]] = int(Status.MINIMUM)
+        if finished:
+            return
+        iterations, nodes = descent.iterations, descent.nodes
         for _ in range(SADDLES):
-            descent = descend(
+            if not bool(descent.saddle.any()):
+                break
+            own = descent.saddle.nonzero().squeeze(-1)
+            again = descend(
                 energy,
-                nodes,
+                escape(energy, nodes[own], mesh),
                 mesh,
-                tolerance=1e-11 if last else COARSE,
+                tolerance=1e-11 if level >= always - 1 else COARSE,
                 most_iterations=self.most_iterations,
             )
-            found.iterations[rows] += descent.iterations
-            found.evaluations[rows] += descent.evaluations
-            nodes, saddle = descent.nodes, descent.saddle
-            if not bool(saddle.any()):
-                break
-            nodes = nodes.clone()
-            nodes[saddle] = escape(energy, nodes[saddle], mesh)
-        found.nodes[rows] = nodes = descent.nodes
-        if not last:
-            return
-        ahead = self.levels[level + 1 :] or (Mesh(2 * mesh.elements, mesh.degree),)
-        found.gap[rows] = gap = gap_estimate(energy, nodes, mesh, ahead[0])
-        found.evaluations[rows] += ahead[0].size
-        found.morse_index[rows[descent.converged]] = 0  # the last Hessian was positive definite
-        if bool(saddle.any()):
-            found.morse_index[rows[saddle]] = morse_index(energy, nodes[saddle], mesh)
-        tolerance = max(self.tolerance, 1e3 * torch.finfo(nodes.dtype).eps)
+            found.evaluations[rows[own]] += again.evaluations
+            iterations[own] += again.iterations
+            nodes[own] = again.nodes
+            for whole, some in zip(
+                (descent.inside, descent.converged, descent.saddle), again[1:4], strict=True
+            ):
+                whole[own] = some
         status = torch.where(descent.converged, UNRESOLVED, int(Status.NOT_CONVERGED))
-        status[saddle] = Status.SADDLE
-        status[descent.converged & (gap <= tolerance)] = Status.MINIMUM
-        status[~descent.energy.isfinite()] = Status.LEFT_DOMAIN
-        found.status[rows] = status
+        status[descent.saddle] = int(Status.SADDLE)
+        status[~descent.inside] = int(Status.LEFT_DOMAIN)
+        index = torch.where(descent.converged, 0, -1)  # the last Hessian was positive definite
+        if bool(descent.saddle.any()):
+            index[descent.saddle] = morse_index(energy, nodes[descent.saddle], mesh)
+        new = ~done
+        found.nodes[rows] = nodes
+        found.iterations[rows] += iterations
+        found.status[rows[new]] = status[new]
+        found.level[rows[new]] = level
+        found.morse_index[rows[new]] = index[new]
 
 
 def straight(a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
