@@ -52,25 +52,24 @@ def measure(curve: Curve, points: int | None = None) -> Measures:
 
     turn = by_pieces(turning, place, velocity, bend).reshape(*length.shape, -1)
     whole = inside.all(-1) & length.isfinite()
-    values = (
-        length,
-        (squared * weights).sum(-1) / 2,
-        turn.amax(-1) / scale,
-        (speed.amax(-1) - speed.amin(-1)) / scale,
+    energy, spread = (squared * weights).sum(-1) / 2, speed.amax(-1) - speed.amin(-1)
+    length, energy, residual, variation = (
+        torch.where(whole, x, torch.nan)
+        for x in (length, energy, turn.amax(-1) / scale, spread / scale)
     )
-    return Measures(*[torch.where(whole, x, torch.nan) for x in values], whole)
+    return Measures(length, energy, residual, variation, whole)
 
 
 class SecondVariation(NamedTuple):
     """The second derivative of the energy at curves [B].
 
     Attributes:
-        index: the number of negative eigenvalues, Morse's index for a geodesic.
+        morse_index: the number of negative eigenvalues; Morse's index for a geodesic.
         smallest: the least eigenvalue relative to ∫ |∇_ż w|² dt; 1 in a flat space, 1 - (L/π)² on
             the unit sphere, 0 where the end is conjugate to the beginning.
     """
 
-    index: Tensor
+    morse_index: Tensor
     smallest: Tensor
 
 

@@ -54,7 +54,9 @@ class Expansion(NamedTuple):
 class Energy(Protocol):
     """The energy of curves on a mesh."""
 
-    metric: RiemannianMetric
+    @property
+    def metric(self) -> RiemannianMetric:
+        """Whose energy it is; it answers NaN where it is not defined."""
 
     def value(self, nodes: Tensor, mesh: Mesh) -> Tensor:
         """E [B] of nodes [B, n, d]; NaN where a node is outside the metric's domain."""

@@ -59,8 +59,8 @@ def transport(curve: Curve, u: Tensor, *, steps: int = 8) -> Carried:
     before = metric.norm(u.expand(batch), start.expand(batch))
     after = metric.norm(vector, end.expand(batch))
     scale = torch.where(before == 0, 1, before)
-    error = metric.norm(vector - coarse, end.expand(batch)) / (15 * scale)
-    return Carried(vector, error, (after - before) / scale)
+    gap = metric.norm(vector - coarse, end.expand(batch)) / (15 * scale)
+    return Carried(vector, gap, (after - before) / scale)
 
 
 def _rates(curve: Curve, steps: int) -> Tensor:

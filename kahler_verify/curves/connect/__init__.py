@@ -79,11 +79,12 @@ def end_points(metric: RiemannianMetric, a: Tensor, b: Tensor) -> tuple[Tensor, 
         if metric.validate_args and not bool(x.isfinite().all()):
             raise InputError(f"{name}: expected finite points, got NaN or infinities")
     try:
-        return tuple(torch.broadcast_tensors(a, b))  # type: ignore[return-value]
+        a, b = torch.broadcast_tensors(a, b)
     except RuntimeError as error:
         raise InputError(
             f"a, b: expected batches that broadcast, got {list(a.shape)} and {list(b.shape)}"
         ) from error
+    return a, b
 
 
 def _solved(

@@ -31,6 +31,8 @@ class Spectral(Solver):
         tolerance: the estimated gap of length, relative, at which a pair is done; pairs that are
             not go to finer meshes, and count as not converged on the last.
         levels: meshes, each finer than the one before; elements are halved, or the degree rises.
+        bends: other starts, for pairs that none before led to a minimum: lines that go aside by
+            these parts of their length.
         most_iterations: Newton steps of a pair on a level.
         pairs_at_once: at most; the metric's memory budget may allow fewer.
 
@@ -39,6 +41,7 @@ class Spectral(Solver):
 
     tolerance: float = 1e-8
     levels: tuple[Mesh, ...] = LEVELS
+    bends: tuple[float, ...] = (0.3, -0.3)
     most_iterations: int = 60
     pairs_at_once: int = 128
 
@@ -46,20 +49,32 @@ class Spectral(Solver):
         """See :class:`Solver`."""
         energy, mesh = energy_of(metric), self.levels[0]
         nodes = straight(a, b, mesh) if start is None else _resampled(start, a, b, mesh)
-        status = torch.full((len(a),), int(Status.NOT_CONVERGED), device=a.device)
+        found = self._follow(energy, nodes)
+        for bend in self.bends if a.shape[-1] > 1 else ():
+            rows = (found.status != Status.MINIMUM).nonzero().squeeze(-1)
+            if len(rows) == 0:
+                break
+            again = self._follow(energy, bent(a[rows], b[rows], mesh, bend))
+            found = _with_better(found, rows, again)
+        return found
+
+    def _follow(self, energy: Energy, nodes: Tensor) -> Found:
+        """The levels, from nodes on the coarsest."""
+        mesh = self.levels[0]
+        status = torch.full((len(nodes),), int(Status.NOT_CONVERGED), device=nodes.device)
         found = Found(
             (mesh,),
             nodes,
             torch.zeros_like(status),
             status,
-            a.new_full((len(a),), torch.inf),
+            nodes.new_full((len(nodes),), torch.inf),
             torch.full_like(status, -1),
             torch.zeros_like(status),
             torch.zeros_like(status),
         )
         finest = self.levels[-1]
         meshes = (*self.levels, Mesh(2 * finest.elements, finest.degree))  # the last: gaps alone
-        active = torch.arange(len(a), device=a.device)
+        active = torch.arange(len(nodes), device=nodes.device)
         for level, finer in enumerate(meshes):
             if len(active) == 0:
                 break
@@ -69,7 +84,7 @@ class Spectral(Solver):
             for rows in active.split(size):
                 self._refine(energy, found, rows, level)
             going = found.status[active] == UNRESOLVED
-            if level < min(ALWAYS, len(self.levels)) - 1:
+            if level < min(ALWAYS, len(self.levels) - 1):  # a mesh may have been too coarse
                 going |= found.status[active] != Status.MINIMUM
             active = active[going]
         found.status[found.status == UNRESOLVED] = int(Status.NOT_CONVERGED)
@@ -137,6 +152,31 @@ def straight(a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
     nodes = a[:, None] + t * (b - a)[:, None]
     nodes[:, -1] = b
     return nodes
+
+
+def bent(a: Tensor, b: Tensor, mesh: Mesh, bend: float) -> Tensor:
+    """Lines [B, n, d] that go aside by ``bend`` times their length, half way."""
+    along = b - a
+    length = along.norm(dim=-1, keepdim=True)
+    axis = torch.zeros_like(along).scatter_(-1, along.abs().argmin(-1, keepdim=True), 1.0)
+    aside = axis - (axis * along).sum(-1, keepdim=True) * along / length**2
+    aside = aside / aside.norm(dim=-1, keepdim=True) * length
+    wave = (torch.pi * mesh.times).sin().to(a)[:, None]
+    wave[-1] = 0
+    return straight(a, b, mesh) + bend * wave * aside[:, None]
+
+
+def _with_better(found: Found, rows: Tensor, again: Found) -> Found:
+    """What was found, and for some rows a second search where that ended at a minimum."""
+    meshes = max(found.meshes, again.meshes, key=len)
+    whole = found._replace(meshes=meshes, nodes=found.meshes[-1].refined(found.nodes, meshes[-1]))
+    again = again._replace(nodes=again.meshes[-1].refined(again.nodes, meshes[-1]))
+    for total, more in zip(whole[-2:], again[-2:], strict=True):  # iterations, evaluations
+        total[rows] += more
+    better = again.status == Status.MINIMUM
+    for kept, new in zip(whole[1:-2], again[1:-2], strict=True):
+        kept[rows[better]] = new[better]
+    return whole
 
 
 def _resampled(points: Tensor, a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
