@@ -183,6 +183,21 @@ def test_transport_is_an_isometry_of_order_four() -> None:
     assert torch.allclose(SPHERE_IN_SPACE.inner_product(*ends, curve(1.0)), before, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("method", "order"), [("reflection", 2), ("projection", 1)])
+def test_orders_of_transport_through_data_space(method: str, order: int) -> None:
+    """S3, on an open path that no symmetry makes better: a loxodrome on an ellipsoid."""
+    metric = PulledBackMetric(lambda z: lift(z) * torch.tensor([1.0, 1.5, 0.7]))
+    curve = Curve.through(metric, lambda t: torch.stack([0.2 + t, 0.5 * t**2 - 0.3], -1))
+    u = draw(2)
+    exact = transport(curve, u, steps=64).vector
+    errors = []
+    for steps in (2, 4, 8, 16):
+        carried = transport(curve, u, steps=steps, method=method)
+        errors.append(metric.norm(carried.vector - exact, curve(1.0)).item())
+        assert abs(carried.norm_change.item()) < 1e-12
+    assert all(abs(math.log2(a / b) - order) < 0.2 for a, b in pairwise(errors[1:]))
+
+
 def test_velocities_of_geodesics_are_parallel() -> None:
     a, b = 0.5 * draw(2, 6, 3)
     path = SPHERE.geodesic(a, b)
@@ -201,6 +216,11 @@ BAD = {
     "batch": (
         lambda: transport(SPHERE.geodesic(A, A / 2), A[:2]),
         "u: expected a batch that broadcasts",
+    ),
+    "method": (lambda: transport(latitude(1.0), A[0], method="pole"), "method: expected one of"),
+    "no data space": (
+        lambda: transport(SPHERE.geodesic(A, A / 2), A, method="reflection"),
+        "pulled back from a data space",
     ),
     "another metric": (lambda: BALL.transport(latitude(1.0), A[0]), "curve of this metric"),
 }
