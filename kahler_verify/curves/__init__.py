@@ -1,7 +1,7 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
-from kahler_verify.curves.connect import Solver, Spectral, connect
+from kahler_verify.curves.connect import Collocation, Solver, Spectral, connect
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
@@ -11,6 +11,7 @@ from kahler_verify.curves.transport import Carried, transport
 
 __all__ = [
     "Carried",
+    "Collocation",
     "Curve",
     "CurveReport",
     "Distances",

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
-from kahler_verify.curves import Curve, Mesh, Spectral, Status, connect, second_variation
+from kahler_verify.curves import (
+    Collocation,
+    Curve,
+    Mesh,
+    Spectral,
+    Status,
+    connect,
+    second_variation,
+)
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
@@ -236,6 +244,17 @@ def test_paths_of_a_data_metric_solve_the_equation(structure: str) -> None:
     assert bool((path.length < 0.9 * line).all())  # the data's arc is shorter than its chord
     assert path.report.residual.max() < 0.1
     assert path.report.gap.max() < 1e-8
+
+
+def test_collocation_finds_the_same_geodesics() -> None:
+    a, b = 0.5 * draw(2, 3, 2)
+    path = SPHERE.geodesic(a, b, solver=Collocation())
+    assert torch.allclose(path.length, great_circle(a, b), rtol=1e-8)
+    assert path.report.gap.max() < 1e-8
+    outside = torch.tensor([[1.5, 0.4]], dtype=DOUBLE)
+    lost = BALL.geodesic(0.3 * a[:1], outside, solver=Collocation(), raise_on_failure=False)
+    assert lost.report.status.item() != Status.MINIMUM
+    assert not bool(lost.report.converged.any())
 
 
 def test_known_failures_are_never_lines() -> None:

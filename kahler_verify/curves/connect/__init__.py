@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves.certify import measure
+from kahler_verify.curves.connect.collocation import Collocation
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
 from kahler_verify.curves.curve import Curve
@@ -14,7 +15,7 @@ from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
-__all__ = ["Found", "Solver", "Spectral", "connect"]
+__all__ = ["Collocation", "Found", "Solver", "Spectral", "connect"]
 
 
 def connect(

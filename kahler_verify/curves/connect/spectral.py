@@ -48,7 +48,7 @@ class Spectral(Solver):
     def solve(self, metric: RiemannianMetric, a: Tensor, b: Tensor, start: Tensor | None) -> Found:
         """See :class:`Solver`."""
         energy, mesh = energy_of(metric), self.levels[0]
-        nodes = straight(a, b, mesh) if start is None else _resampled(start, a, b, mesh)
+        nodes = straight(a, b, mesh) if start is None else resampled(start, a, b, mesh)
         found = self._follow(energy, nodes)
         for bend in self.bends if a.shape[-1] > 1 else ():
             rows = (found.status != Status.MINIMUM).nonzero().squeeze(-1)
@@ -179,7 +179,7 @@ def _with_better(found: Found, rows: Tensor, again: Found) -> Found:
     return whole
 
 
-def _resampled(points: Tensor, a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
+def resampled(points: Tensor, a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
     """Nodes of the polygons through points [B, T, d] at equal times."""
     position = mesh.times * (points.shape[1] - 1)
     before = position.floor().clamp(max=points.shape[1] - 2).long()
