@@ -174,7 +174,7 @@ def test_a_saddle_is_left_for_a_minimum() -> None:
     """Half way round the outer equator is a geodesic by symmetry, and not the shortest one."""
     metric = PulledBackMetric(torus)
     a, b = torch.zeros(1, 2, dtype=DOUBLE), torch.tensor([[3.0, 0.0]], dtype=DOUBLE)
-    path = metric.geodesic(a, b)
+    path = metric.geodesic(a, b, solver=ONE_START)
     assert path.length.item() < 9 - 0.5
     assert path.report.morse_index.item() == 0
     around = Curve(metric, Mesh(8, 8), Mesh(8, 8).times[:, None] * b)
@@ -294,6 +294,26 @@ def test_pairs_without_a_minimum_are_tried_from_bent_lines() -> None:
     path = hill.geodesic(a, -a)
     assert bool((path.length < metric_length_of_line(hill, a, -a) - 0.5).all())
     assert bool((path(0.5).norm(dim=-1) > 0.5).all())  # round the hill
+
+
+def test_the_shortest_of_several_starts_is_kept() -> None:
+    """Past the side of a hill a straight start ends at the longer of two minima."""
+    hill = PulledBackMetric(
+        lambda z: torch.cat([z, 3 * torch.exp(-2 * (z * z).sum(-1, keepdim=True))], -1)
+    )
+    heights = torch.linspace(-0.3, 0.3, 7, dtype=DOUBLE)
+    a = torch.stack([torch.full_like(heights, -1.5), heights], -1)
+    b = torch.stack([torch.full_like(heights, 1.5), 0.1 - heights.flip(0)], -1)
+    one = hill.distance(a, b)
+    many = hill.distance(a, b, solver=Spectral(every_start=True))
+    assert bool((many <= one * (1 + 1e-12)).all())
+    sides = []
+    for bend in (0.5, -0.5):
+        wave = bend * (math.pi * torch.linspace(0, 1, 33, dtype=DOUBLE)).sin()
+        start = a[:, None] + torch.linspace(0, 1, 33, dtype=DOUBLE)[:, None] * (b - a)[:, None]
+        start = start + torch.stack([0 * wave, 3 * wave], -1)
+        sides.append(connect(hill, a, b, start=start, solver=ONE_START).length)
+    assert torch.allclose(many, torch.minimum(*sides), rtol=1e-9)
 
 
 def test_too_few_steps_do_not_count_as_convergence() -> None:

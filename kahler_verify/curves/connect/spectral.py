@@ -33,6 +33,7 @@ class Spectral(Solver):
         levels: meshes, each finer than the one before; elements are halved, or the degree rises.
         bends: other starts, for pairs that none before led to a minimum: lines that go aside by
             these parts of their length.
+        every_start: search from the bent lines for all pairs, and keep the shortest geodesics.
         most_iterations: Newton steps of a pair on a level.
         pairs_at_once: at most; the metric's memory budget may allow fewer.
 
@@ -42,6 +43,7 @@ class Spectral(Solver):
     tolerance: float = 1e-8
     levels: tuple[Mesh, ...] = LEVELS
     bends: tuple[float, ...] = (0.3, -0.3)
+    every_start: bool = False
     most_iterations: int = 60
     pairs_at_once: int = 128
 
@@ -51,11 +53,11 @@ class Spectral(Solver):
         nodes = straight(a, b, mesh) if start is None else resampled(start, a, b, mesh)
         found = self._follow(energy, nodes)
         for bend in self.bends if a.shape[-1] > 1 else ():
-            rows = (found.status != Status.MINIMUM).nonzero().squeeze(-1)
+            rows = (self.every_start | (found.status != Status.MINIMUM)).nonzero().squeeze(-1)
             if len(rows) == 0:
                 break
             again = self._follow(energy, bent(a[rows], b[rows], mesh, bend))
-            found = _with_better(found, rows, again)
+            found = self._with_better(energy, found, rows, again)
         return found
 
     def _follow(self, energy: Energy, nodes: Tensor) -> Found:
@@ -90,6 +92,25 @@ class Spectral(Solver):
         found.status[found.status == UNRESOLVED] = int(Status.NOT_CONVERGED)
         used = meshes[: int(found.level.max()) + 1]
         return found._replace(meshes=used, nodes=found.meshes[-1].refined(found.nodes, used[-1]))
+
+    def _with_better(self, energy: Energy, found: Found, rows: Tensor, again: Found) -> Found:
+        """What was found, and for some rows a second search where that ended at a lower minimum."""
+        meshes = max(found.meshes, again.meshes, key=len)
+        whole = found._replace(
+            meshes=meshes, nodes=found.meshes[-1].refined(found.nodes, meshes[-1])
+        )
+        again = again._replace(nodes=again.meshes[-1].refined(again.nodes, meshes[-1]))
+        for total, more in zip(whole[-2:], again[-2:], strict=True):  # iterations, evaluations
+            total[rows] += more
+        first, second = (
+            torch.cat([energy.value(x, meshes[-1]) for x in nodes.split(self.pairs_at_once)])
+            for nodes in (whole.nodes[rows], again.nodes)
+        )
+        better = (whole.status[rows] != Status.MINIMUM) | (second < first * (1 - self.tolerance))
+        better &= again.status == Status.MINIMUM
+        for kept, new in zip(whole[1:-2], again[1:-2], strict=True):
+            kept[rows[better]] = new[better]
+        return whole
 
     def _refine(self, energy: Energy, found: Found, rows: Tensor, level: int) -> None:
         """One level for some rows of what is found so far, in place."""
@@ -164,19 +185,6 @@ def bent(a: Tensor, b: Tensor, mesh: Mesh, bend: float) -> Tensor:
     wave = (torch.pi * mesh.times).sin().to(a)[:, None]
     wave[-1] = 0
     return straight(a, b, mesh) + bend * wave * aside[:, None]
-
-
-def _with_better(found: Found, rows: Tensor, again: Found) -> Found:
-    """What was found, and for some rows a second search where that ended at a minimum."""
-    meshes = max(found.meshes, again.meshes, key=len)
-    whole = found._replace(meshes=meshes, nodes=found.meshes[-1].refined(found.nodes, meshes[-1]))
-    again = again._replace(nodes=again.meshes[-1].refined(again.nodes, meshes[-1]))
-    for total, more in zip(whole[-2:], again[-2:], strict=True):  # iterations, evaluations
-        total[rows] += more
-    better = again.status == Status.MINIMUM
-    for kept, new in zip(whole[1:-2], again[1:-2], strict=True):
-        kept[rows[better]] = new[better]
-    return whole
 
 
 def resampled(points: Tensor, a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
