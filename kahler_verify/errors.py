@@ -3,6 +3,7 @@
 __all__ = [
     "CheckpointError",
     "CompilationError",
+    "CurveError",
     "DerivationError",
     "EvidenceError",
     "GenerationError",
@@ -30,6 +31,14 @@ class CompilationError(GenerationError):
 
 class InputError(KahlerVerifyError, ValueError):
     """An argument has the wrong shape, dtype, device or value."""
+
+
+class CurveError(KahlerVerifyError):
+    """A curve was not found; ``report`` says for each pair how its search ended."""
+
+    def __init__(self, message: str, report: object = None):
+        super().__init__(message)
+        self.report = report
 
 
 class CheckpointError(KahlerVerifyError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from kahler_verify.geometry.cholesky import factored, log_det
 from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.products import is_transformed
 from kahler_verify.spaces import Space
+
+if TYPE_CHECKING:
+    from kahler_verify.curves import Curve
 
 
 class RiemannianMetric(Metric):
@@ -180,6 +183,45 @@ class RiemannianMetric(Metric):
     def jacobi_acceleration(self, z: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """-R(w, v)v, [..., d]: the covariant D²w/dt² of a Jacobi field w along velocity v."""
         return self._derived("jacobi_acceleration", 2, z, v=v, w=w)
+
+    # ------------------------------------------------------------- curves
+    def geodesic(self, a: Tensor, b: Tensor, **options: Any) -> Curve:
+        """Geodesics from a to b [..., d]; see :func:`kahler_verify.curves.connect`."""
+        from kahler_verify.curves import connect
+
+        return connect(self, a, b, **options)
+
+    def exp(self, z: Tensor, v: Tensor, **options: Any) -> Tensor:
+        """exp_z(v), [..., d]; see :func:`kahler_verify.curves.shoot`."""
+        from kahler_verify.curves import shoot
+
+        return shoot(self, z, v, **options).point
+
+    def log(self, z: Tensor, w: Tensor, **options: Any) -> Tensor:
+        """The velocity v at z [..., d] of the geodesic to w found, exp_z(v) = w, as [..., d]."""
+        from kahler_verify.curves import initial_velocity
+
+        return initial_velocity(self.geodesic(z, w, **options))
+
+    def distance(self, a: Tensor, b: Tensor, **options: Any) -> Tensor:
+        """Lengths of geodesics from a to b, [...]; see :func:`kahler_verify.curves.distance`."""
+        from kahler_verify.curves import distance
+
+        return distance(self, a, b, **options)
+
+    def distances(self, x: Tensor, y: Tensor | None = None, **options: Any) -> Tensor:
+        """Distances of all pairs, [N, M]; see :func:`kahler_verify.curves.distances`."""
+        from kahler_verify.curves import distances
+
+        return distances(self, x, y, **options).lengths
+
+    def transport(self, path: Curve, u: Tensor, **options: Any) -> Tensor:
+        """u [..., d] carried along a path; see :func:`kahler_verify.curves.transport`."""
+        from kahler_verify.curves import transport
+
+        if path.metric is not self:
+            raise InputError("path: expected a curve of this metric")
+        return transport(path, u, **options).vector
 
     # ------------------------------------------------------------- evaluation
     @abstractmethod

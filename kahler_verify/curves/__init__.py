@@ -1,0 +1,32 @@
+"""Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
+
+from kahler_verify.curves.certify import SecondVariation, measure, second_variation
+from kahler_verify.curves.connect import Collocation, Solver, Spectral, connect
+from kahler_verify.curves.curve import Curve
+from kahler_verify.curves.distances import Distances, distance, distances
+from kahler_verify.curves.elements import Mesh
+from kahler_verify.curves.report import CurveReport, Status
+from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
+from kahler_verify.curves.transport import Carried, transport
+
+__all__ = [
+    "Carried",
+    "Collocation",
+    "Curve",
+    "CurveReport",
+    "Distances",
+    "Mesh",
+    "SecondVariation",
+    "Shot",
+    "Solver",
+    "Spectral",
+    "Status",
+    "connect",
+    "distance",
+    "distances",
+    "initial_velocity",
+    "measure",
+    "second_variation",
+    "shoot",
+    "transport",
+]

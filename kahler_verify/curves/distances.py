@@ -1,0 +1,141 @@
+"""Distances between points and between sets of points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kahler_verify.curves.connect import Solver, connect, end_points
+from kahler_verify.curves.curve import Curve
+from kahler_verify.curves.energy import energy_of
+from kahler_verify.curves.report import CurveReport, Status
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.riemannian import RiemannianMetric
+
+PAIRS_AT_ONCE = 2048
+
+
+class Distances(NamedTuple):
+    """Lengths of geodesics between all pairs, [N, M], and the reports of their searches."""
+
+    lengths: Tensor
+    report: CurveReport
+
+
+def distance(
+    metric: RiemannianMetric,
+    a: Tensor,
+    b: Tensor,
+    *,
+    solver: Solver | None = None,
+    raise_on_failure: bool = True,
+) -> Tensor:
+    """The length of a locally shortest geodesic from a to b [..., d], as [...].
+
+    It has a gradient by the end points and by the metric's parameters: at a minimum the inner
+    nodes do not contribute to it.  (Second derivatives would need them, and are not right.)
+
+    Args:
+        metric: of the latent space.
+        a: where the geodesics begin.
+        b: where they end.
+        solver: see :func:`connect`.
+        raise_on_failure: with False, NaN where no minimum was found.
+
+    Raises:
+        InputError: end points are malformed.
+        CurveError: no minimum was found, and ``raise_on_failure``.
+    """
+    curve = connect(metric, a, b, solver=solver, raise_on_failure=raise_on_failure)
+    report = curve.report
+    assert report is not None
+    length = torch.where(report.converged, report.length, torch.nan)
+    return _with_gradient(curve, length, *end_points(metric, a, b))
+
+
+def _with_gradient(curve: Curve, length: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The same numbers, with the gradient of √2E by end points and parameters."""
+    energy = energy_of(curve.metric)
+    if not torch.is_grad_enabled():
+        return length
+    if not (a.requires_grad or b.requires_grad):
+        probe = energy.value(curve.nodes.reshape(-1, *curve.nodes.shape[-2:])[:1], curve.mesh)
+        if not probe.requires_grad:
+            return length
+    nodes = torch.cat([a.unsqueeze(-2), curve.nodes[..., 1:-1, :], b.unsqueeze(-2)], -2)
+    value = energy.value(nodes.reshape(-1, *nodes.shape[-2:]), curve.mesh).reshape(length.shape)
+    moved = value > 0  # at a point itself the distance has no derivative: 0 is given
+    root = (2 * torch.where(moved, value, 1)).sqrt()
+    return length + torch.where(moved, root - root.detach(), 0)
+
+
+def distances(
+    metric: RiemannianMetric,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    solver: Solver | None = None,
+    pairs_at_once: int = PAIRS_AT_ONCE,
+    raise_on_failure: bool = True,
+) -> Distances:
+    """Distances between all rows of x [N, d] and of y [M, d], or of x with itself.
+
+    Args:
+        metric: of the latent space.
+        x: points.
+        y: points; without them, each pair of x is solved once.
+        solver: see :func:`connect`.
+        pairs_at_once: in a batch.
+        raise_on_failure: with False, NaN where no minimum was found.
+
+    Raises:
+        InputError: points are malformed.
+        CurveError: no minimum was found for a pair, and ``raise_on_failure``.
+    """
+    other = x if y is None else y
+    for name, points in (("x", x), ("y", other)):
+        metric.space.check(name, points)
+        if points.ndim != 2:
+            raise InputError(f"{name}: expected points [N, d], got {list(points.shape)}")
+    shape = (len(x), len(other))
+    if y is None:
+        rows, columns = torch.triu_indices(*shape).unbind(0)
+    else:
+        rows, columns = (
+            grid.flatten() for grid in torch.meshgrid(*map(torch.arange, shape), indexing="ij")
+        )
+    reports = []
+    for start in range(0, max(1, len(rows)), pairs_at_once):
+        cut = slice(start, start + pairs_at_once)
+        curve = connect(
+            metric, x[rows[cut]], other[columns[cut]], solver=solver, raise_on_failure=False
+        )
+        assert curve.report is not None
+        reports.append(curve.report)
+    report = _spread(reports, rows, columns, shape, mirrored=y is None)
+    if raise_on_failure:
+        report.require()
+    lost = report.status != Status.MINIMUM
+    return Distances(torch.where(lost, torch.nan, report.length), report)
+
+
+def _spread(
+    reports: list[CurveReport],
+    rows: Tensor,
+    columns: Tensor,
+    shape: tuple[int, int],
+    *,
+    mirrored: bool,
+) -> CurveReport:
+    """Reports of pairs as matrices."""
+    parts = []
+    for name in CurveReport.__dataclass_fields__:
+        values = torch.cat([getattr(report, name) for report in reports])
+        matrix = values.new_empty(shape)
+        matrix[rows, columns] = values
+        if mirrored:
+            matrix[columns, rows] = values
+        parts.append(matrix)
+    return CurveReport(*parts)
