@@ -67,12 +67,13 @@ def shoot(
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance: expected a number in (0, 1), got {tolerance!r}")
     z = metric.space.check("z", z)
-    z, v = torch.broadcast_tensors(z, metric._vector("v", v, z))
+    metric._check_vectors(z, v=v)
+    z, v = torch.broadcast_tensors(z, v)
     batch, d = z.shape[:-1], z.shape[-1]
     quiet = unchecked(metric)
     with torch.no_grad():
         first = quiet.norm(v, z)
-        metric._looked_at(z, first, v=v)
+        metric._checked(z, first, v=v)
         start = torch.cat([z.reshape(-1, d), v.reshape(-1, d)], -1)
         tolerance = max(tolerance, 10 * torch.finfo(z.dtype).eps)
         end, status, evaluations = _integrate(quiet, start, tolerance, most_steps)

@@ -59,7 +59,7 @@ def transport(
     if method not in METHODS:
         raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     start, end = curve.nodes[..., 0, :], curve.nodes[..., -1, :]
-    u = curve.metric._vector("u", u, start)
+    curve.metric.space.check("u", u)
     try:
         batch = torch.broadcast_shapes(u.shape, start.shape)
     except RuntimeError as error:

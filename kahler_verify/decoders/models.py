@@ -410,7 +410,7 @@ class ComplexVAE(nn.Module):
             torch.default_generator.manual_seed(config.seed)
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
-        self.to(home)
+        self.to(torch.get_default_device())
 
     def standardise(self, x: Tensor) -> None:
         """Fix location and scale from training data [n, D], before training.

@@ -388,7 +388,7 @@ A = draw(3, 2)
 BAD = {
     "NaN": (lambda: SPHERE.geodesic(A * math.nan, A), "a: expected finite"),
     "infinite": (lambda: SPHERE.geodesic(A, A / 0), "b: expected finite"),
-    "batches": (lambda: SPHERE.geodesic(A, A[:2]), "batches that broadcast"),
+    "batches": (lambda: SPHERE.geodesic(A, A[:2]), "batch dimensions that broadcast"),
     "coordinates": (lambda: SPHERE.geodesic(A, A[:, :1]), "b: expected a tensor"),
     "half": (lambda: SPHERE.geodesic(A.half(), A.half()), "float32 or float64"),
     "complex": (lambda: SPHERE.geodesic(A + 0j, A + 0j), "a: expected a real"),

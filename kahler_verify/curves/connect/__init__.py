@@ -75,7 +75,7 @@ def end_points(metric: RiemannianMetric, a: Tensor, b: Tensor) -> tuple[Tensor, 
     b = metric.space.check("b", b)
     if a.dtype not in (torch.float32, torch.float64):
         raise InputError(f"a: expected float32 or float64 for curves, got {a.dtype}")
-    metric._vector("b", b, a)
+    metric._check_vectors(a, b=b)
     for name, x in (("a", a), ("b", b)):
         if metric.validate_args and not bool(x.isfinite().all()):
             raise InputError(f"{name}: expected finite points, got NaN or infinities")
