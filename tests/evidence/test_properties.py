@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from _pytest.mark.structures import ParameterSet
+from _pytest.mark import ParameterSet
 from hypothesis import given
 from hypothesis import strategies as st
 from sympy import Abs, I, Min, exp, im, log, re
