@@ -594,7 +594,7 @@ def _decimal_derivatives(trial: DecoderTrial) -> list[CheckRow]:
             own = scale[: moves if axis < leading else value.shape[axis]]
             shape = [-1 if n == axis else 1 for n in range(value.ndim)]
             value, truth = value / own.reshape(shape), truth / own.reshape(shape)
-        error = frame_error(value, truth, torch.ones(()))
+        error = frame_error(value, truth, torch.ones(0))  # in the frame already
         bounds = (MODEST * EPSILON * condition,)
         note = f"50 digits through the decoder, {moves} of {d} directions"
         outcome = Outcome((error,), bounds, (condition,), note=note, scales=True)

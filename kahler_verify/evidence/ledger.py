@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import sympy
 import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
-from sympy import Add, Rational, simplify
+from sympy import Add, Expr, Rational, simplify
 
 from kahler_verify.calculus.claims import (
     Case,
@@ -34,7 +34,7 @@ from kahler_verify.calculus.claims import (
     Vanishing,
     Witness,
 )
-from kahler_verify.calculus.definition import assume, derive
+from kahler_verify.calculus.definition import Covariance, Expected, assume, derive
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
@@ -70,6 +70,7 @@ WIDE = {
     "n": 32,
     "K": 16,
 }  # one wide trial for kernels, on one entry, in the default profile
+MOST_NORMAL = 5  # entries of a normal vector that means are taken over
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def _numbers(part: Vanishing, case: Case, profile: str) -> list[Item]:
         plan = [({**SIZES[profile][1], **case.sizes}, most)]
     elif profile == "default":
         plan.append((WIDE, 1))
+    plan = [(s, m) for s, m in plan if _is_affordable(part.expr, s)]
     items = []
     for sizes, entries in plan:
         trial = vanishes(
@@ -161,6 +163,11 @@ def _numbers(part: Vanishing, case: Case, profile: str) -> list[Item]:
         if not trial.equal:
             break  # larger sizes could only say the same
     return items
+
+
+def _is_affordable(expr: Expr, sizes: Mapping[str, int]) -> bool:
+    """Evidence takes means over normal vectors node by node, of which there are 5^n."""
+    return sizes["n"] <= MOST_NORMAL or not expr.has(Expected, Covariance)
 
 
 def _gram(part: Gram) -> Item:
@@ -388,6 +395,8 @@ def kernel_items(
             sizes.append((WIDE, 1))
         if derivation.coordinates:
             sizes = [({"d": len(derivation.coordinates), "n": 1, "K": 1}, MOST_ENTRIES[profile])]
+        definitions = [out.definition for out in kernel.outputs.values()]
+        sizes = [(s, m) for s, m in sizes if all(_is_affordable(e, s) for e in definitions)]
         entries, equal, worst = 0, True, -1e9
         for size, most in sizes:
             trial = schwartz_zippel(

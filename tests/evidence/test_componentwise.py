@@ -15,7 +15,8 @@ from kahler_verify.calculus import (
     parameter,
     potential,
 )
-from kahler_verify.calculus.definition import Contract, Entry, Expected, Partial, let
+from kahler_verify.calculus.abbreviation import let
+from kahler_verify.calculus.definition import Contract, Entry, Expected, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import index
 from kahler_verify.calculus.mixture import Total
