@@ -248,8 +248,12 @@ def test_a_users_file_may_name_dimensions_as_it_likes(tmp_path: Path) -> None:
 def test_kernel_items_cover_every_kernel() -> None:
     derivation = shipped()["fubini_study"]
     items = kernel_items(derivation)
-    assert {i.what.split(".")[1] for i in items} == {k.name for k in derivation.kernels}
-    assert all(i.passed and i.samples and i.error_log2 < -100 for i in items)
+    names = {k.name for k in derivation.kernels} | {"heads"}
+    assert {i.what.partition(".")[2] for i in items} - {""} == names  # "": of the definition
+    assert all(i.passed and i.samples for i in items)
+    kernels = [i for i in items if i.data]
+    assert len(kernels) == len(derivation.kernels)
+    assert all(i.error_log2 is not None and i.error_log2 < -100 for i in kernels)
     with pytest.raises(EvidenceError, match="no kernels"):
         kernel_items(derivation, ("nonsense",))
 
