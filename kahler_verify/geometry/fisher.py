@@ -190,6 +190,12 @@ class FisherMetric(HermitianMetric):
     riemann_tensor = by_latents(RiemannianMetric.riemann_tensor)
     sectional_curvature = by_latents(RiemannianMetric.sectional_curvature)
     jacobi_acceleration = by_latents(RiemannianMetric.jacobi_acceleration)
+    exp = by_latents(RiemannianMetric.exp)
+    log = by_latents(RiemannianMetric.log)
+    geodesic = by_latents(RiemannianMetric.geodesic, "a")
+    distance = by_latents(RiemannianMetric.distance, "a")
+    distances = by_latents(RiemannianMetric.distances, "x")
+    transport = by_latents(RiemannianMetric.transport, "u")
 
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         self.decoder = moved_module("decoder", self.decoder, move)

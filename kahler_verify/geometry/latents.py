@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,12 +16,14 @@ from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
 P = ParamSpec("P")
-Method = Callable[Concatenate[Any, P], Tensor]
+R = TypeVar("R")
 AGREEMENT = 1e4  # units in the last place: a product of a batch rounds otherwise than one of a row
 
 
-def by_latents(method: Method[P]) -> Method[P]:
-    """The method of that name of the metric on z's space, by the dtype of the argument z.
+def by_latents(
+    method: Callable[Concatenate[Any, P], R], point: str = "z"
+) -> Callable[Concatenate[Any, P], R]:
+    """The method of that name of the metric on a point's space, by the dtype of that argument.
 
     Complex z is answered by the method of ``HermitianMetric``, real z by that of
     ``RiemannianMetric`` on ``self.on_real_latents``; where one has no such method, z of that kind
@@ -29,32 +31,35 @@ def by_latents(method: Method[P]) -> Method[P]:
 
     Args:
         method: of either class; its name, signature and description are taken.
+        point: the name of the argument that decides.
     """
     name = method.__name__
     of_complex = getattr(HermitianMetric, name, None)
     of_real = getattr(RiemannianMetric, name, None)
-    place = list(inspect.signature(method).parameters).index("z") - 1  # behind self
+    place = list(inspect.signature(method).parameters).index(point) - 1  # behind self
 
     @wraps(method)
-    def dispatched(self: Any, *args: P.args, **named: P.kwargs) -> Tensor:
-        if "z" not in named and place >= len(args):
+    def dispatched(self: Any, *args: P.args, **named: P.kwargs) -> R:
+        if point not in named and place >= len(args):
             return method(self, *args, **named)  # which Python refuses
-        z = named["z"] if "z" in named else args[place]
+        z = named[point] if point in named else args[place]
         if not isinstance(z, Tensor) or not (z.is_complex() or z.is_floating_point()):
             got = z.dtype if isinstance(z, Tensor) else type(z).__name__
             raise InputError(
-                f"z: expected a complex tensor [..., d], or a real floating-point one, got {got}"
+                f"{point}: expected a complex tensor [..., d], or a real floating-point one, "
+                f"got {got}"
             )
         found, owner = (of_complex, self) if z.is_complex() else (of_real, self.on_real_latents)
         if found is None:
             kinds = ("complex", "real") if z.is_complex() else ("real", "complex")
             raise InputError(
-                f"z: {name} is defined at {kinds[1]} latents alone, got {kinds[0]} ones, {z.dtype}"
+                f"{point}: {name} is defined at {kinds[1]} latents alone, got {kinds[0]} ones, "
+                f"{z.dtype}"
             )
-        out: Tensor = found(owner, *args, **named)
+        out: R = found(owner, *args, **named)
         return out
 
-    return cast(Method[P], dispatched)
+    return cast(Callable[Concatenate[Any, P], R], dispatched)
 
 
 def require_each_point_alone(
