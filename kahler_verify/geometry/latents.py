@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,14 +15,11 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
-P = ParamSpec("P")
 R = TypeVar("R")
 AGREEMENT = 1e4  # units in the last place: a product of a batch rounds otherwise than one of a row
 
 
-def by_latents(
-    method: Callable[Concatenate[Any, P], R], point: str = "z"
-) -> Callable[Concatenate[Any, P], R]:
+def by_latents(method: Callable[..., R], point: str = "z") -> Callable[..., R]:
     """The method of that name of the metric on a point's space, by the dtype of that argument.
 
     Complex z is answered by the method of ``HermitianMetric``, real z by that of
@@ -39,7 +36,7 @@ def by_latents(
     place = list(inspect.signature(method).parameters).index(point) - 1  # behind self
 
     @wraps(method)
-    def dispatched(self: Any, *args: P.args, **named: P.kwargs) -> R:
+    def dispatched(self: Any, *args: Any, **named: Any) -> R:
         if point not in named and place >= len(args):
             return method(self, *args, **named)  # which Python refuses
         z = named[point] if point in named else args[place]
@@ -59,7 +56,7 @@ def by_latents(
         out: R = found(owner, *args, **named)
         return out
 
-    return cast(Callable[Concatenate[Any, P], R], dispatched)
+    return dispatched
 
 
 def require_each_point_alone(
