@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch.distributions import Distribution
 
 # One worker per core: more threads per worker would fight over them. The variables reach the
 # programs that tests start.
@@ -20,6 +21,12 @@ settings.register_profile("default", max_examples=20, derandomize=True, **_SLOW_
 settings.register_profile("ci", max_examples=50, derandomize=True, print_blob=True, **_SLOW_IS_FINE)
 settings.register_profile("thorough", max_examples=1000, print_blob=True, **_SLOW_IS_FINE)
 settings.load_profile(os.environ.get("KAHLER_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def validated_distributions() -> None:
+    """Torch's compiler switches the validation of distributions off for the whole process."""
+    Distribution.set_default_validate_args(True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
