@@ -146,8 +146,12 @@ def test_guide_from_ten_lines_to_kernels(tmp_path: Path) -> None:
 def test_guide_shows_what_prove_prints(tmp_path: Path) -> None:
     write_files(GUIDE, tmp_path)
     lines = command("prove", "weighted.py", cwd=tmp_path).splitlines()
-    assert [x.rstrip() for x in lines[1:]] == [
-        x.rstrip() for x in shown(GUIDE, "┏━━━━━━━━━━━━━━━━━━━━").splitlines()
+
+    def plain(line: str) -> str:  # rounding is another processor's own
+        return re.sub(r"to \S+ in float64 *", "", line).rstrip()
+
+    assert [plain(x) for x in lines[1:]] == [
+        plain(x) for x in shown(GUIDE, "┏━━━━━━━━━━━━━━━━━━━━").splitlines()
     ]
 
 
