@@ -24,6 +24,15 @@ CASES = [
 ]
 
 
+EVERY = SIZES[1]  # at which every kernel is tried every day; elsewhere one of each derivation
+ONE_EACH = dict(reversed(CASES))
+
+
+def _marks(case: tuple[str, str], always: bool = False) -> tuple[pytest.MarkDecorator, ...]:
+    name, kernel = case
+    return () if always or ONE_EACH[name] == kernel else (pytest.mark.thorough,)
+
+
 @cache
 def _module(name: str) -> Module:
     """The committed text with the heads of its derivation."""
@@ -37,8 +46,14 @@ def _kernel(derivation: Derivation, name: str) -> Kernel:
     return next(k for k in derivation.kernels if k.name == name)
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("name", "kernel"), CASES)
+@pytest.mark.parametrize(
+    ("name", "kernel", "sizes"),
+    [
+        pytest.param(*case, sizes, id=f"{case} {sizes}", marks=_marks(case, sizes is EVERY))
+        for sizes in SIZES
+        for case in CASES
+    ],
+)
 def test_committed_text_equals_the_definition(
     name: str, kernel: str, sizes: dict[str, int]
 ) -> None:
@@ -60,7 +75,9 @@ def _check_vanishing(kernel: Kernel, module: Module, sizes: dict[str, int]) -> N
     assert all(x == 0 for x in np.asarray(entries).ravel())
 
 
-@pytest.mark.parametrize(("name", "kernel"), CASES)
+@pytest.mark.parametrize(
+    ("name", "kernel"), [pytest.param(*case, marks=_marks(case)) for case in CASES]
+)
 def test_batches_are_stacked_points(name: str, kernel: str) -> None:
     """Three points as one batch of shape [3, 1] give the three results."""
     module, declared = _module(name), _kernel(shipped()[name], kernel)
