@@ -128,12 +128,17 @@ def _public(kind: type[Metric]) -> list[str]:
     ]
 
 
-def _watch(row: Behind, setting: str, metric: Metric, z: Tensor) -> None:
+def _watch(row: Behind, setting: str, metric: Any, z: Tensor) -> None:
     method = getattr(metric, row.method)
     vectors = [_numbers(*z.shape, seed=seed) for seed in (11, 12, 13)]
     u, v, w = vectors if z.is_complex() else [x.real for x in vectors]
-    points = {"z": z, "u": u, "v": v, "w": w, "order": 2}
-    given = [points[name] for name in inspect.signature(method).parameters]
+    near = z + 0.05 * v
+    points = {"z": z, "u": u, "v": v, "w": w, "order": 2, "a": z, "b": near, "x": z, "y": near}
+    points |= {"exp": {"v": 0.05 * v}, "log": {"w": near}}.get(row.method, {})
+    if row.method == "transport":
+        points["path"] = metric.geodesic(z, near)
+    named = [name for name in inspect.signature(method).parameters if name != "options"]
+    given = [points[name] for name in named]
     found = kernels_run(lambda: method(*given))
     row.calls += 1
     row.kernels |= found
