@@ -414,7 +414,9 @@ def _mixture(expr: Expr, place: Place) -> Term:
     if weights is None:
         raise EvidenceError("a mixture needs weights")
     q = evaluate(expr.args[0], place)
-    q_here = evaluate(expr.args[0], replace(place, u=torch.zeros_like(place.u)))
+    rest = torch.zeros_like(place.u)
+    u0 = None if place.u0 is None else torch.zeros_like(place.u0)
+    q_here = evaluate(expr.args[0], replace(place, u=rest, u0=u0))
     moved = _times(
         Term((COMPONENT,), weights[:, None, None]),
         Term(q.axes, torch.exp(q.value - _aligned(q_here, q.axes))),
