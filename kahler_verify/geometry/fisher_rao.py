@@ -123,15 +123,11 @@ class FisherRaoMetric(RiemannianMetric):
                     x = x.movedim(-1, 2)
                 derivatives[name + suffix] = x
         tensors |= derivatives
-        kernels, stem = _kernels(family.kernels), self._stem(family)
+        kernels, stem = _kernels(family.kernels), family.stem
         parts = [
             kernels.call(family.kernel(stem + suffix), tensors) for suffix in _SUFFIXES[: order + 1]
         ]
         return MetricJet(*[part.sum(1) if family.axes else part for part in parts])
-
-    @staticmethod
-    def _stem(family: Likelihood) -> str:
-        return "metric" if family.kernels == "pulled_back_metric" else "fisher_metric"
 
     def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:

@@ -32,6 +32,7 @@ class Likelihood:
             number for each output, [B, ...].
         constants: of a law, letters that must not depend on z (a number of failures).
         values: of the letters, what kernels take besides their derivatives (a Cholesky factor).
+        stem: what the names of its kernels begin with.
         layout: behind the kernels' names: "full", "diagonal", "scalar", or "".
         axes: of a law whose outputs are not single numbers, how many last axes of each letter are
             one output's own (1 for a categorical law's logits). There may be several such outputs.
@@ -43,6 +44,7 @@ class Likelihood:
     fields: Callable[[Any], Letters]
     constants: Callable[[Any], Letters] | None = None
     values: Callable[[Letters], Letters] | None = None
+    stem: str = "fisher_metric"
     layout: str = ""
     axes: Mapping[str, int] = field(default_factory=dict)
     component: tuple[str, ...] = ()
@@ -70,7 +72,9 @@ _FAMILIES: dict[type[Distribution], Likelihood] = {}
 FAMILIES: Mapping[type[Distribution], Likelihood] = MappingProxyType(_FAMILIES)
 """The families by types of torch distributions."""
 
-_UNIT = Likelihood("Gaussian of unit variance", "pulled_back_metric", lambda mean: {"mu": mean})
+_UNIT = Likelihood(
+    "Gaussian of unit variance", "pulled_back_metric", lambda mean: {"mu": mean}, stem="metric"
+)
 
 
 def likelihood(law: type[Distribution], family: Likelihood) -> Likelihood:
