@@ -31,7 +31,7 @@ from benchmarks.networks import (
 from benchmarks.problem import Problem, Rival
 from benchmarks.timing import Run
 from kahler_verify.geometry import FisherMetric
-from kahler_verify.products import complex_product, real_product
+from kahler_verify.linear_algebra.products import complex_product, real_product
 
 Route = Callable[[Named, Shape, Tensor], Tensor]  # weights, shape, points to the metric [b, d, d]
 

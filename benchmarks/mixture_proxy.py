@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import interleave
-from kahler_verify.decoders import TrainingOptions, VAEConfig, load_data, train
 from kahler_verify.geometry import FisherMetric, HermitianMetric
-from kahler_verify.geometry.proxy import Agreement, agreement, fit_mixture
+from kahler_verify.models import TrainingOptions, VAEConfig, load_data, train
+from kahler_verify.statistics.proxy import Agreement, agreement, fit_mixture
 
 COMPONENTS = (8, 32)
 EPOCHS = 40

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.models import Decoder, VAEConfig
+from kahler_verify.models.vae import VAEConfig
+from kahler_verify.networks.decoder import Decoder
 
 Named = dict[str, Tensor]
 

@@ -18,9 +18,10 @@ from torch.distributions import kl_divergence
 from torch.func import hessian, jacfwd, vmap
 
 from benchmarks.timing import interleave
-from kahler_verify.decoders.models import ComplexVAE, Decoder, VAEConfig
 from kahler_verify.geometry import FisherMetric
-from kahler_verify.geometry.proxy import closed_form_mixture
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.decoder import Decoder
+from kahler_verify.statistics.proxy import closed_form_mixture
 
 CELLS = (  # D, h, d, Σ
     (32, 64, 4, "diagonal"),

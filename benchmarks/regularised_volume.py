@@ -16,8 +16,8 @@ from statistics import mean
 
 import torch
 
-from kahler_verify.decoders import TrainingOptions, VAEConfig, load_data, train
 from kahler_verify.geometry import FisherMetric
+from kahler_verify.models import TrainingOptions, VAEConfig, load_data, train
 
 ARMS = (("none", 0.0), ("fisher", 0.3), ("mixture", 0.3), ("fisher", -0.3), ("mixture", -0.3))
 EPOCHS = 40

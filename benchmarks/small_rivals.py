@@ -13,9 +13,9 @@ from benchmarks.decoder_rivals import AnalyticLogDet, log_det
 from benchmarks.networks import build_decoder, latent_points
 from benchmarks.problem import Problem, Rival
 from benchmarks.timing import Run
-from kahler_verify.decoders.jets import decoder_jets
-from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.jets.fields import decoder_jets
+from kahler_verify.running.kernel_set import KernelSet
 
 # Rivals also get chunks of so many matrices, whose temporaries stay in the cache.
 MATRICES_AT_ONCE = 512

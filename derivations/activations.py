@@ -1,7 +1,7 @@
 """The activations of decoders: each is one line, and its derivatives follow.
 
 Every one is C² at least.  A function without z̄ is holomorphic away from its poles, which
-kahler_verify/decoders/activations.py lists; split functions act on Re z and Im z, modulus functions
+kahler_verify/networks/activations.py lists; split functions act on Re z and Im z, modulus functions
 scale z by a function of |z|².
 """
 

@@ -5,8 +5,11 @@ curvature, with evidence that they are right.  Names are loaded when they are fi
 this package imports neither SymPy nor the kernels, so that `generate` works without any kernels.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from kahler_verify.moved import Moved
 
 if TYPE_CHECKING:
     from kahler_verify.codegen.compiled import compile
@@ -58,3 +61,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+sys.meta_path.append(Moved())

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from kahler_verify.errors import InputError
-from kahler_verify.products import is_transformed
+from kahler_verify.linear_algebra.products import is_transformed
 
 __all__ = ["alone", "outside_autocast", "refuse_autocast_in_backward", "without_validation"]
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 import kahler_verify
 from kahler_verify import ComplexNormal, FisherMetric, MixtureMetric, PotentialMetric
 from kahler_verify.calculus import coordinates, dimension, parameter
-from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, Decoder, VAEConfig
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.decoder import ComplexLinear, Decoder
 
 d = 2
 

@@ -17,17 +17,18 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 import kahler_verify
 from kahler_verify import ComplexNormal, FisherMetric, MixtureMetric, PotentialMetric
 from kahler_verify.calculus import coordinates, dimension, explicit_coordinates, parameter
-from kahler_verify.decoders.checkpoint import load_checkpoint, save_checkpoint
-from kahler_verify.decoders.data import load_data, pack_kspace
-from kahler_verify.decoders.jets import decoder_jets
-from kahler_verify.decoders.models import ComplexVAE, Decoder, VAEConfig
-from kahler_verify.decoders.training import TrainingOptions, train
 from kahler_verify.errors import (
     CheckpointError,
     DerivationError,
     InputError,
     KahlerVerifyError,
 )
+from kahler_verify.jets.fields import decoder_jets
+from kahler_verify.models.checkpoint import load_checkpoint, save_checkpoint
+from kahler_verify.models.data import load_data, pack_kspace
+from kahler_verify.models.training import TrainingOptions, train
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.decoder import Decoder
 
 C = torch.complex128
 LOC = torch.zeros(2, dtype=C)

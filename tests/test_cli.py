@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kahler_verify.codegen.registry import KERNELS, shipped_folder
-from kahler_verify.decoders import ComplexVAE, VAEConfig, load_checkpoint, save_checkpoint
+from kahler_verify.models import ComplexVAE, VAEConfig, load_checkpoint, save_checkpoint
 
 POTENTIAL = """
 from sympy import log

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from kahler_verify import ComplexNormal, FisherMetric, MixtureMetric, PotentialMetric
-from kahler_verify.decoders.activations import ACTIVATIONS, Activation, ActivationLayer
-from kahler_verify.decoders.heads import ReducedHeads
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import unrolled_kernels
-from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.unrolled_kernels import UnrolledKernels
+from kahler_verify.linear_algebra.kept import ReducedHeads
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.activations import ACTIVATIONS, Activation, ActivationLayer
+from kahler_verify.running import variants as unrolled_kernels
+from kahler_verify.running.kernel_set import KernelSet
+from kahler_verify.running.variants import UnrolledKernels
 from tests.states import METRICS, ComplexWeights, Z, decoder, mixture, numbers, potential, single
 
 

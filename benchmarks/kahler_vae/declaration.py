@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from kahler_verify.decoders import TrainingOptions, VAEConfig
+from kahler_verify.models import TrainingOptions, VAEConfig
 
 MixtureOf = Literal["means", "draws"]
 

@@ -14,8 +14,8 @@ from benchmarks.kahler_vae import declaration
 from benchmarks.kahler_vae.declaration import ARMS, FULL, PRIMARY, STRENGTHS, Cell, Sizes, Strengths
 from benchmarks.kahler_vae.models import Images, Trained, scale, trained
 from benchmarks.kahler_vae.store import Json, remembered
-from kahler_verify.decoders import Dataset, TrainingOptions, load_data
 from kahler_verify.errors import InputError
+from kahler_verify.models import Dataset, TrainingOptions, load_data
 
 Say = Callable[[str], None]
 

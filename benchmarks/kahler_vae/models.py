@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks.kahler_vae import declaration, measures
 from benchmarks.kahler_vae.declaration import Cell, MixtureOf, Sizes, Strengths
 from benchmarks.kahler_vae.store import fingerprint
-from kahler_verify.decoders import (
+from kahler_verify.geometry import FisherMetric
+from kahler_verify.models import (
     ComplexVAE,
     Dataset,
     TrainingOptions,
@@ -26,8 +27,7 @@ from kahler_verify.decoders import (
     to_images,
     train,
 )
-from kahler_verify.geometry import FisherMetric
-from kahler_verify.sampling import VolumeTarget, importance_resample, run_chains
+from kahler_verify.statistics import VolumeTarget, importance_resample, run_chains
 
 CHUNK = 2048
 

@@ -99,7 +99,7 @@ class Region:
     """Where minus the log density of two equal components is plurisubharmonic.
 
     ``distance`` is δᴴPδ of the components in C^dimension.  The verdict on the mixture's critical
-    box is not written here: :mod:`kahler_verify.evidence.regions` decides it.
+    box is not written here: :mod:`kahler_verify.evidence.proofs.regions` decides it.
     """
 
     distance: str
@@ -112,7 +112,7 @@ class Measured:
     """An empirical statement, about which a benchmark or an experiment has something to say.
 
     ``command`` writes the file ``results``, in a checkout of this repository.  What it says is not
-    written here: :mod:`kahler_verify.evidence.measurements` reads it.
+    written here: :mod:`kahler_verify.evidence.ledger.measurements` reads it.
     """
 
     results: str

@@ -60,7 +60,7 @@ class Kernel:
         return {name: out.derived(*self.assumptions) for name, out in self.outputs.items()}
 
 
-# Independent routes that any derivation has; see kahler_verify.evidence.routes for all of them.
+# Independent routes that any derivation has; kahler_verify.evidence.routes.kernel has all of them.
 ROUTES = ("autograd", "mpmath", "exact", "componentwise", "known")
 
 

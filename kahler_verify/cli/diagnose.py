@@ -24,12 +24,12 @@ def diagnose(
     """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
     from json import dumps
 
-    from kahler_verify.decoders import load_checkpoint
-    from kahler_verify.decoders.data import held_out_samples
     from kahler_verify.evidence.description import diagnosis_table
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry import diagnose as measure
     from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+    from kahler_verify.models import load_checkpoint
+    from kahler_verify.models.data import held_out_samples
 
     require_writable("json", json)
     if points < 1:

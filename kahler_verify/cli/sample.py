@@ -29,9 +29,9 @@ def sample(
     import numpy as np
     import torch
 
-    from kahler_verify.decoders import ComplexVAE, load_checkpoint
     from kahler_verify.geometry import FisherMetric
-    from kahler_verify.sampling import VolumeTarget, importance_resample, run_chains
+    from kahler_verify.models import ComplexVAE, load_checkpoint
+    from kahler_verify.statistics import VolumeTarget, importance_resample, run_chains
 
     require_writable("out", out)
     loaded = load_checkpoint(checkpoint)

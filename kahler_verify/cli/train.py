@@ -12,8 +12,8 @@ from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable
 
 if TYPE_CHECKING:
-    from kahler_verify.decoders.data import Dataset
-    from kahler_verify.decoders.real_vae import RealVAEConfig
+    from kahler_verify.models.data import Dataset
+    from kahler_verify.models.real_vae import RealVAEConfig
 
 
 def train(
@@ -68,11 +68,11 @@ def train(
     ] = 0,
 ) -> None:
     """Train a VAE, of complex or of real latents, and write it as a checkpoint."""
-    from kahler_verify.decoders.data import load_data
-    from kahler_verify.decoders.models import VAEConfig
-    from kahler_verify.decoders.progress import training_bar
-    from kahler_verify.decoders.training import TrainingOptions
-    from kahler_verify.decoders.training import train as run
+    from kahler_verify.models.data import load_data
+    from kahler_verify.models.progress import training_bar
+    from kahler_verify.models.training import TrainingOptions
+    from kahler_verify.models.training import train as run
+    from kahler_verify.models.vae import VAEConfig
 
     require_writable("out", out)
     try:
@@ -151,8 +151,8 @@ def _real(
     seed: int,
 ) -> tuple[RealVAEConfig, Dataset]:
     """The configuration of an ordinary VAE, and its data."""
-    from kahler_verify.decoders.data import load_data
-    from kahler_verify.decoders.real_vae import RealVAEConfig
+    from kahler_verify.models.data import load_data
+    from kahler_verify.models.real_vae import RealVAEConfig
 
     likelihood = likelihood or "gaussian"
     source = _DIGITS.get(likelihood, "digits-counts") if data == "digits" else data

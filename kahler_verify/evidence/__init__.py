@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Certificate": "certificates",
-    "Enclosure": "certificates",
-    "Mixture": "regions",
-    "RegionResult": "regions",
-    "certify": "certificates",
-    "enclose_cholesky": "certificates",
-    "enclose_log_det": "certificates",
-    "enclose_softmax": "certificates",
-    "prove_plurisubharmonic": "regions",
+    "Certificate": "proofs.certificates",
+    "Enclosure": "proofs.certificates",
+    "Mixture": "proofs.regions",
+    "RegionResult": "proofs.regions",
+    "certify": "proofs.certificates",
+    "enclose_cholesky": "proofs.certificates",
+    "enclose_log_det": "proofs.certificates",
+    "enclose_softmax": "proofs.certificates",
+    "prove_plurisubharmonic": "proofs.regions",
 }
 
 __all__ = [*_HOMES]

@@ -16,16 +16,11 @@ from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.decoders.checkpoint import Checkpoint, Model, load_checkpoint
-from kahler_verify.decoders.data import held_out_samples
-from kahler_verify.decoders.models import ComplexVAE, Decoder, VAEConfig
-from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import InputError, KahlerVerifyError
-from kahler_verify.evidence import decoder_routes
-from kahler_verify.evidence.autograd_faults import FaultReport, run_self_test
-from kahler_verify.evidence.heads import FLOAT64, compare_heads
-from kahler_verify.evidence.real_decoders import REAL_DECODER_CHECKS, RealDecoderTrial
-from kahler_verify.evidence.routes import (
+from kahler_verify.evidence.routes import complex_decoders as decoder_routes
+from kahler_verify.evidence.routes.autograd_faults import FaultReport, run_self_test
+from kahler_verify.evidence.routes.heads import FLOAT64, compare_heads
+from kahler_verify.evidence.routes.kernel import (
     EPSILON,
     MODEST,
     ROUTES,
@@ -35,7 +30,13 @@ from kahler_verify.evidence.routes import (
     prepare,
     sampling_outcome,
 )
+from kahler_verify.evidence.routes.real_decoders import REAL_DECODER_CHECKS, RealDecoderTrial
 from kahler_verify.geometry import Diagnosis, FisherMetric, diagnose
+from kahler_verify.models.checkpoint import Checkpoint, Model, load_checkpoint
+from kahler_verify.models.data import held_out_samples
+from kahler_verify.models.real_vae import RealVAE
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.decoder import Decoder
 
 SCHEMA = 1
 LEAST_ROUTES = 3

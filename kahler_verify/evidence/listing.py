@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from kahler_verify.evidence.autograd_faults import FaultReport
-from kahler_verify.evidence.ledger import Item, Judgement, Ledger
+from kahler_verify.evidence.ledger.judging import Item, Judgement, Ledger
+from kahler_verify.evidence.routes.autograd_faults import FaultReport
 
 if TYPE_CHECKING:
-    from kahler_verify.evidence.mutants import MutantResult
+    from kahler_verify.evidence.mutants.running import MutantResult
 
 STYLES = {
     "holds": "green",

@@ -21,15 +21,15 @@ from torch import Tensor
 from torch.distributions import Bernoulli, MultivariateNormal
 
 from kahler_verify.codegen.registry import KERNELS
-from kahler_verify.decoders.models import Decoder
 from kahler_verify.distributions import ComplexNormal
-from kahler_verify.evidence.variants import _metric_of, _mixture, _numbers, _seeded, _settings
+from kahler_verify.evidence.laws.variants import _metric_of, _mixture, _numbers, _seeded, _settings
 from kahler_verify.geometry.base import Metric
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.networks.decoder import Decoder
 
 __all__ = ["WITHOUT_NUMBERS", "Behind", "behind_methods", "kernels_run"]
 

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kahler_verify.decoders.data import to_images
-from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from kahler_verify.models.data import to_images
+from kahler_verify.models.real_vae import RealVAE
 
 GRID = 61
 TILES = 9

@@ -23,9 +23,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from kahler_verify.decoders.data import to_images
-from kahler_verify.decoders.models import ComplexVAE
-from kahler_verify.decoders.real_vae import RealVAE
 from kahler_verify.errors import InputError
 from kahler_verify.evidence.crosscheck import (
     METRIC_FLOAT32,
@@ -36,9 +33,12 @@ from kahler_verify.evidence.crosscheck import (
 from kahler_verify.evidence.description import HEADINGS, diagnosis_table
 from kahler_verify.evidence.description import rows as described
 from kahler_verify.evidence.real_report import decoded_plane, latent_maps
-from kahler_verify.evidence.routes import EPSILON, MODEST, ROUTES, STANDARD_ERRORS
+from kahler_verify.evidence.routes.kernel import EPSILON, MODEST, ROUTES, STANDARD_ERRORS
 from kahler_verify.files import write_text
 from kahler_verify.geometry import FisherMetric
+from kahler_verify.models.data import to_images
+from kahler_verify.models.real_vae import RealVAE
+from kahler_verify.models.vae import ComplexVAE
 
 ROUTE_NAMES = {
     "autograd": "autograd",

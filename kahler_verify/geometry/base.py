@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import InputError
-from kahler_verify.geometry.parameters import mover
-from kahler_verify.geometry.unrolled_kernels import UnrolledKernels
-from kahler_verify.products import is_transformed
+from kahler_verify.linear_algebra.kept import ReducedHeads
+from kahler_verify.linear_algebra.products import is_transformed
+from kahler_verify.running.parameters import mover
+from kahler_verify.running.variants import UnrolledKernels
 from kahler_verify.spaces import Space
 from kahler_verify.torch_state import outside_autocast, refuse_autocast_in_backward
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kahler_verify.geometry.layouts import Offsets, Precisions, Slopes, on_layouts
 from kahler_verify.kernels import centred_form
-from kahler_verify.products import interleaved, real_product
+from kahler_verify.linear_algebra.products import interleaved, real_product
 
 __all__ = ["Components", "DiagonalComponents", "FullComponents", "Jets"]
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
-from kahler_verify.geometry.cholesky import factored
-from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.products import is_transformed
+from kahler_verify.linear_algebra.cholesky import factored
+from kahler_verify.linear_algebra.products import is_transformed
+from kahler_verify.running.kernel_set import KernelSet
 
 
 class _DataMetric(RiemannianMetric):

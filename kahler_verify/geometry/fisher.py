@@ -11,24 +11,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.checks import Examination, examine
-from kahler_verify.decoders.differentiation import Mode
-from kahler_verify.decoders.heads import (
-    ReducedHeads,
-    is_recorded,
-    reduced,
-    reduced_real,
-)
-from kahler_verify.decoders.jets import LikelihoodStructure, decoder_jets, likelihood_structure
-from kahler_verify.decoders.models import ComplexLinear, Decoder
-from kahler_verify.decoders.outputs import require_decoder
-from kahler_verify.decoders.propagation import (
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
+from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from kahler_verify.geometry.latents import by_latents
+from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.jets.checks import Examination, examine
+from kahler_verify.jets.differentiation import Mode
+from kahler_verify.jets.fields import LikelihoodStructure, decoder_jets, likelihood_structure
+from kahler_verify.jets.gaussian_outputs import require_decoder
+from kahler_verify.jets.layers import (
     has_linear_heads,
     is_closed_form,
     is_holomorphic,
     routes,
 )
-from kahler_verify.decoders.tangents import (
+from kahler_verify.jets.tangents import (
     Rows,
     Tangents,
     deviation,
@@ -36,16 +35,17 @@ from kahler_verify.decoders.tangents import (
     image,
     real_image,
 )
-from kahler_verify.errors import InputError
-from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
-from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-from kahler_verify.geometry.kernel_set import KernelSet
-from kahler_verify.geometry.latents import by_latents
-from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.parameters import moved_module
-from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.pairs import Weight
-from kahler_verify.products import in_forward_mode, is_transformed
+from kahler_verify.linear_algebra.kept import (
+    ReducedHeads,
+    is_recorded,
+    reduced,
+    reduced_real,
+)
+from kahler_verify.linear_algebra.planes import Weight
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
+from kahler_verify.networks.decoder import ComplexLinear, Decoder
+from kahler_verify.running.kernel_set import KernelSet
+from kahler_verify.running.parameters import moved_module
 
 Fold = Literal["auto", "always", "never"]
 

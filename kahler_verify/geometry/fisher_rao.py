@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from kahler_verify.decoders.outputs import at_least_one, explained, require_decoder
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
-from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.latents import require_each_point_alone
-from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
+from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
-from kahler_verify.products import is_transformed
+from kahler_verify.linear_algebra.products import is_transformed
+from kahler_verify.running.kernel_set import KernelSet
+from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone
 
 _SUFFIXES = ("", "_d", "_dd", "_ddd")

@@ -12,9 +12,9 @@ from torch.func import jvp, vjp
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.latents import require_each_point_alone
-from kahler_verify.geometry.parameters import moved_module
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.products import is_transformed
+from kahler_verify.linear_algebra.products import is_transformed
+from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone
 
 STEP = 1e-3  # of the second differences, times the scale of z

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.outputs import at_least_one
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.jets.gaussian_outputs import at_least_one
 
 R = TypeVar("R")
 AGREEMENT = 1e4  # units in the last place: a product of a batch rounds otherwise than one of a row

@@ -21,10 +21,10 @@ from kahler_verify.geometry.base import (
     require_volume_in_backward,
     unit,
 )
-from kahler_verify.geometry.cholesky import factored, log_det
-from kahler_verify.geometry.kernel_set import KernelSet
 from kahler_verify.geometry.rounding import Rounding
-from kahler_verify.products import in_forward_mode, is_transformed
+from kahler_verify.linear_algebra.cholesky import factored, log_det
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
+from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.spaces import COMPLEX
 
 

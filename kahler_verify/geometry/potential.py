@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.heads import ReducedHeads
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, WORKSPACE
 from kahler_verify.geometry.components import (
@@ -21,18 +20,19 @@ from kahler_verify.geometry.components import (
     FullComponents,
     Jets,
 )
-from kahler_verify.geometry.kernel_set import RANK, KernelSet
 from kahler_verify.geometry.layouts import on_layouts
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.parameters import check_shapes, check_values
-from kahler_verify.geometry.unrolled_kernels import (
+from kahler_verify.kernels import quadratic_form
+from kahler_verify.linear_algebra.kept import ReducedHeads
+from kahler_verify.running.kernel_set import RANK, KernelSet
+from kahler_verify.running.parameters import check_shapes, check_values
+from kahler_verify.running.variants import (
     AT_ONCE,
     UnrolledKernels,
     geometry_tracer,
     mixture_tracer,
     potential_tracer,
 )
-from kahler_verify.kernels import quadratic_form
 
 # Slopes of a mixture's components made at one time, in real numbers, and how many points should
 # share a block of components; as measured.

@@ -17,8 +17,8 @@ from benchmarks.kahler_vae.__main__ import run
 from benchmarks.kahler_vae.declaration import ARMS, FULL, MEASURES, PRIMARY, Sizes
 from benchmarks.kahler_vae.experiment import Workshop, choose, score, weighted_name
 from benchmarks.kahler_vae.models import Images, scale
-from kahler_verify.decoders import load_data, to_images
 from kahler_verify.errors import InputError
+from kahler_verify.models import load_data, to_images
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.problem import Problem, deviation, flatten
 from benchmarks.unrolled_rivals import GENERAL, unrolled_problem, unrolled_ricci_problem
-from kahler_verify.geometry import unrolled_kernels
+from kahler_verify.running import variants as unrolled_kernels
 
 
 @pytest.mark.parametrize("make", [unrolled_problem, unrolled_ricci_problem])

@@ -41,7 +41,7 @@ from kahler_verify.calculus import (
     wirtinger,
 )
 from kahler_verify.errors import DerivationError
-from kahler_verify.evidence.schwartz_zippel import vanishes
+from kahler_verify.evidence.proofs.schwartz_zippel import vanishes
 
 n, d = dimension("n"), dimension("d")
 a, b, c, e = index("a b c e")

@@ -10,8 +10,8 @@ from sympy import Float, Symbol, gamma, re
 from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.pointwise import derivative_types, generate_pointwise
 from kahler_verify.codegen.registry import shipped_pointwise
-from kahler_verify.decoders.activations import ACTIVATIONS
 from kahler_verify.errors import DerivationError, GenerationError
+from kahler_verify.networks.activations import ACTIVATIONS
 
 POINTS = torch.tensor([0, 0.3 - 0.2j, -1.1 + 0.7j, 1.6 + 1.1j, -2.4 - 0.4j], dtype=torch.complex128)
 BIAS = 0.4

@@ -16,7 +16,7 @@ from kahler_verify import PotentialMetric
 from kahler_verify.codegen.compiled import compile_file
 from kahler_verify.codegen.lowering import HEADS
 from kahler_verify.codegen.writing import generate_files
-from kahler_verify.geometry import unrolled_kernels
+from kahler_verify.running import variants as unrolled_kernels
 
 C = torch.complex128
 Z = torch.tensor([[0.3 + 0.1j, -0.2 + 0.4j], [0.1 - 0.5j, 0.2j]], dtype=C)

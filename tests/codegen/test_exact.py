@@ -10,10 +10,10 @@ import pytest
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.evidence.arithmetic import array, prime_field, run_text
-from kahler_verify.evidence.samples import draw
-from kahler_verify.evidence.schwartz_zippel import call, compare
-from kahler_verify.evidence.series import evaluate_output
+from kahler_verify.evidence.numbers.arithmetic import array, prime_field, run_text
+from kahler_verify.evidence.numbers.samples import draw
+from kahler_verify.evidence.numbers.series import evaluate_output
+from kahler_verify.evidence.proofs.schwartz_zippel import call, compare
 
 SIZES = [{"d": 1, "n": 1, "K": 1}, {"d": 2, "n": 3, "K": 3}, {"d": 3, "n": 4, "K": 5}]
 CASES = [

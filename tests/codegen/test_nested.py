@@ -5,7 +5,7 @@ from sympy import Add, Expr, Rational, exp, log, sqrt, sympify
 
 from kahler_verify.calculus import coordinates, dimension, parameter, potential, scalars
 from kahler_verify.codegen.module import generate_module
-from kahler_verify.evidence.schwartz_zippel import schwartz_zippel
+from kahler_verify.evidence.proofs.schwartz_zippel import schwartz_zippel
 
 d = dimension("d")
 z = coordinates("z", d)

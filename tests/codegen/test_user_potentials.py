@@ -49,10 +49,16 @@ from kahler_verify.codegen.explicit import bar, polarised
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import load_file
 from kahler_verify.errors import DerivationError, GenerationError
-from kahler_verify.evidence.arithmetic import Arithmetic, decimal, prime_field, rational, run_text
-from kahler_verify.evidence.samples import draw, exact_ring
-from kahler_verify.evidence.schwartz_zippel import call
-from kahler_verify.evidence.series import evaluate_output
+from kahler_verify.evidence.numbers.arithmetic import (
+    Arithmetic,
+    decimal,
+    prime_field,
+    rational,
+    run_text,
+)
+from kahler_verify.evidence.numbers.samples import draw, exact_ring
+from kahler_verify.evidence.numbers.series import evaluate_output
+from kahler_verify.evidence.proofs.schwartz_zippel import call
 
 d, m = dimension("d"), dimension("m")
 z, c = coordinates("z", d), parameter("c", d)

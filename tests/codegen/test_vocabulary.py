@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.evidence.arithmetic import METHODS, NAMESPACE, TRANSCENDENTAL
+from kahler_verify.evidence.numbers.arithmetic import METHODS, NAMESPACE, TRANSCENDENTAL
 
 FILES = sorted(p for p in KERNELS.glob("*.py") if p.name != "__init__.py" and p.stem in shipped())
 FORBIDDEN = (ast.If, ast.For, ast.While, ast.Try, ast.IfExp, ast.With, ast.ListComp, ast.Lambda)

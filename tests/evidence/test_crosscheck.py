@@ -12,12 +12,7 @@ from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.decoders.activations import ACTIVATIONS
-from kahler_verify.decoders.checkpoint import Checkpoint, save_checkpoint
-from kahler_verify.decoders.data import load_data
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import CheckpointError, InputError
-from kahler_verify.evidence import decoder_routes
 from kahler_verify.evidence.crosscheck import (
     DECODER_CHECKS,
     SCHEMA,
@@ -28,8 +23,13 @@ from kahler_verify.evidence.crosscheck import (
     _row,
     crosscheck,
 )
-from kahler_verify.evidence.routes import Outcome, frame_error
+from kahler_verify.evidence.routes import complex_decoders as decoder_routes
+from kahler_verify.evidence.routes.kernel import Outcome, frame_error
 from kahler_verify.geometry import FisherMetric
+from kahler_verify.models.checkpoint import Checkpoint, save_checkpoint
+from kahler_verify.models.data import load_data
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.activations import ACTIVATIONS
 
 FLAT_AND_ROUND = {name: shipped()[name] for name in ("flat", "fubini_study")}
 

@@ -15,9 +15,9 @@ import torch
 from kahler_verify.calculus.claims import Vanishing
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.evidence import recheck
-from kahler_verify.evidence.certificates import certify
-from kahler_verify.evidence.regions import Mixture, prove_plurisubharmonic
-from kahler_verify.evidence.witnesses import evaluate_witness
+from kahler_verify.evidence.proofs.certificates import certify
+from kahler_verify.evidence.proofs.regions import Mixture, prove_plurisubharmonic
+from kahler_verify.evidence.proofs.witnesses import evaluate_witness
 
 SOURCE = Path(recheck.__file__)
 HALF = Fraction(1, 2)

@@ -15,8 +15,6 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from kahler_verify.codegen.registry import shipped
-from kahler_verify.decoders.checkpoint import save_checkpoint
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import InputError
 from kahler_verify.evidence.crosscheck import CheckRow, CrossCheck, crosscheck
 from kahler_verify.evidence.report import (
@@ -28,6 +26,8 @@ from kahler_verify.evidence.report import (
     write_html,
     write_json,
 )
+from kahler_verify.models.checkpoint import save_checkpoint
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
 
 SCRIPT = "<script>alert(1)</script>"
 

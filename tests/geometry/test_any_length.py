@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kahler_verify.decoders.models import Decoder, VAEConfig
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, HermitianMetric, MixtureMetric, PotentialMetric
+from kahler_verify.models.vae import VAEConfig
+from kahler_verify.networks.decoder import Decoder
 
 DTYPES = [torch.complex64, torch.complex128]
 

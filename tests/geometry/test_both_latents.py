@@ -22,9 +22,9 @@ from kahler_verify import (
     PulledBackMetric,
     RiemannianMetric,
 )
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import HermitianMetric, Metric
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
 
 DOUBLE = torch.float64
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kahler_verify import MixtureMetric
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.components import DiagonalComponents, FullComponents
-from kahler_verify.geometry.kernel_set import KernelSet
+from kahler_verify.running.kernel_set import KernelSet
 
 C, R = torch.complex128, torch.float64
 KINDS = ("potential", "density")

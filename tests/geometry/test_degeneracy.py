@@ -10,7 +10,7 @@ from torch import Tensor
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, MixtureMetric
-from kahler_verify.geometry.cholesky import factored, log_det
+from kahler_verify.linear_algebra.cholesky import factored, log_det
 
 each_dtype = pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
 

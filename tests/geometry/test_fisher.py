@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from kahler_verify import ComplexNormal, FisherMetric
-from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, VAEConfig
 from kahler_verify.errors import InputError
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.decoder import ComplexLinear
 
 C, R = torch.complex128, torch.float64
 D, d = 4, 3

@@ -19,10 +19,10 @@ from torch.autograd import forward_ad
 from torch.distributions import Distribution, Normal
 
 from kahler_verify import ComplexNormal, FisherMetric
-from kahler_verify.decoders.jets import check_decoder, decoder_jets, likelihood_structure
-from kahler_verify.decoders.models import ComplexVAE, VAEConfig
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.jets.fields import check_decoder, decoder_jets, likelihood_structure
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
 from kahler_verify.torch_state import alone
 from tests.states import METRICS, RealLikelihood, RealNetwork, Z, answers, decoder, numbers, single
 

@@ -13,9 +13,9 @@ from torch.nn.utils import parameters_to_vector, parametrize, vector_to_paramete
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kahler_verify import FisherMetric, MixtureMetric, PotentialMetric
-from kahler_verify.decoders.heads import ReducedHeads
-from kahler_verify.geometry import unrolled_kernels
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.linear_algebra.kept import ReducedHeads
+from kahler_verify.running import variants as unrolled_kernels
 from tests.states import Z, decoder, mixture, potential
 
 Write = Callable[[Tensor, Tensor], None]

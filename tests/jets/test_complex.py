@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from kahler_verify.decoders.activations import ACTIVATIONS, ActivationLayer
-from kahler_verify.decoders.jets import decoder_jets
-from kahler_verify.decoders.models import ComplexLinear, ComplexVAE, Residual, VAEConfig
 from kahler_verify.errors import InputError
 from kahler_verify.jets import parameters, propagate
+from kahler_verify.jets.fields import decoder_jets
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+from kahler_verify.networks.activations import ACTIVATIONS, ActivationLayer
+from kahler_verify.networks.decoder import ComplexLinear, Residual
 
 C = torch.complex128
 TYPES = {"d": (1, 0), "b": (0, 1), "dd": (2, 0), "db": (1, 1), "bb": (0, 2)}

@@ -13,8 +13,8 @@ from torch import Tensor
 from kahler_verify.calculus.derivation import Kernel
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.evidence.arithmetic import decimal
-from kahler_verify.evidence.samples import draw, fields_of, is_real_latent
+from kahler_verify.evidence.numbers.arithmetic import decimal
+from kahler_verify.evidence.numbers.samples import draw, fields_of, is_real_latent
 
 CASES = [
     (name, kernel.name)

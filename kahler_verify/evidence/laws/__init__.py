@@ -1,0 +1,1 @@
+"""Laws that kernels and metrics obey, checked on drawn samples."""

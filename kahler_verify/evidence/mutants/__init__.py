@@ -1,0 +1,1 @@
+"""Faults planted in derivations, generator, kernels and geometry; the evidence must kill them."""

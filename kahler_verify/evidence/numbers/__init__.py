@@ -1,0 +1,1 @@
+"""Number systems, and definitions evaluated in them."""

@@ -1,0 +1,484 @@
+"""The definition, read and differentiated by numbers alone.
+
+Independent of the calculus and of the generator: every node of a definition has its meaning here.
+Every derivative ∂_a that a definition asks for adds an ε with ε² = 0 to the point; the coefficient
+of the product of all ε's is the derivative.  z and z̄ are moved by ε's of their own, so that the
+conjugate of f is the conjugate of its series with ∂ and ∂̄ exchanged: (∂f̄) = conj(∂̄f).  re, im and
+Abs are made of it: re f = (f + f̄)/2, im f = (f - f̄)/(2i), |f|² = f f̄.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+from math import factorial, prod
+from typing import Any
+
+import numpy as np
+from sympy import (
+    Abs,
+    E,
+    Expr,
+    Function,
+    Pow,
+    S,
+    Symbol,
+    adjoint,
+    conjugate,
+    cos,
+    cosh,
+    cot,
+    coth,
+    exp,
+    im,
+    log,
+    pi,
+    re,
+    sin,
+    sinh,
+    tan,
+    tanh,
+)
+
+from kahler_verify.calculus.definition import Covariance, Expected, OnDiagonal, Partial
+from kahler_verify.calculus.indexed import Contract, Entry
+from kahler_verify.calculus.letters import Index, Jet, is_real_index
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
+from kahler_verify.calculus.pointwise import sigmoid, softplus
+from kahler_verify.calculus.words import LogDet, Tr
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.numbers.arithmetic import Array, array
+from kahler_verify.evidence.numbers.functions import Term
+from kahler_verify.evidence.numbers.nilpotent import (
+    Coefficients,
+    Series,
+    constant,
+    determinant,
+    number,
+)
+from kahler_verify.evidence.numbers.points import Point, Scope, extent, free_indices
+
+
+def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point) -> Array:
+    """All entries of an output: an object array over its latent indices."""
+    shape = tuple(extent(i, point.sizes) for i in indices)
+    out = []
+    for entry in product(*map(range, shape)):
+        value = evaluate(definition, point, Scope(dict(zip(indices, entry, strict=True))))
+        out.append(value.base[0, 0])
+    return array(out, shape)
+
+
+def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
+    """The series of an expression at a point."""
+    ring = point.ring
+    if isinstance(expr, Partial):
+        return _partial(expr, point, scope)
+    if isinstance(expr, OnDiagonal):
+        return evaluate(expr.args[0], point, replace(scope, shared=len(scope.epsilons)))
+    if isinstance(expr, Expected):
+        return _expected(expr, point, scope)
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        means = _expected(Expected(x, residual), point, scope).scaled(-1)
+        both = _expected(Expected(x * y, residual), point, scope)
+        return both + means * _expected(Expected(y, residual), point, scope)
+    if isinstance(expr, Jet):
+        return _letter(expr, point, scope)
+    if isinstance(expr, Symbol):
+        return _symbol(expr, point, scope)
+    if expr is S.ImaginaryUnit:
+        return number(ring.number(1j), ring)
+    if expr.is_Rational:
+        return number(ring.number(1), ring).scaled(int(expr.p), int(expr.q))
+    if expr.is_Add:
+        parts = [evaluate(t, point, scope) for t in expr.args]
+        return _accumulate(parts, lambda x, y: x + y)
+    if expr.is_Mul:
+        parts = [evaluate(f, point, scope) for f in expr.args]
+        return _accumulate(parts, lambda x, y: x * y)
+    if isinstance(expr, conjugate | adjoint | re | im | Abs):
+        return _conjugates(expr, point, scope)
+    if isinstance(expr, Tr):
+        return evaluate(expr.args[0], point, scope).trace()
+    if isinstance(expr, Entry):
+        return _entry(expr, point, scope)
+    if isinstance(expr, Contract):
+        return _contract(expr, point, scope)
+    if isinstance(expr, LogDet):
+        return _log_det(evaluate(expr.args[0], point, scope), point)
+    if isinstance(expr, LogSumExp | Mean | Moment | Centred):
+        return _mixture(expr, point, scope)
+    if isinstance(expr, Total):
+        parts = [
+            evaluate(expr.args[0], point, replace(scope, component=k))
+            for k in range(len(_weights(point)))
+        ]
+        return _accumulate(parts, lambda x, y: x + y)
+    if isinstance(expr, Pow):
+        return _power(expr, point, scope)
+    if expr is pi:
+        return number(point.functions.pi(), ring)
+    if expr is E:
+        return number(point.functions.exponential([(Fraction(1), ring.number(1))]), ring)
+    if isinstance(expr, Function):
+        return _function(expr, point, scope)
+    raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
+
+
+def value_of(expr: Expr, point: Point, scope: Scope) -> Any:
+    """The value of a number at the point itself."""
+    return evaluate(expr, point, scope.still).base[0, 0]
+
+
+def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -> Series:
+    total = parts[0]
+    for part in parts[1:]:
+        total = join(total, part)
+    return total
+
+
+def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
+    return _derivative(expr.args[0], expr.hol, expr.anti, point, scope)
+
+
+def _derivative(
+    expr: Expr, hol: Iterable[Symbol], anti: Iterable[Symbol], point: Point, scope: Scope
+) -> Series:
+    """∂^hol ∂̄^anti: the coefficient of one ε more for each; a real direction is its own bar."""
+    new = [(i, False) for i in hol] + [(i, True) for i in anti]
+    moved = [(scope.values[i], None if is_real_index(i) else bar) for i, bar in new]
+    first = len(scope.epsilons)
+    inner = evaluate(expr, point, replace(scope, epsilons=(*scope.epsilons, *moved)))
+    wanted = sum(1 << (first + j) for j in range(len(new)))
+    parts = {m ^ wanted: x for m, x in inner.parts.items() if m & wanted == wanted}
+    return Series(parts or {0: array(inner.base - inner.base)}, point.ring)
+
+
+def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
+    """A letter; an adjoint is that of the series with ∂ and ∂̄ exchanged."""
+    inner = scope.mirrored() if jet.dagger else scope
+    out = _abbreviation(jet, point, inner) if jet.field.abbreviated else _field(jet, point, inner)
+    return out.adjoint() if jet.dagger else out
+
+
+def _field(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The Taylor polynomial of a field's derivative in the ε's; indices add directions."""
+    own, seen = jet.field, scope.epsilons
+    if "frozen" in own.traits:  # on the diagonal z₀ is z
+        seen = () if scope.shared is None else seen[: scope.shared]
+        own = own if scope.shared is None else own.without_traits("frozen")
+    table = point.jets[own]
+    hol = [scope.values[i] for i in jet.hol] + [
+        scope.values[i] for i in jet.anti if is_real_index(i)
+    ]
+    anti = [scope.values[i] for i in jet.anti if not is_real_index(i)]
+    parts: Coefficients = {}
+    for mask in range(1 << len(seen)):
+        chosen = [seen[j] for j in range(len(seen)) if mask >> j & 1]
+        where = [*hol, *[i for i, bar in chosen if not bar]]
+        barred = [*anti, *[i for i, bar in chosen if bar]]
+        order = (len(where), len(barred))
+        if order not in table:
+            continue
+        value = table[order]
+        if "component" in own.traits:
+            if scope.component is None:
+                raise EvidenceError(f"{jet} depends on the component k outside of a mean")
+            value = value[scope.component]
+        parts[mask] = array(np.asarray(value)[(*where, *barred)])
+    return Series(parts, point.ring)
+
+
+# Rational nodes with the moments of a normal number up to the fifth: E x² = 1, E x⁴ = 3.
+NODES = ((0, 1, 2), (1, 1, 6), (-1, 1, 6), (2, 1, 12), (-2, 1, 12))
+
+
+def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
+    """The mean of what is of degree at most 5 in each entry of a standard normal vector."""
+    inner, residual = expr.args
+    size = point.jets[residual.field][0, 0].size
+    terms = []
+    for nodes in product(NODES, repeat=size):
+        value = array([point.ring.number(x) for x, _, _ in nodes], (size, 1))
+        jets = {**point.jets, residual.field: {(0, 0): value}}
+        top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
+        terms.append(evaluate(inner, replace(point, jets=jets), scope).scaled(top, bottom))
+    return _accumulate(terms, lambda x, y: x + y)
+
+
+def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
+    """The matrix of what a letter abbreviates, entry by entry."""
+    inner, own = jet.field.abbreviated
+    shape = [*[extent(i, point.sizes) for i in own], 1, 1][:2]
+    entries = []
+    for place in product(*[range(extent(i, point.sizes)) for i in own]):
+        here = replace(scope, values={**scope.values, **dict(zip(own, place, strict=True))})
+        entries.append(_derivative(inner, jet.hol, jet.anti, point, here))
+    parts = {}
+    for mask in {m for e in entries for m in e.parts}:
+        zero = point.ring.number(0)
+        flat = [e.parts[mask][0, 0] if mask in e.parts else zero for e in entries]
+        parts[mask] = array(flat, tuple(shape))
+    return Series(parts, point.ring)
+
+
+def _entry(expr: Entry, point: Point, scope: Scope) -> Series:
+    matrix = evaluate(expr.word, point, scope)
+    where = [scope.values[i] for i in expr.indices]
+    parts = {}
+    for mask, value in matrix.parts.items():
+        row, col = (
+            where if len(where) == 2 else ((where[0], 0) if value.shape[1] == 1 else (0, where[0]))
+        )
+        parts[mask] = array([value[row, col]], (1, 1))
+    return Series(parts, point.ring)
+
+
+def _contract(expr: Contract, point: Point, scope: Scope) -> Series:
+    terms = []
+    for entry in product(*[range(extent(i, point.sizes)) for i in expr.indices]):
+        values = {**scope.values, **dict(zip(expr.indices, entry, strict=True))}
+        terms.append(evaluate(expr.args[0], point, replace(scope, values=values)))
+    return _accumulate(terms, lambda x, y: x + y)
+
+
+def _symbol(symbol: Symbol, point: Point, scope: Scope) -> Series:
+    """A coordinate, moved by its own ε's, a parameter, or a dimension."""
+    ring = point.ring
+    if symbol not in point.values:
+        if symbol not in point.sizes:
+            raise EvidenceError(f"the symbol {symbol} has no value at this point")
+        return number(ring.number(point.sizes[symbol]), ring)
+    out = number(point.values[symbol], ring)
+    if symbol not in point.coordinates:
+        return out
+    own = point.coordinates.index(symbol)
+    for j, (direction, bar) in enumerate(scope.epsilons):
+        if direction == own and not bar:
+            out.parts[1 << j] = ring.eye(1)
+    return out
+
+
+def _conjugates(expr: Expr, point: Point, scope: Scope) -> Series:
+    """f̄, re f = (f + f̄)/2, im f = (f - f̄)/(2i) and |f| = √(f f̄)."""
+    (inner,) = expr.args
+    mirrored = evaluate(inner, point, scope.mirrored())
+    if isinstance(expr, adjoint):
+        return mirrored.adjoint()
+    other = mirrored.conjugate()
+    if isinstance(expr, conjugate):
+        return other
+    one, ring = evaluate(inner, point, scope), point.ring
+    if isinstance(expr, re):
+        return (one + other).scaled(1, 2)
+    if isinstance(expr, im):
+        return (one + other.scaled(-1)) * number(ring.number(-1j), ring).scaled(1, 2)
+    return rational_power(one * other, Fraction(1, 2), point)
+
+
+def _mixture(expr: Expr, point: Point, scope: Scope) -> Series:
+    """log Σ_k w_k e^{q_k - q_k(z)}, and means under the weights it moves to."""
+    ring, given = point.ring, _weights(point)
+    each = range(len(given))
+    exponents = [evaluate(expr.args[0], point, replace(scope, component=k)) for k in each]
+    moved = [q.exp_of_nilpotent() * number(w, ring) for q, w in zip(exponents, given, strict=True)]
+    total = _accumulate(moved, lambda x, y: x + y)
+    if isinstance(expr, LogSumExp):
+        at_rest = point.functions.other("LogSumExp", *[q.base[0, 0] for q in exponents])
+        return total.log(at_rest)
+    weights = [w * total.inverse() for w in moved]
+    if isinstance(expr, Centred):
+        if scope.component is None:
+            raise EvidenceError(f"{expr} depends on the component k outside of a mean")
+        mean = _mean(expr.args[1], weights, point, scope)
+        return evaluate(expr.args[1], point, scope) + mean.scaled(-1)
+    return _mean(expr.args[1], weights, point, scope)
+
+
+def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
+    if not is_component(x):
+        return evaluate(x, point, scope)
+    values = [evaluate(x, point, replace(scope, component=k)) for k in range(len(weights))]
+    return _accumulate([w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b)
+
+
+def _weights(point: Point) -> Array:
+    if point.weights is None:
+        raise EvidenceError("a mixture needs weights")
+    return point.weights
+
+
+def head_values(expr: Expr, point: Point) -> Array:
+    """The values of an expression as kernels take heads: over components, then over its indices."""
+    indices = sorted((i for i in free_indices(expr) if isinstance(i, Index)), key=str)
+    components = range(len(_weights(point))) if is_component(expr) else (None,)
+    shape = tuple(extent(i, point.sizes) for i in indices)
+    values = [
+        value_of(expr, point, Scope(dict(zip(indices, entry, strict=True)), component=k))
+        for k in components
+        for entry in product(*map(range, shape))
+    ]
+    return array(values, (*[len(components)] * is_component(expr), *shape))
+
+
+# ------------------------------------------------------------------ functions
+
+
+def _terms(expr: Expr, point: Point, scope: Scope) -> list[Term]:
+    """An exponent at the point, as a sum of rational multiples of numbers.
+
+    Products of sums are multiplied out, so that every way of writing the exponent agrees.
+    """
+    ring, one = point.ring, point.ring.number(1)
+    if expr.is_Rational:
+        return [(Fraction(int(expr.p), int(expr.q)), one)] if expr != 0 else []
+    if expr.is_Add:
+        return [t for a in expr.args for t in _terms(a, point, scope)]
+    if expr.is_commutative and (
+        expr.is_Mul or (expr.is_Pow and expr.exp.is_Integer and expr.exp > 0)
+    ):
+        factors = expr.args if expr.is_Mul else [expr.base] * int(expr.exp)
+        out = [(Fraction(1), one)]
+        for factor in factors:
+            more = _terms(factor, point, scope)
+            out = [(c * e, v * w) for c, v in out for e, w in more]
+        return out
+    if isinstance(expr, conjugate | re | im):
+        inner = _terms(expr.args[0], point, scope)
+        other = [(c, v.conjugate()) for c, v in inner]
+        if isinstance(expr, conjugate):
+            return other
+        if isinstance(expr, re):
+            return [(c / 2, v) for c, v in (*inner, *other)]
+        i = ring.number(1j)
+        return [(c / 2, -i * v) for c, v in inner] + [(c / 2, i * v) for c, v in other]
+    return [(Fraction(1), value_of(expr, point, scope))]
+
+
+def _exponential(expr: Expr, point: Point, scope: Scope, factor: complex = 1) -> Series:
+    """e^(factor · expr) for a factor ±1 or ±i."""
+    ring = point.ring
+    unit = ring.number(factor)
+    terms = [(c, unit * v) for c, v in _terms(expr, point, scope.still)]
+    moved = evaluate(expr, point, scope) * number(unit, ring)
+    return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
+
+
+def rational_power(base: Series, power: Fraction, point: Point) -> Series:
+    """x^c by the binomial series."""
+    start, ring = base.base[0, 0], point.ring
+    head, one = point.functions.power(start, power), ring.number(1)
+    if not base.nilpotent().parts:
+        return number(head, ring)
+    below = one / start
+
+    def taylor(j: int) -> Any:
+        value = head
+        for i in range(j):
+            step = power - i
+            value = value * below * ring.number(step.numerator) / ring.number(step.denominator)
+        return value / ring.number(factorial(j))
+
+    return base.apply(taylor)
+
+
+def _power(expr: Pow, point: Point, scope: Scope) -> Series:
+    if expr.exp.is_Integer:
+        whole = int(expr.exp)
+        if isinstance(expr.base, Abs) and whole % 2 == 0:  # |f|² is a polynomial, |f| is not
+            (inner,) = expr.base.args
+            return evaluate((inner * conjugate(inner)) ** (whole // 2), point, scope)
+        return _integer_power(evaluate(expr.base, point, scope), whole)
+    if expr.exp.is_Rational:
+        power = Fraction(int(expr.exp.p), int(expr.exp.q))
+        base = evaluate(expr.base, point, scope)
+        return rational_power(base, power, point)
+    # a^b = e^(b log a)
+    base, ring = evaluate(expr.base, point, scope), point.ring
+    at_rest = point.functions.log(base.base[0, 0])
+    terms = [(c, v * at_rest) for c, v in _terms(expr.exp, point, scope.still)]
+    moved = evaluate(expr.exp, point, scope) * base.log(at_rest)
+    return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
+
+
+def _integer_power(base: Series, power: int) -> Series:
+    if power < 0:
+        return _integer_power(base.inverse(), -power)
+    one = constant(base.ring.eye(len(base.base)), base.ring)
+    return _accumulate([base] * power, lambda x, y: x * y) if power else one
+
+
+def _log(argument: Series, point: Point) -> Series:
+    return argument.log(point.functions.log(argument.base[0, 0]))
+
+
+def _log_det(matrix: Series, point: Point) -> Series:
+    """Log det, which belongs to the determinant."""
+    functions = point.functions
+    if point.ring.bound is not None:  # such numbers have no determinant
+        return matrix.log_det(point.ring.bound(Fraction(1)))
+    return matrix.log_det(functions.log(determinant(matrix.base, point.ring)))
+
+
+def _function(expr: Function, point: Point, scope: Scope) -> Series:
+    kind, ring = type(expr), point.ring
+    argument = expr.args[0]
+    one = number(ring.number(1), ring)
+    if kind is exp:
+        return _exponential(argument, point, scope)
+    if kind is log:
+        return _log(evaluate(argument, point, scope), point)
+    if kind is sigmoid:
+        return (one + _exponential(argument, point, scope, -1)).inverse()
+    if kind is softplus:
+        return _log(one + _exponential(argument, point, scope), point)
+    turned = kind in (sin, cos, tan, cot)
+    if turned or kind in (sinh, cosh, tanh, coth):
+        factor: complex = 1j if turned else 1  # sin x = sinh(ix)/i, cos x = cosh(ix)
+        up = _exponential(argument, point, scope, factor)
+        down = _exponential(argument, point, scope, -factor)
+        by = number(one.base[0, 0] / ring.number(factor), ring)
+        odd, even = (up + down.scaled(-1)).scaled(1, 2) * by, (up + down).scaled(1, 2)
+        if kind in (sin, sinh):
+            return odd
+        if kind in (cos, cosh):
+            return even
+        return odd * even.inverse() if kind in (tan, tanh) else even * odd.inverse()
+    return _other_function(expr, point, scope)
+
+
+def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
+    """f from its derivatives, which SymPy gives in terms of f itself and its relatives."""
+    moving = [n for n, a in enumerate(expr.args) if not a.is_number]
+    if len(moving) > 1:
+        raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
+    place = moving[0] if moving else 0
+    argument, x = evaluate(expr.args[place], point, scope), Symbol("_x")
+    values = [int(a) if a.is_Integer else value_of(a, point, scope) for a in expr.args]
+    here = replace(point, coordinates=(), values={x: argument.base[0, 0]})
+    slopes = [expr.func(*expr.args[:place], x, *expr.args[place + 1 :])]
+    for _ in range(len(scope.epsilons)):
+        slopes.append(slopes[-1].diff(x))
+
+    def taylor(j: int) -> Any:
+        if j == 0:
+            return point.functions.other(type(expr).__name__, *values)
+        return value_of(slopes[j], here, Scope({})) / point.ring.number(factorial(j))
+
+    return argument.apply(taylor)
+
+
+__all__ = [
+    "NODES",
+    "Point",
+    "Scope",
+    "evaluate",
+    "evaluate_output",
+    "extent",
+    "free_indices",
+    "head_values",
+    "value_of",
+]

@@ -1,0 +1,1 @@
+"""Proofs: polynomial identities, certificates over balls, regions, witnesses."""

@@ -1,0 +1,1 @@
+"""Independent routes to what kernels compute."""

@@ -1,0 +1,437 @@
+"""The definition in torch float64, differentiated by autograd in real coordinates.
+
+Independent of the calculus and of the generator: the nodes ``Partial`` and ``OnDiagonal`` of a
+definition become nested ``jacrev`` over (x, y), combined into ∂_a = ½(∂_x - i∂_y).  Autograd has
+silent faults (see ``autograd_faults``), so that inverses and determinants go through ``cholesky``
+and ``solve_triangular`` alone, squares are products, and a second mode (forward over reverse)
+confirms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import product
+from math import factorial, log, pi, prod
+from typing import Literal
+
+import torch
+from sympy import Abs, Expr, Function, I, Symbol, conjugate, im, re
+from torch import Tensor
+from torch.func import jacfwd, jacrev
+
+from kahler_verify.calculus.definition import (
+    Contract,
+    Covariance,
+    Entry,
+    Expected,
+    OnDiagonal,
+    Partial,
+)
+from kahler_verify.calculus.letters import Bar, Field, Jet
+from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
+from kahler_verify.calculus.words import LogDet, Tr
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.numbers.series import NODES
+
+Mode = Literal["reverse", "forward"]
+COMPONENT = Symbol("component")  # the axis over the components of a mixture
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
+    name: getattr(torch, name)
+    for name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+} | {
+    "log1pexp": lambda x: torch.log(1 + torch.exp(x)),
+    "logistic": lambda x: torch.reciprocal(1 + torch.exp(-x)),
+    "loggamma": lambda x: _loggamma(x.real) + 0j,  # of real numbers
+    "polygamma": lambda n, x: _polygamma(int(n.real), x.real) + 0j,
+}
+
+FAR = 40  # from here on Stirling's series with so many terms has all digits
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+
+
+def _loggamma(x: Tensor) -> Tensor:
+    """By Stirling's series far out, and the recurrence: torch's own ψ′ has nine digits."""
+    z = x + FAR
+    series = sum(c / z ** (2 * n + 1) for n, c in enumerate(STIRLING))
+    far = (z - 0.5) * torch.log(z) - z + log(2 * pi) / 2 + series
+    return far - torch.stack([torch.log(x + k) for k in range(FAR)]).sum(0)
+
+
+def _polygamma(n: int, x: Tensor) -> Tensor:
+    """ψ by the derivative of that series, ψ⁽ⁿ⁾ by Hurwitz's zeta function."""
+    if n == 0:
+        z = x + FAR
+        series = sum((2 * n + 1) * c / z ** (2 * n + 2) for n, c in enumerate(STIRLING))
+        far = torch.log(z) - 1 / (2 * z) - series
+        return far - torch.stack([1 / (x + k) for k in range(FAR)]).sum(0)
+    return (-1) ** (n + 1) * factorial(n) * torch.special.zeta(n + 1, x)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields at one point as Taylor polynomials, complex128.
+
+    ``jets[field][h, a]`` is [(K,) d × h, d × a, rows, cols]; ``weights`` [K] of a mixture are those
+    at the point itself.
+    """
+
+    d: int
+    numbers: Mapping[Symbol, complex]  # dimensions, coordinates and their conjugates, parameters
+    jets: Mapping[Field, Mapping[tuple[int, int], Tensor]]
+    weights: Tensor | None = None
+    coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
+    real: bool = False  # whether the latent coordinates are real
+
+    @property
+    def start(self) -> Tensor:
+        """No displacement: in (x, y) of complex coordinates, in x of real ones."""
+        return torch.zeros(self.d if self.real else 2 * self.d, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Term:
+    """Matrices [*axes, rows, cols] over named latent indices."""
+
+    axes: tuple[Symbol, ...]
+    value: Tensor
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the matrices are 1 × 1."""
+        return self.value.shape[-2:] == (1, 1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to evaluate: z and z₀ moved by u and u₀ (real [2d]); u₀ is None off the diagonal."""
+
+    fields: Fields
+    u: Tensor
+    u0: Tensor | None = None
+    mode: Mode = "reverse"
+
+
+def differentiate(
+    definition: Expr, indices: tuple[Symbol, ...], fields: Fields, mode: Mode = "reverse"
+) -> Tensor:
+    """All entries of an output at u = 0, complex128 [d × len(indices)].
+
+    ``mode`` "reverse" nests ``jacrev``; "forward" takes the outermost derivative by ``jacfwd``.
+
+    Raises:
+        EvidenceError: the definition holds something without a rule.
+    """
+    start = Place(fields, fields.start, mode=mode)
+    term = evaluate(definition, start)
+    if not term.is_number or set(term.axes) - set(indices):
+        raise EvidenceError(f"expected a number over the indices {indices}, got {term.axes}")
+    sizes = [_extent(i, fields) for i in indices]
+    return _aligned(term, indices)[..., 0, 0].expand(sizes).clone()
+
+
+def _extent(i: Symbol, fields: Fields) -> int:
+    size = getattr(i, "size", None)
+    if size is None:
+        return fields.d
+    return int(size.subs({s: int(x.real) for s, x in fields.numbers.items()}))
+
+
+def evaluate(expr: Expr, place: Place) -> Term:
+    """The value of an expression at a place."""
+    if isinstance(expr, Partial):
+        return _partial(expr, place)
+    if isinstance(expr, OnDiagonal):
+        return evaluate(expr.args[0], replace(place, u0=place.u))
+    if isinstance(expr, Expected):
+        return _expected(expr, place)
+    if isinstance(expr, Covariance):
+        x, y, residual = expr.args
+        means = _times(
+            evaluate(Expected(x, residual), place), evaluate(Expected(y, residual), place)
+        )
+        return _plus(evaluate(Expected(x * y, residual), place), Term(means.axes, -means.value))
+    if isinstance(expr, Jet):
+        return _abbreviation(expr, place) if expr.field.abbreviated else _letter(expr, place)
+    if isinstance(expr, Symbol):
+        return _symbol(expr, place)
+    if expr.is_Rational or expr is I:
+        return _number(complex(expr))
+    if expr.is_Add:
+        return reduce(_plus, [evaluate(t, place) for t in expr.args])
+    if expr.is_Mul:
+        return reduce(_times, [evaluate(f, place) for f in expr.args])
+    if isinstance(expr, Tr):
+        return _trace(evaluate(expr.args[0], place))
+    if isinstance(expr, Entry):
+        return _entry(expr, evaluate(expr.word, place))
+    if isinstance(expr, Contract):
+        return _contract(expr, place)
+    if isinstance(expr, LogDet):
+        return _log_det(evaluate(expr.args[0], place), _is_positive(expr.args[0]))
+    if isinstance(expr, Total):
+        return _over_components(evaluate(expr.args[0], place))
+    if isinstance(expr, LogSumExp | Mean | Moment | Centred):
+        return _mixture(expr, place)
+    if expr.is_Pow and expr.exp.is_Integer:
+        return _integer_power(evaluate(expr.base, place), int(expr.exp), _is_positive(expr.base))
+    if expr.is_Pow and expr.exp.is_Rational:
+        base = evaluate(expr.base, place)
+        return Term(base.axes, torch.exp(complex(expr.exp) * torch.log(base.value)))
+    if isinstance(expr, conjugate | re | im | Abs):
+        return _conjugates(expr, evaluate(expr.args[0], place))
+    if isinstance(expr, Function) and type(expr).__name__ in FUNCTIONS:
+        inner = evaluate(expr.args[-1], place)
+        orders = [evaluate(a, place).value for a in expr.args[:-1]]  # of polygamma
+        return Term(inner.axes, FUNCTIONS[type(expr).__name__](*orders, inner.value))
+    raise EvidenceError(f"autograd evidence has no rule for {type(expr).__name__}: {expr}")
+
+
+# ------------------------------------------------------------------------------- derivatives
+
+
+def _partial(expr: Partial, place: Place) -> Term:
+    axes: list[tuple[Symbol, ...]] = []
+    inner_place = replace(place, mode="reverse")
+
+    def real(u: Tensor) -> Tensor:
+        term = evaluate(expr.args[0], replace(inner_place, u=u))
+        axes[:] = [term.axes]
+        return torch.stack([term.value.real, term.value.imag], -1)
+
+    order = len(expr.hol) + len(expr.anti)
+    derivative: Callable[[Tensor], Tensor] = real
+    for step in range(order):
+        forward = place.mode == "forward" and step == order - 1
+        derivative = (jacfwd if forward else jacrev)(derivative)
+    if place.fields.real:
+        found = derivative(place.u)
+        pair = found.ndim - order - 1
+        value = torch.complex(found.select(pair, 0), found.select(pair, 1))
+        value = value.movedim(list(range(pair, pair + order)), list(range(order)))
+    else:
+        value = wirtinger_jet(derivative(place.u), len(expr.hol), len(expr.anti))
+    return _without_repeats(Term((*expr.hol, *expr.anti, *axes[0]), value))
+
+
+def wirtinger_jet(derivative: Tensor, hol: int, anti: int) -> Tensor:
+    """Real derivatives [*inner, 2, 2d, …, 2d] to ∂^hol ∂̄^anti, [d, …, d, *inner]."""
+    order = hol + anti
+    pair = derivative.ndim - order - 1
+    value = torch.complex(derivative.select(pair, 0), derivative.select(pair, 1))
+    for n in range(order):
+        x, y = value.movedim(pair + n, 0).chunk(2)
+        value = ((x - 1j * y) / 2 if n < hol else (x + 1j * y) / 2).movedim(0, pair + n)
+    return value.movedim(list(range(pair, pair + order)), list(range(order)))
+
+
+def _letter(jet: Jet, place: Place) -> Term:
+    """The Taylor polynomial of a field, or of its adjoint, at the displaced point."""
+    own, u = jet.field, place.u
+    if "frozen" in own.traits:  # on the diagonal z₀ is z
+        if place.u0 is None:
+            u = torch.zeros_like(place.u)
+        else:
+            own, u = own.without_traits("frozen"), place.u0
+    hol, anti = len(jet.hol), len(jet.anti)
+    step = u.to(torch.complex128) if place.fields.real else torch.complex(*u.chunk(2))
+    lead = int("component" in own.traits)
+    total = None
+    for (h, a), table in place.fields.jets[own].items():
+        if h < hol or a < anti:
+            continue
+        value = table
+        for _ in range(h - hol):  # jets are symmetric in their indices of one kind
+            value = torch.tensordot(step, value, dims=([0], [lead]))
+        for _ in range(a - anti):
+            value = torch.tensordot(step.conj(), value, dims=([0], [lead + hol]))
+        value = value / (factorial(h - hol) * factorial(a - anti))
+        total = value if total is None else total + value
+    if total is None:
+        raise EvidenceError(f"no derivatives of {own.name} are known at this point")
+    axes = (*(COMPONENT,) * lead, *jet.hol, *jet.anti)
+    return _without_repeats(Term(axes, _adjoint(total) if jet.dagger else total))
+
+
+def _abbreviation(jet: Jet, place: Place) -> Term:
+    """The matrix of what a letter abbreviates."""
+    inner, own = jet.field.abbreviated
+    term = evaluate(Partial(inner, *jet.hol, *map(Bar, jet.anti)), place)
+    free = tuple(a for a in term.axes if a not in own)
+    value = _aligned(term, (*free, *own))[..., 0, 0]
+    for _ in range(2 - len(own)):
+        value = value.unsqueeze(-1)
+    sizes = [_extent(i, place.fields) for i in own] + [1, 1]
+    value = value.expand(*value.shape[:-2], *sizes[:2])
+    return Term(free, _adjoint(value) if jet.dagger else value)
+
+
+def _expected(expr: Expected, place: Place) -> Term:
+    """The mean over a standard normal vector, by nodes that are right up to the fifth degree."""
+    inner, residual = expr.args
+    shape = place.fields.jets[residual.field][0, 0].shape
+    terms = []
+    for nodes in product(NODES, repeat=shape[0]):
+        value = torch.tensor([[float(x)] for x, _, _ in nodes], dtype=torch.complex128)
+        fields = replace(place.fields, jets={**place.fields.jets, residual.field: {(0, 0): value}})
+        term = evaluate(inner, replace(place, fields=fields))
+        weight = prod(p for _, p, _ in nodes) / prod(q for _, _, q in nodes)
+        terms.append(Term(term.axes, term.value * weight))
+    return reduce(_plus, terms)
+
+
+def _symbol(symbol: Symbol, place: Place) -> Term:
+    fields = place.fields
+    if symbol not in fields.numbers:
+        raise EvidenceError(f"the symbol {symbol} has no value at this point")
+    here = _number(fields.numbers[symbol])
+    if symbol not in fields.coordinates:
+        return here
+    x, y = place.u.chunk(2)
+    i = fields.coordinates.index(symbol)
+    return Term((), here.value + torch.complex(x[i], y[i]))
+
+
+def _conjugates(expr: Expr, inner: Term) -> Term:
+    """Conjugate, re, im, or Abs as √(x x̄), which torch differentiates rightly."""
+    x, other = inner.value, inner.value.conj()
+    value = {
+        conjugate: lambda: other,
+        re: lambda: (x + other) / 2,
+        im: lambda: (x - other) / 2j,
+        Abs: lambda: torch.sqrt(x * other),
+    }[type(expr)]()
+    return Term(inner.axes, value)
+
+
+# ------------------------------------------------------------------------------- algebra
+
+
+def _adjoint(value: Tensor) -> Tensor:
+    """The adjoint without a lazy conjugate, which forward mode cannot batch."""
+    value = value * 1  # of a lazy conjugate, real parts are views that vmap does not know
+    return (torch.complex(value.real, -value.imag) * 1).mT
+
+
+def _number(value: complex) -> Term:
+    return Term((), torch.tensor([[value]], dtype=torch.complex128))
+
+
+def _aligned(term: Term, axes: tuple[Symbol, ...]) -> Tensor:
+    """The value with an axis, of length one where the term has none, for each of ``axes``."""
+    order = [term.axes.index(a) for a in axes if a in term.axes]
+    value = term.value.permute(*order, -2, -1)
+    for n, a in enumerate(axes):
+        if a not in term.axes:
+            value = value.unsqueeze(n)
+    return value
+
+
+def _together(x: Term, y: Term) -> tuple[tuple[Symbol, ...], Tensor, Tensor]:
+    axes = (*x.axes, *[a for a in y.axes if a not in x.axes])
+    return axes, _aligned(x, axes), _aligned(y, axes)
+
+
+def _plus(x: Term, y: Term) -> Term:
+    axes, left, right = _together(x, y)
+    return Term(axes, left + right)
+
+
+def _times(x: Term, y: Term) -> Term:
+    axes, left, right = _together(x, y)
+    return Term(axes, left * right if x.is_number or y.is_number else left @ right)
+
+
+def _trace(term: Term) -> Term:
+    return Term(term.axes, term.value.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
+
+
+def _without_repeats(term: Term) -> Term:
+    """The diagonal over an index that occurs twice."""
+    for n, axis in enumerate(term.axes):
+        if axis in term.axes[:n]:
+            first = term.axes.index(axis)
+            value = term.value.diagonal(dim1=first, dim2=n).movedim(-1, first)
+            return _without_repeats(Term((*term.axes[:n], *term.axes[n + 1 :]), value))
+    return term
+
+
+def _entry(expr: Entry, matrix: Term) -> Term:
+    value = matrix.value
+    if len(expr.indices) == 1:  # a column or a row
+        value = value.squeeze(-1) if value.shape[-1] == 1 else value.squeeze(-2)
+    return _without_repeats(Term((*matrix.axes, *expr.indices), value[..., None, None]))
+
+
+def _contract(expr: Contract, place: Place) -> Term:
+    term = evaluate(expr.args[0], place)
+    missing = [i for i in expr.indices if i not in term.axes]
+    summed = [term.axes.index(i) for i in expr.indices if i in term.axes]
+    value = term.value.sum(summed) if summed else term.value
+    rest = tuple(a for a in term.axes if a not in expr.indices)
+    return Term(rest, value * prod(_extent(i, place.fields) for i in missing))
+
+
+def _is_positive(expr: Expr) -> bool:
+    return isinstance(expr, Jet) and "positive" in expr.field.traits
+
+
+def _factor(matrix: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
+    """L and R with X⁻¹ = L⁻ᴴL⁻¹R: X = L Lᴴ and R = 1, or XᴴX = L Lᴴ and R = Xᴴ."""
+    if positive:
+        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+        return torch.linalg.cholesky((matrix + matrix.mH) / 2), eye
+    return torch.linalg.cholesky(matrix.mH @ matrix), matrix.mH
+
+
+def _inverse(matrix: Tensor, positive: bool) -> Tensor:
+    if matrix.shape[-1] == 1:
+        return matrix.reciprocal()
+    factor, right = _factor(matrix, positive)
+    half = torch.linalg.solve_triangular(factor, right.expand_as(factor), upper=False)
+    return torch.linalg.solve_triangular(factor.mH, half, upper=True)
+
+
+def _log_det(term: Term, positive: bool) -> Term:
+    factor, _ = _factor(term.value, positive)
+    value = factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1) * (2 if positive else 1)
+    return Term(term.axes, value[..., None, None].to(torch.complex128))
+
+
+def _integer_power(base: Term, power: int, positive: bool) -> Term:
+    if power < 0:
+        base = Term(base.axes, _inverse(base.value, positive))
+    return reduce(_times, [base] * abs(power))
+
+
+# ------------------------------------------------------------------------------- mixtures
+
+
+def _mixture(expr: Expr, place: Place) -> Term:
+    """log Σ_k w_k e^{q_k - q_k(z)}, and means under the weights it moves to."""
+    weights = place.fields.weights
+    if weights is None:
+        raise EvidenceError("a mixture needs weights")
+    q = evaluate(expr.args[0], place)
+    rest = torch.zeros_like(place.u)
+    u0 = None if place.u0 is None else torch.zeros_like(place.u0)
+    q_here = evaluate(expr.args[0], replace(place, u=rest, u0=u0))
+    moved = _times(
+        Term((COMPONENT,), weights[:, None, None]),
+        Term(q.axes, torch.exp(q.value - _aligned(q_here, q.axes))),
+    )
+    total = _over_components(moved)
+    if isinstance(expr, LogSumExp):
+        return Term(total.axes, torch.log(total.value))
+    under = _times(moved, Term(total.axes, total.value.reciprocal()))
+    x = evaluate(expr.args[1], place)
+    mean = x if not is_component(expr.args[1]) else _over_components(_times(under, x))
+    if isinstance(expr, Centred):
+        return _plus(x, Term(mean.axes, -mean.value))
+    return mean
+
+
+def _over_components(term: Term) -> Term:
+    axis = term.axes.index(COMPONENT)
+    return Term(tuple(a for a in term.axes if a != COMPONENT), term.value.sum(axis))

@@ -1,0 +1,25 @@
+"""Variational autoencoders at complex and at real latents; their data, training, checkpoints."""
+
+from kahler_verify.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from kahler_verify.models.data import Dataset, Split, load_data, to_images
+from kahler_verify.models.real_vae import RealDecoder, RealVAE, RealVAEConfig
+from kahler_verify.models.training import Progress, TrainingOptions, train
+from kahler_verify.models.vae import ComplexVAE, VAEConfig
+
+__all__ = [
+    "Checkpoint",
+    "ComplexVAE",
+    "Dataset",
+    "Progress",
+    "RealDecoder",
+    "RealVAE",
+    "RealVAEConfig",
+    "Split",
+    "TrainingOptions",
+    "VAEConfig",
+    "load_checkpoint",
+    "load_data",
+    "save_checkpoint",
+    "to_images",
+    "train",
+]

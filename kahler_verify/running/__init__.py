@@ -1,0 +1,1 @@
+"""What executes generated kernels: by name, with their parameters, and in unrolled variants."""

@@ -1,0 +1,110 @@
+"""The house: each room imports only rooms above it, and no modules import in a circle."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "kahler_verify"
+# each room may import those before it; see docs/architecture.md
+ROOMS = (
+    ("moved", "errors", "kernels"),
+    ("spaces", "files", "memory"),
+    ("linear_algebra",),
+    ("torch_state",),
+    ("distributions", "calculus"),
+    ("codegen",),
+    ("running",),
+    ("rules", "likelihoods"),
+    ("networks",),
+    ("jets",),
+    ("geometry",),
+    ("curves",),
+    ("statistics",),
+    ("models",),
+    ("evidence",),
+    ("cli",),
+)
+# a metric's methods geodesic, exp, log, … are those of curves, which are written on any metric
+UPWARD = {"kahler_verify.geometry.riemannian": "kahler_verify.curves"}
+RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def _imports(name: str) -> dict[str, bool]:
+    """The package's modules that a module imports, and whether as soon as it is imported."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    first = {id(node) for node in tree.body}
+    found: dict[str, bool] = {}
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [each if each in MODULES else node.module for each in whole]
+        for each in names:
+            if each in MODULES and each != name:
+                found[each] = found.get(each, False) or id(node) in first
+    return found
+
+
+IMPORTS = {
+    name: {
+        other: at_once
+        for other, at_once in _imports(name).items()
+        if at_once or not other.startswith(UPWARD.get(name, "-"))
+    }
+    for name in MODULES
+}
+
+
+def _room(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+def test_every_module_has_a_room() -> None:
+    assert {_room(name) for name in MODULES} - {"", "__main__"} == set(RANK)
+
+
+@pytest.mark.parametrize("room", RANK)
+def test_a_room_imports_only_rooms_above_it(room: str) -> None:
+    upward = [
+        f"{name} imports {other}"
+        for name, found in IMPORTS.items()
+        if _room(name) == room
+        for other in found
+        if _room(other) and _room(other) != room and RANK[_room(other)] >= RANK[room]
+    ]
+    assert not upward
+
+
+def test_no_circles() -> None:
+    """Among imports of any kind, those inside functions too."""
+    done: set[str] = set()
+    path: list[str] = []
+    circles: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        if name in path:
+            circles.append([*path[path.index(name) :], name])
+            return
+        if name in done:
+            return
+        path.append(name)
+        for other in IMPORTS[name]:
+            if not other.endswith("__init__"):
+                visit(other)
+        path.pop()
+        done.add(name)
+
+    for name in MODULES:
+        visit(name)
+    assert not circles, "\n".join(" → ".join(c) for c in circles)
