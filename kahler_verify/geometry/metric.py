@@ -21,7 +21,7 @@ from kahler_verify.geometry.base import (
     require_volume_in_backward,
     unit,
 )
-from kahler_verify.geometry.rounding import Rounding
+from kahler_verify.geometry.rounding import Rounding, watch_range
 from kahler_verify.linear_algebra.cholesky import factored, log_det
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.running.kernel_set import KernelSet
@@ -89,7 +89,10 @@ class HermitianMetric(Metric):
     def metric_matrix(self, z: Tensor) -> Tensor:
         """The Hermitian part g_{ab̄} at z [..., d], as [..., d, d]."""
         z = self._point(z)
-        return self._checked(z, self._by_chunks(self._hermitian, 0, z))
+        out = self._checked(z, self._by_chunks(self._hermitian, 0, z))
+        if self._is_watched(out):
+            watch_range("metric_matrix", self._hermitian, z, self._sound)
+        return out
 
     def complementary_part(self, z: Tensor) -> Tensor:
         """The (2,0) part k_{ab} at z [..., d], as [..., d, d]; zero for Kähler potentials."""
@@ -240,8 +243,12 @@ class HermitianMetric(Metric):
         self, quantity: str, compute: Callable[..., Tensor], z: Tensor, out: Tensor, *more: Tensor
     ) -> None:
         """See `Rounding`."""
-        if self.validate_args and self._cancels and not (is_transformed(out) or in_forward_mode()):
+        if self._is_watched(out):
             Rounding(quantity, compute, self._hermitian, self._sound).watch(z, out, *more)
+
+    def _is_watched(self, out: Tensor) -> bool:
+        watched = self.validate_args and self._cancels
+        return watched and not (is_transformed(out) or in_forward_mode())
 
     @property
     def _cancels(self) -> bool:

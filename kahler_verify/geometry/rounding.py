@@ -8,6 +8,9 @@ the rounding errors, as f itself is linear there.
 It is taken at a few points of a batch: those with the largest and the least results, and those
 farthest out and farthest in; and only where these lie beyond all that were found sound before.  So
 most calls cost two reductions, and others one more evaluation, of at most 36 points.
+
+Infinities inside a formula leave no noise: 1/∞ is a clean 0.  The farthest point of a batch, where
+it lies beyond those before, is evaluated while each operation is asked for infinities.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kahler_verify.errors import InputError
 
@@ -26,8 +31,12 @@ STEP = 8  # units in the last place of z
 TOLERATED = 1e-3  # of a result, before anything is said
 
 
+# Infinite where they should be: at poles.
+POLES = {"log", "log1p", "log2", "div", "reciprocal", "rsqrt", "pow", "atanh", "digamma", "lgamma"}
+
+
 class RoundingWarning(UserWarning):
-    """A result is rounding error to more than a thousandth: large terms cancel at that point."""
+    """A result is rounding error to more than a thousandth, or an infinity was lost inside it."""
 
 
 # From g's size and |z| to that of a quantity where curvature is one; None for logarithms.
@@ -78,6 +87,7 @@ class Rounding:
         reached = extremes.tolist()
         if key in self.sound and all(x <= y for x, y in zip(reached, self.sound[key], strict=True)):
             return
+        watch_range(self.quantity, self.metric, z, self.sound)
         some = torch.stack([f(x) for x in (sizes, lengths) for f in (torch.argmax, torch.argmin)])
         some = some.unique()
         z, sizes, lengths = z[some], sizes[some], lengths[some]
@@ -127,6 +137,63 @@ class Rounding:
                 f"eigenvalue is {least[i].item():.2g} and its rounding error {noise[i].item():.2g},"
                 " in units of its diagonal (do large terms cancel there, or is it degenerate?)"
             )
+
+
+@torch.no_grad()
+def watch_range(
+    quantity: str,
+    metric: Callable[[Tensor], Tensor],
+    z: Tensor,
+    sound: dict[Hashable, list[float]],
+) -> None:
+    """Warn where numbers overflow while g is computed, as seen at the farthest of z [..., d]."""
+    points = z.detach().reshape(-1, z.shape[-1])
+    if len(points) == 0:
+        return
+    lengths = points.abs().amax(-1)
+    farthest = lengths.argmax()
+    length = float(lengths[farthest])
+    key = ("range", z.dtype, z.shape[-1])
+    if length <= sound.get(key, [0.0])[0]:
+        return
+    with _Overflow() as seen:
+        metric(points[farthest : farthest + 1])
+    if seen.where is None:
+        sound[key] = [length]
+        return
+    warnings.warn(
+        f"{quantity}: numbers overflow inside the metric's formula (in {seen.where}) at |z| = "
+        f"{length:.2g} in {z.dtype}, and the result may be wrong there: take latents of "
+        "smaller size" + (", or complex128" if z.dtype == torch.complex64 else ""),
+        RoundingWarning,
+        stacklevel=5,
+    )
+
+
+class _Overflow(TorchDispatchMode):
+    """Where infinities first come from finite numbers, poles apart; None where nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where: str | None = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        arises = _is_infinite(out) and not any(_is_infinite(x) for x in args)
+        if arises and self.where is None and name not in POLES:
+            self.where = name
+        return out
+
+
+def _is_infinite(x: object) -> bool:
+    return (
+        isinstance(x, Tensor)
+        and x.dtype.is_floating_point | x.is_complex()
+        and bool(x.isinf().any())
+    )
 
 
 def _around(z: Tensor) -> Tensor:
