@@ -20,9 +20,7 @@ def _width(columns: int) -> Iterator[None]:
         console.width, errors.width = before
 
 
-def run(
-    *arguments: str, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """What ``kahler-verify …`` prints and how it ends, on a pipe that is 200 columns wide."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with ExitStack() as inside:
