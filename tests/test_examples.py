@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import load_file, shipped
 from kahler_verify.errors import KahlerVerifyError
-from kahler_verify.evidence.ledger.judging import judge
+from kahler_verify.evidence.ledger.claims import judge
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -16,7 +16,8 @@ def mutate(
 ) -> None:
     """Plant faults in derivations, generator and kernels; the evidence must kill them all."""
     from kahler_verify.evidence.listing import print_mutants
-    from kahler_verify.evidence.mutants.running import run_mutants, write_mutants
+    from kahler_verify.evidence.mutants.running import run_mutants
+    from kahler_verify.evidence.mutants.verdicts import write_mutants
 
     require_writable("json", json)
     result = run_mutants(console=errors)

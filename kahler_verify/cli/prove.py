@@ -23,8 +23,8 @@ def prove(
     cache: Annotated[bool, typer.Option(help="Reuse verdicts whose inputs did not change.")] = True,
 ) -> None:
     """Judge claims: print the ledger of verdicts with their evidence."""
-    from kahler_verify.evidence.ledger.judging import prove as judge
-    from kahler_verify.evidence.ledger.judging import write_evidence, write_ledger
+    from kahler_verify.evidence.ledger.proving import prove as judge
+    from kahler_verify.evidence.ledger.writing import write_evidence, write_ledger
     from kahler_verify.evidence.listing import print_ledger
 
     for name, output in (("json", json), ("evidence", evidence)):

@@ -30,7 +30,7 @@ def verify(
     from kahler_verify.evidence.listing import checking_bar, print_faults
 
     if self_test:
-        from kahler_verify.evidence.routes.autograd_faults import run_self_test
+        from kahler_verify.evidence.routes.torch_faults.self_test import run_self_test
 
         print_faults(console, run_self_test())
         return

@@ -7,13 +7,13 @@ from typing import Any
 
 _HOMES = {
     "Certificate": "proofs.certificates",
-    "Enclosure": "proofs.certificates",
-    "Mixture": "proofs.regions",
+    "Enclosure": "proofs.enclosures",
+    "Mixture": "proofs.potentials",
     "RegionResult": "proofs.regions",
     "certify": "proofs.certificates",
-    "enclose_cholesky": "proofs.certificates",
-    "enclose_log_det": "proofs.certificates",
-    "enclose_softmax": "proofs.certificates",
+    "enclose_cholesky": "proofs.enclosures",
+    "enclose_log_det": "proofs.enclosures",
+    "enclose_softmax": "proofs.enclosures",
     "prove_plurisubharmonic": "proofs.regions",
 }
 

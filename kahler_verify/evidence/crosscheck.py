@@ -17,30 +17,22 @@ from torch import Tensor
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.errors import InputError, KahlerVerifyError
-from kahler_verify.evidence.routes import complex_decoders as decoder_routes
-from kahler_verify.evidence.routes.autograd_faults import FaultReport, run_self_test
-from kahler_verify.evidence.routes.heads import FLOAT64, compare_heads
-from kahler_verify.evidence.routes.kernel import (
-    EPSILON,
-    MODEST,
-    ROUTES,
-    Outcome,
-    Subject,
-    frame_error,
-    prepare,
-    sampling_outcome,
+from kahler_verify.evidence.finding import EPSILON, MODEST, Finding
+from kahler_verify.evidence.routes.cases import Subject, prepare
+from kahler_verify.evidence.routes.complex_decoder_checks import (
+    COMPLEX_DECODER_CHECKS,
+    ComplexDecoderTrial,
 )
+from kahler_verify.evidence.routes.heads import compare_heads
 from kahler_verify.evidence.routes.real_decoders import REAL_DECODER_CHECKS, RealDecoderTrial
-from kahler_verify.geometry import Diagnosis, FisherMetric, diagnose
+from kahler_verify.evidence.routes.register import ROUTES
+from kahler_verify.evidence.routes.torch_faults.self_test import FaultReport, run_self_test
+from kahler_verify.geometry import Diagnosis, diagnose
 from kahler_verify.models.checkpoint import Checkpoint, Model, load_checkpoint
-from kahler_verify.models.data import held_out_samples
 from kahler_verify.models.real_vae import RealVAE
-from kahler_verify.models.vae import ComplexVAE, VAEConfig
-from kahler_verify.networks.decoder import Decoder
 
 SCHEMA = 1
 LEAST_ROUTES = 3
-METRIC_FLOAT64, METRIC_FLOAT32 = 1e-12, 1e-4
 DIAGNOSED = 32  # latents at which a decoder's geometry is described
 # A faulty text may fail in any of these ways; each makes a failed row, not a crash.
 FAILURES = (
@@ -56,46 +48,10 @@ FAILURES = (
 
 
 @dataclass(frozen=True)
-class CheckRow:
-    """One kernel (or one quantity of a decoder) against one route.
-
-    Attributes:
-        kernel: ``derivation.kernel``, or ``decoder.quantity``.
-        route: a name in ``ROUTES``.
-        where: "random points", "held-out latents" or "random latents".
-        points: how many points were compared; a check of none fails.
-        error: the largest error.
-        bound: what the error must stay below, at the point that comes closest to failing.
-        condition: the largest condition number of g in the g-normalised frame, or NaN.
-        unit: "g-frame" (relative, each latent index divided by √g_aa), "relative", "standard
-            errors" or "exact".
-        passed: whether every point stayed below its bound and nothing was complained of.
-        seconds: how long it took.
-        note: what was compared, or why it failed.
-        errors: the error at each point.
-        constant: the largest error / (ε cond(g)), for rows whose bound is C ε cond(g); else NaN.
-    """
-
-    kernel: str
-    route: str
-    where: str
-    points: int
-    error: float
-    bound: float
-    condition: float
-    unit: str
-    passed: bool
-    seconds: float
-    note: str = ""
-    errors: tuple[float, ...] = ()
-    constant: float = math.nan
-
-
-@dataclass(frozen=True)
 class CrossCheck:
     """All rows, what is missing, and what they were measured with."""
 
-    rows: tuple[CheckRow, ...]
+    rows: tuple[Finding, ...]
     missing: tuple[str, ...]
     faults: tuple[FaultReport, ...]
     environment: Mapping[str, str]
@@ -109,7 +65,7 @@ class CrossCheck:
     diagnosed: str = "held-out latents"
 
     @property
-    def failed(self) -> tuple[CheckRow, ...]:
+    def failed(self) -> tuple[Finding, ...]:
         """The rows that fell short."""
         return tuple(row for row in self.rows if not row.passed)
 
@@ -132,7 +88,7 @@ class CrossCheck:
             "checkpoint": self.checkpoint,
             "seconds": round(self.seconds, 3),
             "environment": dict(self.environment),
-            "rows": [_plain(asdict(row)) for row in self.rows],
+            "rows": [_plain(row.to_json()) for row in self.rows],
             "missing": list(self.missing),
             "notes": list(self.notes),
             "autograd_faults": [_plain(asdict(fault)) for fault in self.faults],
@@ -197,11 +153,13 @@ def _crosscheck(
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         loaded = load_checkpoint(checkpoint)
     jobs = [(d, k) for d in derivations.values() for k in d.kernels]
-    real = isinstance(loaded, Checkpoint) and isinstance(loaded.model, RealVAE)
-    checks = len(REAL_DECODER_CHECKS if real else DECODER_CHECKS)
-    total = len(jobs) + checks * (loaded is not None)
+    decoder: tuple[Any, Mapping[str, Any]] = (ComplexDecoderTrial, COMPLEX_DECODER_CHECKS)
+    if isinstance(loaded, Checkpoint) and isinstance(loaded.model, RealVAE):
+        decoder = (RealDecoderTrial, REAL_DECODER_CHECKS)
+    kind, checks = decoder
+    total = len(jobs) + len(checks) * (loaded is not None)
     tell = progress or (lambda *_: None)
-    rows: list[CheckRow] = []
+    rows: list[Finding] = []
     subjects: dict[str, Subject] = {}
     with torch.enable_grad():
         for done, (derivation, kernel) in enumerate(jobs):
@@ -213,20 +171,10 @@ def _crosscheck(
         notes: list[str] = []
         model, held_out, report, diagnosis, diagnosed = None, None, {}, None, ""
         if isinstance(loaded, Checkpoint):
-            trial: DecoderTrial | RealDecoderTrial
-            if real:
-                trial = RealDecoderTrial.of(loaded, data, seed, notes)
-                for done, (label, look) in enumerate(REAL_DECODER_CHECKS.items(), len(jobs)):
-                    tell(done, total, f"decoder: {label}")
-                    rows += [
-                        _row(f"decoder.{name}", route, where, outcome, seconds)
-                        for name, route, where, outcome, seconds in look(trial)
-                    ]
-            else:
-                trial = DecoderTrial.of(loaded, data, seed, notes)
-                for done, (label, check) in enumerate(DECODER_CHECKS.items(), start=len(jobs)):
-                    tell(done, total, f"decoder: {label}")
-                    rows += check(trial)
+            trial = kind.of(loaded, data, seed, notes)
+            for done, (label, check) in enumerate(checks.items(), start=len(jobs)):
+                tell(done, total, f"decoder: {label}")
+                rows += check(trial)
             diagnosed, diagnosis = _diagnosis(trial, notes)
             model, held_out, report = trial.model, trial.held_out, loaded.report
             if trial.held_out is None:
@@ -267,9 +215,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# ------------------------------------------------------------------------------- kernels
-
-
 def _check_kernel(
     subjects: dict[str, Subject],
     derivation: Derivation,
@@ -277,7 +222,7 @@ def _check_kernel(
     sources: Mapping[str, str],
     points: int,
     seed: int,
-) -> list[CheckRow]:
+) -> list[Finding]:
     name = f"{derivation.name}.{kernel.name}"
     try:
         if derivation.name not in subjects:
@@ -298,16 +243,17 @@ def _check_kernel(
             if not route.applies(case):
                 continue
             begin = time.perf_counter()
-            outcome = route.run(case)
+            finding = route.run(case)
         except FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
             rows.append(_failed(name, route_name, "random points", reason))
             continue
-        rows.append(_row(name, route_name, "random points", outcome, time.perf_counter() - begin))
+        seconds = time.perf_counter() - begin
+        rows.append(finding.named(name, route_name, "random points", seconds))
     return rows
 
 
-def _check_heads(subject: Subject, points: int, seed: int) -> list[CheckRow]:
+def _check_heads(subject: Subject, points: int, seed: int) -> list[Finding]:
     """What the text itself computes for its kernels: over balls, and in float64."""
     name, begin = f"{subject.derivation.name}.heads", time.perf_counter()
     try:
@@ -318,57 +264,20 @@ def _check_heads(subject: Subject, points: int, seed: int) -> list[CheckRow]:
         return [_failed(name, "mpmath", "random points", f"{type(error).__name__}: {error}")]
     if found is None:
         return []
-    outcome = Outcome(
-        found.errors,
-        (FLOAT64,) * len(found.errors),
-        unit="relative",
-        note="balls of 50 digits",
-        complaints=found.complaints,
-    )
-    return [_row(name, "mpmath", "random points", outcome, time.perf_counter() - begin)]
+    return [found.named(name, "mpmath", "random points", time.perf_counter() - begin)]
 
 
-def _failed(kernel: str, route: str, where: str, reason: str) -> CheckRow:
-    nan = math.nan
-    reason = " ".join(reason.split())[:300]
-    return CheckRow(kernel, route, where, 0, nan, nan, nan, "", False, 0.0, reason)
+def _failed(what: str, route: str, where: str, reason: str) -> Finding:
+    complaint = " ".join(reason.split())[:300]
+    return Finding(unit="", complaints=(complaint,), what=what, route=route, where=where)
 
 
-def _row(kernel: str, route: str, where: str, outcome: Outcome, seconds: float) -> CheckRow:
-    """A failed row where the outcome has no point, an error above its bound, or a complaint."""
-    pairs = list(zip(outcome.errors, outcome.bounds, strict=True))
-    inside = all(error <= bound for error, bound in pairs)  # false for NaN
-    closest = max(
-        pairs, key=lambda p: math.inf if not p[0] <= p[1] else p[0] / p[1] if p[1] else 0.0,
-        default=(math.nan, math.nan),
-    )  # fmt: skip
-    constant = math.nan
-    if outcome.unit == "g-frame" and outcome.scales:
-        ratios = zip(outcome.errors, outcome.conditions, strict=True)
-        constant = max(error / (EPSILON * condition) for error, condition in ratios)
-    return CheckRow(
-        kernel=kernel,
-        route=route,
-        where=where,
-        points=len(pairs),
-        error=max(outcome.errors, default=math.nan),
-        bound=closest[1],
-        condition=max(outcome.conditions, default=math.nan),
-        unit=outcome.unit,
-        passed=bool(pairs) and inside and not outcome.complaints,
-        seconds=seconds,
-        note="; ".join([*outcome.complaints, outcome.note]) if outcome.complaints else outcome.note,
-        errors=tuple(outcome.errors),
-        constant=constant,
-    )
-
-
-def _missing(jobs: Iterable[tuple[Derivation, Kernel]], rows: Iterable[CheckRow]) -> list[str]:
+def _missing(jobs: Iterable[tuple[Derivation, Kernel]], rows: Iterable[Finding]) -> list[str]:
     """Kernels that fewer than three routes reached."""
     reached: dict[str, set[str]] = {}
     for row in rows:
         if row.points:
-            reached.setdefault(row.kernel, set()).add(row.route)
+            reached.setdefault(row.what, set()).add(row.route)
     out = []
     for derivation, kernel in jobs:
         name = f"{derivation.name}.{kernel.name}"
@@ -378,61 +287,8 @@ def _missing(jobs: Iterable[tuple[Derivation, Kernel]], rows: Iterable[CheckRow]
     return out
 
 
-# ------------------------------------------------------------------------------- decoders
-
-
-@dataclass(frozen=True)
-class DecoderTrial:
-    """A decoder in float64 with its latents, [n, d] complex128, by where they come from."""
-
-    model: ComplexVAE
-    metric: FisherMetric  # on trial
-    single: ComplexVAE  # the same weights in float32
-    latents: Mapping[str, Tensor]
-    held_out: Tensor | None
-    seed: int
-
-    @classmethod
-    def of(
-        cls, checkpoint: Checkpoint, data: str | Path | None, seed: int, notes: list[str]
-    ) -> DecoderTrial:
-        """Encode held-out samples and draw latents from the prior."""
-        config = checkpoint.config
-        assert isinstance(config, VAEConfig)
-        copies = []
-        for dtype in (torch.float64, torch.float32):
-            copy = ComplexVAE(config)
-            copy.load_state_dict(checkpoint.model.state_dict())
-            copies.append(copy.to(dtype).requires_grad_(False).eval())
-        model, single = copies
-        latents, held_out = {}, None
-        samples = held_out_samples(config.data, config.seed, data)
-        if samples is not None:
-            held_out, _ = model.encoder(samples)
-            latents["held-out latents"] = _single_precision(held_out[:8])
-        generator = torch.Generator().manual_seed(seed)
-        pairs = torch.randn(8, config.latent_dim, 2, generator=generator, dtype=torch.float64)
-        latents["random latents"] = _single_precision(torch.view_as_complex(pairs) / 2**0.5)
-        family = f"{config.decoder} decoder, {config.covariance} covariance"
-        notes.append(f"{family}, {config.likelihood} likelihood, d = {config.latent_dim}")
-        return cls(model, FisherMetric(model.decoder), single, latents, held_out, seed)
-
-    @property
-    def decoder(self) -> Decoder:
-        """The decoder in float64."""
-        return self.model.decoder
-
-    def frame(self, z: Tensor) -> tuple[Tensor, float]:
-        """√g_aa at z [d] and cond of g where its diagonal is 1."""
-        g = decoder_routes.by_autograd(self.decoder, z)[0]
-        scale = g.diagonal().real.sqrt()
-        values = torch.linalg.eigvalsh(g / (scale[:, None] * scale))
-        smallest, largest = values.min().item(), values.max().item()
-        return scale, largest / smallest if smallest > 0 else math.inf
-
-
 def _diagnosis(
-    trial: DecoderTrial | RealDecoderTrial, notes: list[str]
+    trial: ComplexDecoderTrial | RealDecoderTrial, notes: list[str]
 ) -> tuple[str, Diagnosis | None]:
     """Where the decoder's geometry is described, and how; a note where it cannot be."""
     where, latents = next(iter(trial.latents.items()))
@@ -442,193 +298,3 @@ def _diagnosis(
     except InputError as error:  # of a degenerate metric there is nothing to describe
         notes.append(f"no diagnosis at {where}: {error}")
         return where, None
-
-
-def _single_precision(z: Tensor) -> Tensor:
-    """Latents that float32 holds exactly, so that both precisions see the same points."""
-    return z.to(torch.complex64).to(torch.complex128)
-
-
-Truth = Callable[[DecoderTrial, Tensor], list[list[Tensor]]]
-
-
-def _metric_rows(trial: DecoderTrial, route: str, count: int, truth: Truth) -> list[CheckRow]:
-    """G and k at some points of each kind against what a route says, once for each of its modes."""
-    rows = []
-    for where, latents in trial.latents.items():
-        begin = time.perf_counter()
-        z = latents[:count]
-        found = (trial.metric.metric_matrix(z), trial.metric.complementary_part(z))
-        errors: list[list[float]] = [[], []]
-        conditions, complaints = [], []
-        for i, point in enumerate(z):
-            scale, condition = trial.frame(point)
-            answers = truth(trial, point)
-            for n in range(2):
-                errors[n].append(max(frame_error(found[n][i], a[n], scale) for a in answers))
-                apart = frame_error(answers[0][n], answers[-1][n], scale)
-                if not apart <= METRIC_FLOAT64:
-                    complaints.append(f"autograd's two modes differ by {apart:.1e}")
-            conditions.append(condition)
-        seconds = (time.perf_counter() - begin) / 2
-        for n, quantity in enumerate(("metric", "complementary part")):
-            outcome = Outcome(
-                tuple(errors[n]),
-                (METRIC_FLOAT64,) * len(errors[n]),
-                tuple(conditions),
-                note=DECODER_NOTES[route],
-                complaints=tuple(complaints),
-            )
-            rows.append(_row(f"decoder.{quantity}", route, where, outcome, seconds))
-    return rows
-
-
-DECODER_NOTES = {
-    "autograd": "KL through the decoder, reverse over reverse; forward over reverse",
-    "mpmath": "forward pass of our own at 50 digits",
-    "torch_kl": "torch.distributions, realified, through the decoder",
-}
-
-
-def _by_autograd(trial: DecoderTrial) -> list[CheckRow]:
-    def truth(trial: DecoderTrial, z: Tensor) -> list[list[Tensor]]:
-        reverse = decoder_routes.by_autograd(trial.decoder, z)
-        return [reverse, decoder_routes.by_autograd(trial.decoder, z, mode="forward")]
-
-    return _metric_rows(trial, "autograd", 6, truth)
-
-
-def _by_torch_kl(trial: DecoderTrial) -> list[CheckRow]:
-    def truth(trial: DecoderTrial, z: Tensor) -> list[list[Tensor]]:
-        return [decoder_routes.by_torch_kl(trial.decoder, z)]
-
-    return _metric_rows(trial, "torch_kl", 4, truth)
-
-
-def _by_decimals(trial: DecoderTrial) -> list[CheckRow]:
-    def truth(trial: DecoderTrial, z: Tensor) -> list[list[Tensor]]:
-        return [decoder_routes.decimal_metric(trial.decoder, z)]
-
-    return _metric_rows(trial, "mpmath", 2 if trial.decoder.is_holomorphic else 1, truth)
-
-
-def _by_sampling(trial: DecoderTrial) -> list[CheckRow]:
-    rows = []
-    for where, latents in trial.latents.items():
-        begin = time.perf_counter()
-        z = latents[:1]
-        g, k = trial.metric.metric_matrix(z), trial.metric.complementary_part(z)
-        generator = torch.Generator().manual_seed(trial.seed)
-        levels = [
-            decoder_routes.by_sampling(trial.decoder, z[i], g[i], k[i], generator)
-            for i in range(len(z))
-        ]
-        conditions = tuple(trial.frame(point)[1] for point in z)
-        outcome = sampling_outcome(levels, conditions)
-        seconds = time.perf_counter() - begin
-        rows.append(_row("decoder.metric", "monte_carlo", where, outcome, seconds))
-    return rows
-
-
-def _derivatives(trial: DecoderTrial) -> list[CheckRow]:
-    """∂_c g, the connection and the closedness defect, from autograd's third derivatives."""
-    rows = []
-    metric = trial.metric
-    for where, latents in trial.latents.items():
-        begin = time.perf_counter()
-        z = latents[:2]
-        found = {
-            "derivative": metric._metric_d(z),
-            "connection": metric.christoffels(z),
-            "closedness defect": metric.kahler_defect(z),
-        }
-        errors: dict[str, list[float]] = {name: [] for name in found}
-        conditions = []
-        for i, point in enumerate(z):
-            scale, condition = trial.frame(point)
-            g, _, g_d = decoder_routes.by_autograd(trial.decoder, point, third=True)
-            truths = {
-                "derivative": g_d,
-                "connection": torch.linalg.solve(g.mT, g_d.mT).mT,
-                "closedness defect": g_d - g_d.transpose(0, 1),
-            }
-            for name, truth in truths.items():
-                raised = (2,) if name == "connection" else ()
-                errors[name].append(frame_error(found[name][i], truth, scale, raised))
-            conditions.append(condition)
-        seconds = (time.perf_counter() - begin) / len(found)
-        for name, each in errors.items():
-            bounds = tuple(MODEST * EPSILON * c for c in conditions)
-            note = "third derivatives of KL through the decoder"
-            outcome = Outcome(tuple(each), bounds, tuple(conditions), note=note, scales=True)
-            rows.append(_row(f"decoder.{name}", "autograd", where, outcome, seconds))
-    return rows
-
-
-def _decimal_derivatives(trial: DecoderTrial) -> list[CheckRow]:
-    """∂_c g and ∂_c∂_ē g in some directions, and the curvature made of them, at 50 digits."""
-    begin = time.perf_counter()
-    where, latents = next(iter(trial.latents.items()))
-    z = latents[:1]
-    d = z.shape[-1]
-    cheap = trial.decoder.is_holomorphic
-    directions = (0,)
-    entries = tuple(range(d)) if cheap else (0,)
-    scale, condition = trial.frame(z[0])
-    g_d, g_db = decoder_routes.decimal_derivatives(trial.decoder, z[0], directions, entries)
-    g = decoder_routes.decimal_metric(trial.decoder, z[0])[0]
-    moves, size = len(directions), len(entries)
-    first, second = trial.metric._metric_d(z)[0], trial.metric._metric_db(z)[0]
-    compared = {
-        "derivative": (first[:moves], g_d, 1),
-        "second derivative": (second[:moves, :moves, :size, :size], g_db, 2),
-    }
-    if cheap:  # R_{ab̄cē} = G_c G⁻¹ G_ē - G_{cē}
-        solved = torch.linalg.solve(g, g_d.mH)
-        curvature = torch.einsum("cax,exb->abce", g_d, solved) - g_db.permute(2, 3, 0, 1)
-        found = trial.metric.curvature_tensor(z)[0][..., :moves, :moves]
-        compared["curvature"] = (found.permute(2, 3, 0, 1), curvature.permute(2, 3, 0, 1), 2)
-    seconds = (time.perf_counter() - begin) / len(compared)
-    rows = []
-    for name, (value, truth, leading) in compared.items():
-        for axis in range(value.ndim):
-            own = scale[: moves if axis < leading else value.shape[axis]]
-            shape = [-1 if n == axis else 1 for n in range(value.ndim)]
-            value, truth = value / own.reshape(shape), truth / own.reshape(shape)
-        error = frame_error(value, truth, torch.ones(0))  # in the frame already
-        bounds = (MODEST * EPSILON * condition,)
-        note = f"50 digits through the decoder, {moves} of {d} directions"
-        outcome = Outcome((error,), bounds, (condition,), note=note, scales=True)
-        rows.append(_row(f"decoder.{name}", "mpmath", where, outcome, seconds))
-    return rows
-
-
-def _in_single_precision(trial: DecoderTrial) -> list[CheckRow]:
-    rows = []
-    metric = FisherMetric(trial.single.decoder, check=False)  # checked in float64
-    for where, latents in trial.latents.items():
-        begin = time.perf_counter()
-        found = metric.metric_matrix(latents.to(torch.complex64)).to(torch.complex128)
-        errors, conditions = [], []
-        for i, point in enumerate(latents):
-            scale, condition = trial.frame(point)
-            truth = decoder_routes.by_autograd(trial.decoder, point)[0]
-            errors.append(frame_error(found[i], truth, scale))
-            conditions.append(condition)
-        bounds = (METRIC_FLOAT32,) * len(errors)
-        note = "float32 metric against float64 autograd"
-        outcome = Outcome(tuple(errors), bounds, tuple(conditions), note=note)
-        seconds = time.perf_counter() - begin
-        rows.append(_row("decoder.metric (float32)", "autograd", where, outcome, seconds))
-    return rows
-
-
-DECODER_CHECKS: Mapping[str, Callable[[DecoderTrial], list[CheckRow]]] = {
-    "autograd": _by_autograd,
-    "torch's KL": _by_torch_kl,
-    "50 digits": _by_decimals,
-    "samples": _by_sampling,
-    "third derivatives": _derivatives,
-    "derivatives at 50 digits": _decimal_derivatives,
-    "float32": _in_single_precision,
-}

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from kahler_verify.evidence.ledger.judging import Item, Judgement, Ledger
-from kahler_verify.evidence.routes.autograd_faults import FaultReport
-
-if TYPE_CHECKING:
-    from kahler_verify.evidence.mutants.running import MutantResult
+from kahler_verify.evidence.ledger.items import Item, Judgement, Ledger
+from kahler_verify.evidence.mutants.verdicts import MutantResult
+from kahler_verify.evidence.routes.torch_faults.self_test import FaultReport
 
 STYLES = {
     "holds": "green",

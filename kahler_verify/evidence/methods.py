@@ -22,7 +22,9 @@ from torch.distributions import Bernoulli, MultivariateNormal
 
 from kahler_verify.codegen.registry import KERNELS
 from kahler_verify.distributions import ComplexNormal
-from kahler_verify.evidence.laws.variants import _metric_of, _mixture, _numbers, _seeded, _settings
+from kahler_verify.evidence.laws.variants.compared import numbers
+from kahler_verify.evidence.laws.variants.decoders import fisher_metric, seeded, settings
+from kahler_verify.evidence.laws.variants.mixtures import mixture_metric
 from kahler_verify.geometry.base import Metric
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
@@ -107,7 +109,7 @@ def behind_methods() -> list[Behind]:
         PotentialMetric: _potentials,
         MixtureMetric: _mixtures,
     }
-    with _seeded():
+    with seeded():
         for kind, of_kind in subjects.items():
             for name in _public(kind):
                 rows[kind.__name__, name] = Behind(kind.__name__, name)
@@ -130,7 +132,7 @@ def _public(kind: type[Metric]) -> list[str]:
 
 def _watch(row: Behind, setting: str, metric: Any, z: Tensor) -> None:
     method = getattr(metric, row.method)
-    vectors = [_numbers(*z.shape, seed=seed) for seed in (11, 12, 13)]
+    vectors = [numbers(*z.shape, seed=seed) for seed in (11, 12, 13)]
     u, v, w = vectors if z.is_complex() else [x.real for x in vectors]
     near = z + 0.05 * v
     points = {"z": z, "u": u, "v": v, "w": w, "order": 2, "a": z, "b": near, "x": z, "y": near}
@@ -151,22 +153,22 @@ Subject = tuple[str, Metric, Tensor]
 
 def _decoders() -> Iterator[Subject]:
     """With folded heads, recorded ones and full ones, and decoders that only autograd knows."""
-    z = 0.5 * _numbers(1, 3, seed=6)
-    for setting in _settings():
+    z = 0.5 * numbers(1, 3, seed=6)
+    for setting in settings():
         *_, fold, recorded = setting
-        decoder, metric = _metric_of(setting)
+        decoder, metric = fisher_metric(setting)
         if (fold, recorded) in (("always", False), ("never", True)):
             yield " ".join(map(str, setting)), metric, z
         if setting[0] == "split_tanh" and (fold, recorded) == ("auto", False):
             yield f"{setting} by autograd", FisherMetric(partial(_opaque, decoder), check=False), z
-    full = partial(_full_covariance, _numbers(3, 5, 3, seed=8))  # drawn here, not under vmap
+    full = partial(_full_covariance, numbers(3, 5, 3, seed=8))  # drawn here, not under vmap
     yield "full Σ by autograd", FisherMetric(full, check=False), z
 
 
 def _real_decoders() -> Iterator[Subject]:
     """A decoder for every layout of a Gaussian, and for another family."""
-    z = 0.5 * _numbers(2, 3, seed=6).real
-    root, other = _numbers(2, 5, 3, seed=9).real
+    z = 0.5 * numbers(2, 3, seed=6).real
+    root, other = numbers(2, 5, 3, seed=9).real
 
     def mean(z: Tensor) -> Tensor:
         return torch.tanh(z @ root.mT)
@@ -201,14 +203,14 @@ def _full_covariance(maps: Tensor, z: Tensor) -> ComplexNormal:
 
 
 def _potentials() -> Iterator[Subject]:
-    z = 0.2 * _numbers(2, 3, seed=6)
-    root = _numbers(3, 3, seed=7)
+    z = 0.2 * numbers(2, 3, seed=6)
+    root = numbers(3, 3, seed=7)
     parameters: Mapping[str, Mapping[str, Tensor]] = {
         "flat": {},
         "fubini_study": {},
         "complex_ball": {},
         "quadratic_form": {
-            "centre": _numbers(3, seed=8),
+            "centre": numbers(3, seed=8),
             "precision": root @ root.mH + torch.eye(3),
         },
     }
@@ -217,9 +219,9 @@ def _potentials() -> Iterator[Subject]:
 
 
 def _mixtures() -> Iterator[Subject]:
-    z = 0.3 * _numbers(2, 3, seed=4)
+    z = 0.3 * numbers(2, 3, seed=4)
     for kind in ("potential", "density"):
         for diagonal in (False, True):
             for budget in (2**29, 1):
-                metric = _mixture(5, 3, kind, diagonal, budget)
+                metric = mixture_metric(5, 3, kind, diagonal, budget)
                 yield f"{kind}, diagonal {diagonal}, budget {budget}", metric, z

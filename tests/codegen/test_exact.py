@@ -10,7 +10,8 @@ import pytest
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
-from kahler_verify.evidence.numbers.arithmetic import array, prime_field, run_text
+from kahler_verify.evidence.numbers.arithmetic import prime_field, run_text
+from kahler_verify.evidence.numbers.arrays import array
 from kahler_verify.evidence.numbers.samples import draw
 from kahler_verify.evidence.numbers.series import evaluate_output
 from kahler_verify.evidence.proofs.schwartz_zippel import call, compare

@@ -13,18 +13,13 @@ from torch import Tensor
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.errors import CheckpointError, InputError
-from kahler_verify.evidence.crosscheck import (
-    DECODER_CHECKS,
-    SCHEMA,
-    CheckRow,
-    CrossCheck,
-    DecoderTrial,
-    _diagnosis,
-    _row,
-    crosscheck,
+from kahler_verify.evidence.crosscheck import SCHEMA, CrossCheck, _diagnosis, crosscheck
+from kahler_verify.evidence.finding import Finding, frame_error
+from kahler_verify.evidence.routes import complex_decoders
+from kahler_verify.evidence.routes.complex_decoder_checks import (
+    COMPLEX_DECODER_CHECKS,
+    ComplexDecoderTrial,
 )
-from kahler_verify.evidence.routes import complex_decoders as decoder_routes
-from kahler_verify.evidence.routes.kernel import Outcome, frame_error
 from kahler_verify.geometry import FisherMetric
 from kahler_verify.models.checkpoint import Checkpoint, save_checkpoint
 from kahler_verify.models.data import load_data
@@ -46,8 +41,8 @@ def model_of(**changes) -> ComplexVAE:
     return model.requires_grad_(False)
 
 
-def trial_of(**changes) -> DecoderTrial:
-    return DecoderTrial.of(Checkpoint(model_of(**changes), {}), None, 0, [])
+def trial_of(**changes) -> ComplexDecoderTrial:
+    return ComplexDecoderTrial.of(Checkpoint(model_of(**changes), {}), None, 0, [])
 
 
 KINDS = {
@@ -62,7 +57,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_check_of_every_kind_of_decoder_passes(kind: str) -> None:
     trial = trial_of(**KINDS[kind])
-    for check in DECODER_CHECKS.values():
+    for check in COMPLEX_DECODER_CHECKS.values():
         for row in check(trial):
             assert row.passed, row
             assert row.points > 0
@@ -71,7 +66,7 @@ def test_every_check_of_every_kind_of_decoder_passes(kind: str) -> None:
 def test_held_out_data_are_those_of_the_checkpoints_own_seed() -> None:
     """Split by another seed, they would be training data for the most part."""
     model = model_of(data="digits", data_dim=32, seed=7)
-    trial = DecoderTrial.of(Checkpoint(model, {}), None, 0, [])
+    trial = ComplexDecoderTrial.of(Checkpoint(model, {}), None, 0, [])
     encoded, _ = trial.model.encoder(load_data("digits", 7).test.x.to(torch.complex128))
     assert torch.equal(trial.held_out, encoded)
 
@@ -79,7 +74,7 @@ def test_held_out_data_are_those_of_the_checkpoints_own_seed() -> None:
 def test_a_degenerate_decoder_has_a_note_and_no_diagnosis() -> None:
     model = model_of(latent_dim=4, covariance="constant")  # three outputs cannot tell four apart
     notes: list[str] = []
-    trial = DecoderTrial.of(Checkpoint(model, {}), None, 0, notes)
+    trial = ComplexDecoderTrial.of(Checkpoint(model, {}), None, 0, notes)
     assert _diagnosis(trial, notes) == ("random latents", None)
     assert "no diagnosis at random latents" in notes[-1]
 
@@ -92,9 +87,9 @@ def test_the_pass_at_50_digits_knows_every_activation(activation: str) -> None:
     for parameter in model.parameters():  # biases too
         parameter += 0.1 * torch.rand(parameter.shape, dtype=parameter.dtype)
     z = torch.tensor([0.3 - 0.4j, -0.2 + 0.1j], dtype=torch.complex128)
-    truths = decoder_routes.decimal_metric(model.decoder, z)
+    truths = complex_decoders.decimal_metric(model.decoder, z)
     scale = truths[0].diagonal().real.sqrt()
-    for ours, truth in zip(decoder_routes.by_autograd(model.decoder, z), truths, strict=True):
+    for ours, truth in zip(complex_decoders.by_autograd(model.decoder, z), truths, strict=True):
         assert frame_error(ours, truth, scale) < 1e-13
 
 
@@ -134,10 +129,10 @@ def test_faults_in_a_decoder_s_metric_are_found(
     fault: str, finders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Faulty, "fault", fault)
-    monkeypatch.setattr("kahler_verify.evidence.crosscheck.FisherMetric", Faulty)
+    monkeypatch.setattr("kahler_verify.evidence.routes.complex_decoder_checks.FisherMetric", Faulty)
     trial = trial_of()
     for label in finders:
-        assert not all(row.passed for row in DECODER_CHECKS[label](trial)), label
+        assert not all(row.passed for row in COMPLEX_DECODER_CHECKS[label](trial)), label
 
 
 def saved(folder: Path, **changes) -> Path:
@@ -177,7 +172,10 @@ def test_the_json_form(tmp_path: Path) -> None:
     }  # fmt: skip
     assert values["diagnosis"]["where"] == "random latents"
     assert values["diagnosis"]["points"] == 8
-    assert set(values["rows"][0]) == set(CheckRow.__dataclass_fields__)
+    assert set(values["rows"][0]) == {
+        "kernel", "route", "where", "points", "error", "bound", "condition", "unit", "passed",
+        "seconds", "note", "errors", "constant",
+    }  # fmt: skip
     assert any("held-out" in words for words in values["notes"])
 
 
@@ -193,7 +191,7 @@ def with_text(change: Callable[[str], str]) -> CrossCheck:
 def test_a_wrong_kernel_fails_and_the_others_pass() -> None:
     result = with_text(lambda text: text.replace("return g_0", "return g_0.mT"))
     assert not result.passed
-    assert {row.kernel for row in result.failed} == {"fubini_study.metric"}
+    assert {row.what for row in result.failed} == {"fubini_study.metric"}
 
 
 @pytest.mark.parametrize(
@@ -227,12 +225,10 @@ def test_an_unknown_route_fails() -> None:
 
 
 def test_a_check_of_no_sample_fails() -> None:
-    assert not _row("a.b", "autograd", "random points", Outcome((), ()), 0.0).passed
+    assert not Finding().passed
     assert not crosscheck(derivations={}).passed
-    nan = Outcome((math.nan,), (1.0,))
-    assert not _row("a.b", "autograd", "random points", nan, 0.0).passed
-    complaint = Outcome((0.0,), (1.0,), complaints=("modes differ",))
-    assert not _row("a.b", "autograd", "random points", complaint, 0.0).passed
+    assert not Finding((math.nan,), (1.0,)).passed
+    assert not Finding((0.0,), (1.0,), complaints=("modes differ",)).passed
 
 
 def test_bad_input(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from kahler_verify.calculus.claims import Vanishing
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.evidence import recheck
 from kahler_verify.evidence.proofs.certificates import certify
-from kahler_verify.evidence.proofs.regions import Mixture, prove_plurisubharmonic
+from kahler_verify.evidence.proofs.potentials import Mixture
+from kahler_verify.evidence.proofs.regions import prove_plurisubharmonic
 from kahler_verify.evidence.proofs.witnesses import evaluate_witness
 
 SOURCE = Path(recheck.__file__)

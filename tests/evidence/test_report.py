@@ -16,16 +16,12 @@ from rich.console import Console
 
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import InputError
-from kahler_verify.evidence.crosscheck import CheckRow, CrossCheck, crosscheck
-from kahler_verify.evidence.report import (
-    decoded_samples,
-    latent_plane,
-    print_table,
-    save_picture,
-    summary,
-    write_html,
-    write_json,
-)
+from kahler_verify.evidence.crosscheck import CrossCheck, crosscheck
+from kahler_verify.evidence.finding import Finding
+from kahler_verify.evidence.report.complex_plane import decoded_samples, latent_plane
+from kahler_verify.evidence.report.page import save_picture, write_html, write_json
+from kahler_verify.evidence.report.summary import summary
+from kahler_verify.evidence.report.tables import print_table
 from kahler_verify.models.checkpoint import save_checkpoint
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
 
@@ -51,17 +47,12 @@ def printed(result: CrossCheck, width: int = 160, **options: bool) -> str:
 
 
 def failing(result: CrossCheck) -> CrossCheck:
-    nan = float("nan")
-    row = CheckRow(
-        f"flat.{SCRIPT}[bold]",
-        "autograd",
-        "random points",
-        points=1,
-        error=0.5,
-        bound=1e-15,
-        condition=nan,
-        unit="g-frame",
-        passed=False,
+    row = Finding(
+        (0.5,),
+        (1e-15,),
+        what=f"flat.{SCRIPT}[bold]",
+        route="autograd",
+        where="random points",
         seconds=0.1,
         note=f"note {SCRIPT} [/nonsense]",
     )
@@ -120,7 +111,12 @@ def test_the_table_says_what_fell_short(result: CrossCheck) -> None:
 
 def test_nothing_is_cut_off_at_80_columns(result: CrossCheck) -> None:
     every = [
-        replace(result.rows[0], kernel="mixture_potential.metric_db", route=route, passed=passed)
+        replace(
+            result.rows[0],
+            what="mixture_potential.metric_db",
+            route=route,
+            complaints=() if passed else ("it fails",),
+        )
         for route in ("autograd", "mpmath", "exact", "componentwise", "torch_kl", "known")
         for passed in (True, False)
     ]

@@ -14,7 +14,8 @@ from kahler_verify.calculus.derivation import Kernel
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.evidence.numbers.arithmetic import decimal
-from kahler_verify.evidence.numbers.samples import draw, fields_of, is_real_latent
+from kahler_verify.evidence.numbers.readings import fields_of, is_real_latent
+from kahler_verify.evidence.numbers.samples import draw
 
 CASES = [
     (name, kernel.name)

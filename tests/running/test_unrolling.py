@@ -12,9 +12,11 @@ import pytest
 from kahler_verify.calculus.derivation import Kernel
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.errors import GenerationError
-from kahler_verify.evidence.laws.unrolled_variants import evaluate_variant, opaque, softmax
-from kahler_verify.evidence.numbers.arithmetic import NAMESPACE, Array, array, prime_field, run_text
-from kahler_verify.evidence.numbers.samples import draw, is_real_latent
+from kahler_verify.evidence.laws.variants.unrolled import evaluate_variant, opaque, softmax
+from kahler_verify.evidence.numbers.arithmetic import NAMESPACE, prime_field, run_text
+from kahler_verify.evidence.numbers.arrays import Array, array
+from kahler_verify.evidence.numbers.readings import is_real_latent
+from kahler_verify.evidence.numbers.samples import draw
 from kahler_verify.running.unrolling import Tape, Unrolled, argument_shapes, unroll, unroll_mixture
 
 # Metrics in real coordinates run their kernels as they are: none of these is unrolled.

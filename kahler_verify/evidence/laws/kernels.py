@@ -1,20 +1,14 @@
-"""Laws of single kernels and of divergences, tested on fields with random consistent derivatives.
+"""Laws of single kernels, tested on fields with random consistent derivatives.
 
-Symmetries of derivatives, charts and changes of basis, sums and mixtures, batches and precision;
-then what a divergence says of its metric, and where that metric must be closed.
+Symmetries of derivatives, charts and changes of basis, sums and mixtures.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
-import mpmath
-import numpy as np
 import torch
 from sympy import Add, Expr, Mul, Symbol
 from torch import Tensor
@@ -24,39 +18,22 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Field, Jet, parameter
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total
 from kahler_verify.calculus.words import LogDet, Tr
-from kahler_verify.errors import GenerationError, PropertyViolation
-from kahler_verify.evidence.laws.law import (
-    DoesNotApply,
-    Property,
-    Trial,
-    agree,
-    register,
-    tensor_of,
-)
+from kahler_verify.errors import PropertyViolation
+from kahler_verify.evidence.laws.law import Law, Trial, agree, register
 from kahler_verify.evidence.laws.readings import (
     assumed_fields,
     axes_of,
     barred_indices,
-    coordinate_of,
     is_divergence,
-    is_divergence_metric,
     is_real,
     multiply_axes,
     output_dimensions,
     stages_of,
 )
-from kahler_verify.evidence.laws.unrolled_variants import evaluate_in_double
-from kahler_verify.evidence.numbers.arithmetic import array, decimal
-from kahler_verify.evidence.numbers.samples import Sample, draw, fields_of, is_real_latent
-from kahler_verify.evidence.numbers.series import Point, Scope, evaluate
-from kahler_verify.running.unrolling import argument_shapes, unroll
-from kahler_verify.running.variants import text_of
+from kahler_verify.evidence.numbers.readings import coordinate_of, fields_of
 
-LAWS: dict[str, Property] = {}
+LAWS: dict[str, Law] = {}
 law = partial(register, LAWS)
-
-
-# ------------------------------------------------------------------ laws of single kernels
 
 
 @law(
@@ -324,237 +301,3 @@ def translation_free(trial: Trial) -> None:
     before, after = trial.call(tensors), trial.call(moved)
     for name in trial.kernel.outputs:
         agree(after[name], before[name], f"{name} before and after a translation")
-
-
-def _every(_der: Derivation, _kernel: Kernel) -> bool:
-    return True
-
-
-def _whole(trial: Trial) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Three points apart, and as one batch."""
-    points = [trial.draw() for _ in range(3)]
-    return points, {n: torch.stack([p[n] for p in points]) for n in points[0]}
-
-
-@law("a batch gives what its points give one by one, an empty one an empty result", _every)
-def batched(trial: Trial) -> None:
-    """Leading dimensions [3], [3, 1] and [0]."""
-    points, whole = _whole(trial)
-    singles = [trial.call(p) for p in points]
-    line = trial.call(whole, (3,))
-    column = trial.call({n: x.unsqueeze(1) for n, x in whole.items()}, (3, 1))
-    empty = trial.call({n: x[:0] for n, x in whole.items()}, (0,))
-    for name in trial.kernel.outputs:
-        expected = torch.stack([s[name] for s in singles])
-        agree(line[name], expected, f"{name} in a batch and alone")
-        agree(column[name].squeeze(1), expected, f"{name} in a batch [3, 1] and alone")
-        if empty[name].numel():
-            raise PropertyViolation(f"{name} of an empty batch has shape {list(empty[name].shape)}")
-
-
-@law("torch.vmap over points gives what the points give one by one", _every)
-def vmapped(trial: Trial) -> None:
-    """Vmap adds the batch dimension that the kernel does not see."""
-    points, whole = _whole(trial)
-    mapped = torch.vmap(lambda tensors: trial.call(tensors))(whole)
-    for name in trial.kernel.outputs:
-        expected = torch.stack([trial.call(p)[name] for p in points])
-        agree(mapped[name], expected, f"{name} under vmap and alone")
-
-
-@law("complex64 inputs give complex64 results that agree with complex128's", _every)
-def precise_in_single(trial: Trial) -> None:
-    """The same rounded inputs in both, at a point at which single precision has something to say.
-
-    The bound grows with the condition of factors, and with that of the kernel.
-    """
-    low, high = torch.complex64, torch.complex128
-    if trial.is_real:
-        low, high = torch.float32, torch.float64
-    for _ in range(DRAWS):
-        single = {n: x.to(low) for n, x in trial.draw().items()}
-        results = trial.call(single)
-        exact = trial.call({n: x.to(high) for n, x in single.items()})
-        finite = all(bool(torch.isfinite(x).all()) for x in results.values())
-        errors = _unavoidable_errors(trial, single, exact) if finite else dict.fromkeys(exact, 0.0)
-        factors = [x for n, x in single.items() if n.endswith("_factor") and x.ndim > 1]
-        condition = max((float(torch.linalg.cond(x)) for x in factors), default=1.0)
-        rounding = max(300 * torch.finfo(torch.float32).eps * condition**2, 1e-3)
-        if finite and all(error <= 0.1 for error in errors.values()):
-            break  # else e^q, say, is out of range there, which is no question of precision
-    for name, value in results.items():
-        if value.dtype != low:
-            raise PropertyViolation(f"{name} is {value.dtype} for {low} inputs")
-        tolerance = min(max(rounding, errors[name]), 0.1)
-        got = value.to(high)
-        agree(got, exact[name], f"{name} in two precisions", tolerance=tolerance, floor=1.0)
-
-
-# A kernel's steps round as if its inputs had been rounded about so often.
-OPERATIONS = 32
-DRAWS = 30
-
-
-def _unavoidable_errors(
-    trial: Trial, single: Mapping[str, Tensor], exact: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """What single precision's rounding does to results, relative to the largest entry or one.
-
-    How far exact results move where inputs do by a unit in its last place is the conditioning of
-    the function.  Where the kernel's terms cancel it rounds more than that: as in double precision,
-    where it is the second difference over a few of its units.  Neither owes anything to how single
-    precision computes.
-    """
-    wide = {
-        n: x.to(torch.float64 if trial.is_real else torch.complex128) for n, x in single.items()
-    }
-    coarse, fine = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
-    errors = dict.fromkeys(exact, 0.0)
-    for _ in range(4):
-        turns = {}
-        for name, x in wide.items():
-            turn = trial.numbers(*x.shape)
-            real = not x.is_complex() or bool((x.imag == 0).all())
-            turns[name] = torch.sign(turn.real) if real else turn / turn.abs()
-        moved, plus, minus = (
-            trial.call({n: x * (1 + step * turns[n]) for n, x in wide.items()})
-            for step in (coarse, 8 * fine, -8 * fine)
-        )
-        for name, value in exact.items():
-            if value.numel():
-                size = max(float(value.abs().max()), 1.0)
-                condition = float((moved[name] - value).abs().max())
-                noise = float(((plus[name] - value) + (minus[name] - value)).abs().max()) / 2
-                here = max(condition, noise * coarse / fine) * OPERATIONS / size
-                errors[name] = max(errors[name], here)
-    return errors
-
-
-def _has_variants(der: Derivation, k: Kernel) -> bool:
-    """Those that metrics with ``compile=True`` unroll: kernels in complex coordinates."""
-    if is_real_latent(k):
-        return False
-    of_potential = bool(der.coordinates) or coordinate_of(der) is not None
-    return of_potential or not output_dimensions(der, k)
-
-
-@law("unrolled at its dimensions, a kernel gives what it gives in general", _has_variants)
-def unrolled(trial: Trial) -> None:
-    """The text's real straight-line variant, with the heads that it takes, in float64."""
-    text = text_of(trial.kernels.module)
-    if text is None:
-        raise DoesNotApply
-    shapes = argument_shapes(text)
-    names = {s for function in shapes.values() for shape in function.values() for s in shape}
-    sizes = {n: trial.sizes.get(n, trial.sizes["n"]) for n in names if n.isidentifier()}
-    try:
-        variant = unroll(text, trial.kernel.name, sizes)
-    except GenerationError:  # a constant, or without a rule: the general kernel runs
-        return
-    tensors = trial.draw()
-    expected = trial.call(tensors)
-    got = evaluate_in_double(variant, {n: x + 0j for n, x in tensors.items()})
-    for (name, truth), value in zip(expected.items(), got, strict=True):
-        agree(value, truth, f"{name} unrolled and in general")
-
-
-# ------------------------------------------------------------------ laws of divergences
-
-
-@law(
-    "the divergence is ≥ 0, zero on the diagonal, and g(ε, ε̄) + Re k(ε, ε) to second order",
-    is_divergence_metric,
-)
-def expands_divergence(trial: Trial) -> None:
-    """The definition by mpmath at 50 digits, along fields with the drawn derivatives."""
-    here, there = (_running(draw(trial.kernel, decimal, trial.rng, trial.sizes)) for _ in range(2))
-    at_rest = _divergence(trial, here, {f: t[0, 0] for f, t in here.point.jets.items()})
-    if abs(at_rest) > 1e-40:
-        raise PropertyViolation(f"the divergence from a point to itself is {float(at_rest):.3g}")
-    apart = _divergence(trial, here, {f: t[0, 0] for f, t in there.point.jets.items()})
-    if not apart >= 0:
-        raise PropertyViolation(f"the divergence between two points is {float(apart):.3g}")
-    step = mpmath.mpf(10) ** -10
-    direction = [decimal.draw(trial.rng) for _ in range(trial.d)]
-    moved = {
-        f: _taylor(table, [step * x for x in direction]) for f, table in here.point.jets.items()
-    }
-    second = float(_divergence(trial, here, moved) / step**2)
-    out = trial.call({n: tensor_of(x) for n, x in here.tensors.items()})
-    u = tensor_of(array(direction, (trial.d,)))
-    quadratic = torch.einsum("ab,a,b->", out["g"], u, u.conj()).real
-    quadratic = quadratic + torch.einsum("ab,a,b->", out["k"], u, u).real
-    agree(quadratic, torch.tensor(second, dtype=torch.float64), "the metric and the divergence")
-
-
-def _running(sample: Sample) -> Sample:
-    """The sample without the fields at the base point, which are those at z here."""
-    jets = {f: table for f, table in sample.point.jets.items() if "frozen" not in f.traits}
-    return replace(sample, point=replace(sample.point, jets=jets))
-
-
-def _divergence(trial: Trial, base: Sample, running: Mapping[Field, Any]) -> Any:
-    """The definition with running fields, and base fields at the sample's point."""
-    definition = trial.derivation.definition
-    assert definition is not None
-    jets = {f: {(0, 0): array(np.asarray(value))} for f, value in running.items()}
-    jets |= {f.with_traits("frozen"): {(0, 0): t[0, 0]} for f, t in base.point.jets.items()}
-    jets = {j.field: jets[j.field] for j in definition.atoms(Jet)}
-    sizes = {s: trial.size(s) for s in definition.free_symbols | set(base.point.sizes)
-             if s.name in trial.sizes}  # fmt: skip
-    point = Point(decimal, sizes, jets)
-    with mpmath.workdps(60):
-        return evaluate(definition, point, Scope({})).base[0, 0].real
-
-
-def _taylor(table: Mapping[tuple[int, int], Any], step: list[Any]) -> Any:
-    """Σ of the jets along a step: ∂^h ∂̄^a f(ε, …, ε̄, …) / (h! a!)."""
-    total: Any = 0
-    for (hol, anti), jet in table.items():
-        value = np.asarray(jet)
-        for direction in [step] * hol + [[x.conjugate() for x in step]] * anti:
-            value = sum(x * value[i] for i, x in enumerate(direction))
-        total = total + value / (math.factorial(hol) * math.factorial(anti))
-    return total
-
-
-def _is_metric_derivative(der: Derivation, k: Kernel) -> bool:
-    """∂_c of the Hessian of a Gaussian divergence in μ and Σ, of complex coordinates."""
-    if is_real_latent(k):
-        return False
-    gaussian = {f.name for f in fields_of(k)} == {"mu", "Sigma"}
-    staged = stages_of(k).values()
-    return (
-        is_divergence(der)
-        and gaussian
-        and all(
-            len(stages) == 2 and len(stages[0].hol) == 1 and not stages[0].anti
-            for _, stages in staged
-        )
-        and bool(staged)
-    )
-
-
-@law(
-    "where natural or mean parameters are pluriharmonic, the metric is Kähler: holomorphic μ with "
-    "constant Σ, and μ = 0 with ∂∂̄Σ = 0",
-    _is_metric_derivative,
-)
-def closed_when_pluriharmonic(trial: Trial) -> None:
-    """∂_c g_{ab̄} is symmetric in a and c in the sub-cases, whose jets are drawn to be so."""
-    tensors = trial.draw()
-
-    def keep(name: str, which: Callable[[str, str], bool]) -> Tensor:
-        letter, _, marks = name.partition("_")
-        stays = marks in ("", "factor") or which(letter, marks)
-        return tensors[name] if stays else torch.zeros_like(tensors[name])
-
-    cases = {
-        "holomorphic μ, constant Σ": lambda letter, marks: letter == "mu" and "b" not in marks,
-        "μ = 0, pluriharmonic Σ": lambda letter, marks: (
-            letter == "Sigma" and not ("b" in marks and "d" in marks)
-        ),
-    }
-    for case, which in cases.items():
-        for g_d in trial.call({name: keep(name, which) for name in tensors}).values():
-            agree(g_d.transpose(0, 1), g_d, f"∂_c g_ab and ∂_a g_cb ({case})", floor=1e-2)

@@ -1,7 +1,7 @@
 """What a law is: a statement, the kernels that it speaks of, and a check on a random trial.
 
-The laws themselves live in ``laws_of_kernels`` and ``laws_of_metrics``; what they share is here:
-the trial that they draw from, the comparison of two results, and the registering decorator.
+The laws themselves live in the files beside this one; what they share is here: the trial that they
+draw from, the comparison of two results, and the registering decorator.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.errors import PropertyViolation
-from kahler_verify.evidence.laws.readings import coordinate_of
 from kahler_verify.evidence.numbers.domains import double, point_inside, point_towards_edge
-from kahler_verify.evidence.numbers.samples import Sample, draw, fields_of, is_real_latent
+from kahler_verify.evidence.numbers.readings import coordinate_of, fields_of, is_real_latent
+from kahler_verify.evidence.numbers.samples import Sample, draw
 from kahler_verify.running.kernel_set import KernelSet
 
 TOLERANCE = 1e-7  # relative; a wrong formula is off by far more, rounding by far less
@@ -130,7 +130,7 @@ class DoesNotApply(Exception):
 
 
 @dataclass(frozen=True)
-class Property:
+class Law:
     """A law: one sentence, the kernels of a derivation that it speaks of, and its check."""
 
     name: str
@@ -140,12 +140,12 @@ class Property:
 
 
 def register(
-    laws: dict[str, Property], statement: str, applies: Callable[[Derivation, Kernel], bool]
+    laws: dict[str, Law], statement: str, applies: Callable[[Derivation, Kernel], bool]
 ) -> Callable[[Check], Check]:
     """Add the check that this decorates to ``laws``, under its own name."""
 
     def registered(check: Check) -> Check:
-        laws[check.__name__] = Property(check.__name__, statement, applies, check)
+        laws[check.__name__] = Law(check.__name__, statement, applies, check)
         return check
 
     return registered

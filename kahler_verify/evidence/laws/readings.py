@@ -19,7 +19,7 @@ from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.indexed import Contract, Entry
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.words import adjoint
-from kahler_verify.evidence.numbers.samples import fields_of
+from kahler_verify.evidence.numbers.readings import coordinate_of, fields_of
 
 
 def assumed_fields(kernel: Kernel) -> list[Field]:
@@ -28,12 +28,6 @@ def assumed_fields(kernel: Kernel) -> list[Field]:
     for letter, trait in kernel.assumptions:
         extra[letter.field.name] = (*extra.get(letter.field.name, ()), trait)
     return [f.with_traits(*extra.get(f.name, ())) for f in fields_of(kernel)]
-
-
-def coordinate_of(derivation: Derivation) -> Field | None:
-    """The coordinate z of a potential in any dimension."""
-    letters = derivation.definition.atoms(Jet) if derivation.definition is not None else ()
-    return next((j.field for j in letters if "coordinate" in j.field.traits), None)
 
 
 def is_divergence(derivation: Derivation) -> bool:

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from kahler_verify.calculus.claims import Comparison, Measured, Speed
 from kahler_verify.codegen.registry import PACKAGE
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.ledger.judging import Item
+from kahler_verify.evidence.ledger.items import Item
 
 Json = dict[str, Any]
 RULE = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 from kahler_verify.calculus.claims import Region
-from kahler_verify.evidence.ledger.judging import Item
-from kahler_verify.evidence.proofs.regions import Mixture, prove_plurisubharmonic
+from kahler_verify.evidence.ledger.items import Item
+from kahler_verify.evidence.proofs.potentials import Mixture
+from kahler_verify.evidence.proofs.regions import prove_plurisubharmonic
 
 
 def mixture_of(region: Region) -> Mixture:

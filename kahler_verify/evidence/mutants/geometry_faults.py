@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from kahler_verify.evidence.laws.variants import GROUPS
+from kahler_verify.evidence.laws.variants.groups import GROUPS
 from kahler_verify.evidence.mutants.faults import (
     BATCH,
     CONJUGATE,
@@ -22,19 +22,15 @@ from kahler_verify.evidence.mutants.faults import (
     TRANSPOSED,
     UNCENTRED,
     WEIGHT,
-    Rule,
-    edited,
-    plain_function,
 )
+from kahler_verify.evidence.mutants.rules import Rule, edited, plain_function
 from kahler_verify.geometry import layouts
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric
 from kahler_verify.jets import tangents
-from kahler_verify.linear_algebra import cholesky
-from kahler_verify.linear_algebra import kept as heads
-from kahler_verify.linear_algebra import planes as pairs
+from kahler_verify.linear_algebra import cholesky, kept, planes
 
 __all__ = ["GEOMETRY_RULES", "Noticed", "first_difference"]
 
@@ -173,8 +169,8 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
             "new = new + rows.flip(0) * crossed",
             "new = new + 0 * crossed",
         ),
-        Rule(CONJUGATE, heads.reduced_real, "torch.complex(x, -y)", "torch.complex(x, y)"),
-        Rule(CONJUGATE, heads.reduced, "torch.linalg.qr(weight)", "torch.linalg.qr(weight.conj())"),
+        Rule(CONJUGATE, kept.reduced_real, "torch.complex(x, -y)", "torch.complex(x, y)"),
+        Rule(CONJUGATE, kept.reduced, "torch.linalg.qr(weight)", "torch.linalg.qr(weight.conj())"),
         Rule(
             CONJUGATE,
             HermitianMetric._covector,
@@ -182,26 +178,29 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
             '"...ab,...a->...b", k, u)',
         ),
         Rule(FACTOR, HermitianMetric._covector, "return 2 * out", "return out"),
-        Rule(CONJUGATE, pairs.Weight.gram, "conjugated=True", "conjugated=False"),
-        Rule(SIGN, pairs.Weight.real_part, "-self.matrix.imag", "self.matrix.imag"),
-        Rule(LOST, pairs.Image.__matmul__, "out * factor", "out"),
-        Rule(SIGN, pairs._Scaled.backward, "im * x - re * y", "im * x + re * y"),
+        Rule(CONJUGATE, planes.Weight.gram, "conjugated=True", "conjugated=False"),
+        Rule(SIGN, planes.Weight.real_part, "-self.matrix.imag", "self.matrix.imag"),
+        Rule(LOST, planes.Image.__matmul__, "out * factor", "out"),
+        Rule(SIGN, planes._Scaled.backward, "im * x - re * y", "im * x + re * y"),
     ),
     "planes": (
-        Rule(SIGN, pairs.Pairs.__matmul__, "yu - sign * xv", "yu + sign * xv"),
-        Rule(CONJUGATE, pairs.Pairs.__matmul__, "-im if self.conjugated else im", "im"),
-        Rule(SIGN, pairs.Pairs.__matmul__, "1 if with_conjugate else -1", "1"),
-        Rule(SIGN, pairs._gram, "yx - yx.mT", "yx + yx.mT"),
-        Rule(LOST, pairs._three_products, "xa.add_(yb)", "xa"),
-        Rule(SIGN, pairs._four_products, "xa - yb", "xa + yb"),
+        Rule(SIGN, planes.Pairs.__matmul__, "yu - sign * xv", "yu + sign * xv"),
+        Rule(CONJUGATE, planes.Pairs.__matmul__, "-im if self.conjugated else im", "im"),
+        Rule(SIGN, planes.Pairs.__matmul__, "1 if with_conjugate else -1", "1"),
+        Rule(SIGN, planes._gram, "yx - yx.mT", "yx + yx.mT"),
+        Rule(LOST, planes._three_products, "xa.add_(yb)", "xa"),
+        Rule(SIGN, planes._four_products, "xa - yb", "xa + yb"),
         Rule(
-            SIGN, pairs._real_part_product, "real_product(x, a) - real", "real_product(x, a) + real"
+            SIGN,
+            planes._real_part_product,
+            "real_product(x, a) - real",
+            "real_product(x, a) + real",
         ),
-        Rule(CONJUGATE, pairs.Weight.adjoint_parts, "-b.mT, (a - b).mT", "b.mT, (a + b).mT"),
-        Rule(LOST, pairs._PairProduct.backward, "- gx + hy)", "- gx)"),
+        Rule(CONJUGATE, planes.Weight.adjoint_parts, "-b.mT, (a - b).mT", "b.mT, (a + b).mT"),
+        Rule(LOST, planes._PairProduct.backward, "- gx + hy)", "- gx)"),
         Rule(
             CONJUGATE,
-            pairs._RealPartProduct.backward,
+            planes._RealPartProduct.backward,
             "torch.complex(x, -y)",
             "torch.complex(x, y)",
         ),

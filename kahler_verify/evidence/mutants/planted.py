@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.calculus.wirtinger import (
-    _chain,
-    _leibniz,
-    _power,
-    _with_score,
-    wirtinger,
-)
+from kahler_verify.calculus.wirtinger import _chain, _leibniz, _power, _with_score, wirtinger
 from kahler_verify.codegen import kernel as printing
 from kahler_verify.codegen import lowering, program
 from kahler_verify.codegen.lowering import Lowering
@@ -26,9 +20,9 @@ from kahler_verify.evidence.mutants.faults import (
     TRIANGLE,
     UNCENTRED,
     WEIGHT,
-    Misprint,
-    Rule,
 )
+from kahler_verify.evidence.mutants.misprints import Misprint
+from kahler_verify.evidence.mutants.rules import Rule
 
 RULES = (
     Rule(TRIANGLE, Lowering._solve, "{x}, upper=False", "{x}, upper=True"),

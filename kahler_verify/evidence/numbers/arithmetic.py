@@ -12,7 +12,6 @@ with an array namespace in torch's place, over numpy object arrays of exact or r
 from __future__ import annotations
 
 import builtins
-import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ import numpy as np
 from sympy import primefactors
 
 from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.numbers.arrays import Array, array, einsum, solve_triangular
+from kahler_verify.evidence.numbers.gaussian import Gaussian
 
 # p ≡ 3 mod 4, so that x² + 1 is irreducible and F_p[i] is a field.  (p - 1)/2 is a prime, so that
 # squares are like positive numbers: each has one square root, and one q-th root, that is a square
@@ -63,133 +64,6 @@ METHODS = ("conj", "unsqueeze", "squeeze", "flatten", "unflatten", "select", "mT
 
 class NotASquare(EvidenceError):
     """A number without a square root in this field was drawn."""
-
-
-class Gaussian:
-    """x + iy over a field of real numbers or residues (fmpq, nmod)."""
-
-    __slots__ = ("x", "y")
-
-    def __init__(self, x: Any, y: Any):
-        self.x, self.y = x, y
-
-    def _lift(self, other: Any) -> Gaussian:
-        if isinstance(other, Gaussian):
-            return other
-        zero = self.x - self.x
-        if isinstance(other, int):
-            return Gaussian(zero + other, zero)
-        if isinstance(other, float) and math.isfinite(other):  # an exact binary fraction
-            top, below = other.as_integer_ratio()
-            return Gaussian((zero + top) / (zero + below), zero)
-        if isinstance(other, complex) and other.real.is_integer() and other.imag.is_integer():
-            return Gaussian(zero + int(other.real), zero + int(other.imag))
-        raise EvidenceError(f"expected an exact number in a kernel, got {other!r}")
-
-    def __add__(self, other: Any) -> Gaussian:
-        o = self._lift(other)
-        return Gaussian(self.x + o.x, self.y + o.y)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Gaussian:
-        o = self._lift(other)
-        return Gaussian(self.x - o.x, self.y - o.y)
-
-    def __rsub__(self, other: Any) -> Gaussian:
-        return self._lift(other) - self
-
-    def __mul__(self, other: Any) -> Gaussian:
-        o = self._lift(other)
-        return Gaussian(self.x * o.x - self.y * o.y, self.x * o.y + self.y * o.x)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Gaussian:
-        o = self._lift(other)
-        norm = o.x * o.x + o.y * o.y
-        top = self * o.conjugate()
-        return Gaussian(top.x / norm, top.y / norm)
-
-    def __rtruediv__(self, other: Any) -> Gaussian:
-        return self._lift(other) / self
-
-    def __neg__(self) -> Gaussian:
-        return Gaussian(-self.x, -self.y)
-
-    def __pow__(self, power: int) -> Gaussian:
-        value, base = self._lift(1), self
-        while power:
-            value = value * base if power & 1 else value
-            base, power = base * base, power >> 1
-        return value
-
-    def conjugate(self) -> Gaussian:
-        """The complex conjugate."""
-        return Gaussian(self.x, -self.y)
-
-    def __eq__(self, other: object) -> bool:
-        o = self._lift(other)
-        return bool(self.x == o.x and self.y == o.y)
-
-    def __hash__(self) -> int:
-        return hash((str(self.x), str(self.y)))
-
-    def __repr__(self) -> str:
-        return f"({self.x} + {self.y}i)"
-
-
-class Array(np.ndarray):
-    """An object array with the tensor methods that generated kernels use."""
-
-    @property
-    def mT(self) -> Array:
-        """Transpose of the last two axes."""
-        return self.swapaxes(-1, -2)
-
-    @property
-    def mH(self) -> Array:
-        """Adjoint of the last two axes."""
-        return self.conj().swapaxes(-1, -2)
-
-    @property
-    def device(self) -> None:  # type: ignore[override]
-        """Object arrays have no device."""
-        return None
-
-    def conj(self) -> Array:
-        """Element-wise conjugate."""
-        return array([x.conjugate() for x in self.ravel()], self.shape)
-
-    def unsqueeze(self, axis: int) -> Array:
-        """Insert an axis of length one."""
-        return np.expand_dims(self, axis).view(Array)
-
-    def squeeze(self, axis: int) -> Array:  # type: ignore[override]
-        """Remove an axis of length one."""
-        return np.squeeze(np.asarray(self), axis).view(Array)
-
-    def flatten(self, start: int) -> Array:  # type: ignore[override]
-        """Join the axes from ``start`` to the last."""
-        return array(self.reshape(*self.shape[:start], -1))
-
-    def unflatten(self, axis: int, sizes: tuple[int, ...]) -> Array:
-        """Split the last axis."""
-        return array(self.reshape(*self.shape[:axis], *sizes))
-
-    def select(self, axis: int, position: int) -> Array:
-        """One slice of an axis."""
-        return array(np.take(np.asarray(self), position, axis=axis))
-
-
-def array(values: Any, shape: tuple[int, ...] | None = None) -> Array:
-    """An object array of numbers."""
-    if isinstance(values, np.ndarray):
-        return values.view(Array)
-    flat = list(values) if shape is not None else [values]
-    out = np.empty(len(flat), dtype=object)
-    out[:] = flat
-    return out.reshape(shape if shape is not None else ()).view(Array)
 
 
 @dataclass(frozen=True)
@@ -246,44 +120,6 @@ class Arithmetic:
         spread = np.broadcast_arrays(*[np.asarray(x, dtype=object) for x in tensors])
         entries = zip(*[x.ravel() for x in spread], strict=True)
         return array([self.function(name, *x) for x in entries], spread[0].shape)
-
-
-def einsum(equation: str, *operands: Array) -> Array:
-    """torch.einsum with leading ellipses, by numpy over objects."""
-    left, target = equation.split("->")
-    sources = left.split(",")
-    batch = [o.ndim - len(s.removeprefix("...")) for o, s in zip(operands, sources, strict=True)]
-    letters = "ZYXWVUTSRQ"[: max(batch)]
-    spelled = []
-    for count, source in zip(batch, sources, strict=True):
-        spelled.append(letters[len(letters) - count :] + source.removeprefix("..."))
-    # numpy wants equal sizes where torch broadcasts ones
-    sizes: dict[str, int] = {}
-    for o, s in zip(operands, spelled, strict=True):
-        for size, letter in zip(o.shape, s, strict=True):
-            sizes[letter] = max(size, sizes.get(letter, 1))
-    full = [
-        np.broadcast_to(np.asarray(o), [sizes[c] for c in s])
-        for o, s in zip(operands, spelled, strict=True)
-    ]
-    kept = letters if target.startswith("...") else ""  # torch sums over batches not kept
-    out = np.einsum(",".join(spelled) + "->" + kept + target.removeprefix("..."), *full)
-    return array(out)
-
-
-def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
-    """Forward or backward substitution, batched with broadcasting."""
-    n = factor.shape[-1]
-    batch = np.broadcast_shapes(factor.shape[:-2], right.shape[:-2])
-    triangle = np.broadcast_to(np.asarray(factor), batch + factor.shape[-2:])
-    target = np.broadcast_to(np.asarray(right), batch + right.shape[-2:])
-    out = np.empty(target.shape, dtype=object)
-    for i in reversed(range(n)) if upper else range(n):
-        rest = target[..., i, :]
-        for j in range(i + 1, n) if upper else range(i):
-            rest = rest - triangle[..., i, j][..., None] * out[..., j, :]
-        out[..., i, :] = rest / triangle[..., i, i][..., None]
-    return out.view(Array)
 
 
 def run_text(text: str, arithmetic: Arithmetic) -> Mapping[str, Any]:

@@ -15,9 +15,11 @@ from sympy import Min
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.laws.readings import coordinate_of
-from kahler_verify.evidence.numbers.arithmetic import Arithmetic, array
-from kahler_verify.evidence.numbers.series import Point, Scope, value_of
+from kahler_verify.evidence.numbers.arithmetic import Arithmetic
+from kahler_verify.evidence.numbers.arrays import array
+from kahler_verify.evidence.numbers.points import Point, Scope
+from kahler_verify.evidence.numbers.readings import coordinate_of
+from kahler_verify.evidence.numbers.series import value_of
 
 Place = list[complex]
 DIRECTIONS = 8  # tried from the centre before a new one is looked for

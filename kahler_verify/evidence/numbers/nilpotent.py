@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.arithmetic import Arithmetic, Array, array
+from kahler_verify.evidence.numbers.arithmetic import Arithmetic
+from kahler_verify.evidence.numbers.arrays import Array, array
 
 Mask = int
 Coefficients = dict[Mask, Array]

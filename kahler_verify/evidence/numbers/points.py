@@ -10,7 +10,8 @@ from sympy import Expr, Symbol
 
 from kahler_verify.calculus.indexed import Contract
 from kahler_verify.calculus.letters import Field
-from kahler_verify.evidence.numbers.arithmetic import Arithmetic, Array
+from kahler_verify.evidence.numbers.arithmetic import Arithmetic
+from kahler_verify.evidence.numbers.arrays import Array
 from kahler_verify.evidence.numbers.functions import Functions
 
 

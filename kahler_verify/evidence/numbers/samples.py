@@ -13,48 +13,26 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import (
-    Abs,
-    E,
-    Expr,
-    Pow,
-    Symbol,
-    cos,
-    cosh,
-    cot,
-    coth,
-    exp,
-    sin,
-    sinh,
-    tan,
-    tanh,
-)
+from sympy import Abs, E, Expr, Pow, Symbol, cos, cosh, cot, coth, exp, sin, sinh, tan, tanh
 
 from kahler_verify.calculus.definition import OnDiagonal, Partial
-from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.calculus.letters import Field, Index, Jet, dimension, is_real_index
+from kahler_verify.calculus.derivation import Kernel
+from kahler_verify.calculus.letters import Field, Jet, dimension
 from kahler_verify.calculus.mixture import LogSumExp, Mean, Moment
 from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.arithmetic import (
-    Arithmetic,
-    Array,
-    NotASquare,
-    array,
-    prime_field,
-    rational,
-)
+from kahler_verify.evidence.numbers.arithmetic import Arithmetic, NotASquare, prime_field, rational
+from kahler_verify.evidence.numbers.arrays import Array, array
 from kahler_verify.evidence.numbers.functions import Functions
-from kahler_verify.evidence.numbers.series import (
-    Point,
-    Scope,
-    extent,
-    free_indices,
-    head_values,
-    value_of,
+from kahler_verify.evidence.numbers.points import Point, Scope, extent, free_indices
+from kahler_verify.evidence.numbers.readings import (
+    Order,
+    derivative_order,
+    fields_of,
+    is_real_latent,
 )
+from kahler_verify.evidence.numbers.series import head_values, value_of
 
-Order = tuple[int, int]
 K = dimension("K")  # of a mixture's components
 EXPONENTIAL = (exp, sin, cos, tan, cot, sinh, cosh, tanh, coth, sigmoid, softplus)
 ATTEMPTS = 4096  # one number in 240 has roots of every order
@@ -66,42 +44,6 @@ class Sample:
 
     point: Point
     tensors: Mapping[str, Array]
-
-
-def fields_of(kernel: Kernel) -> list[Field]:
-    """All fields in a kernel's definitions, with the traits that its assumptions add."""
-    return sorted(
-        {
-            j.field
-            for out in kernel.outputs.values()
-            for j in out.definition.atoms(Jet)
-            if not j.field.abbreviated
-        },
-        key=str,
-    )
-
-
-def is_real_latent(kernel: Kernel) -> bool:
-    """Whether a kernel's definitions are about real coordinates."""
-    return any(
-        is_real_index(i)
-        for out in kernel.outputs.values()
-        for i in (*out.definition.atoms(Index), *out.indices)
-    )
-
-
-def derivative_order(expr: Expr) -> Order:
-    """The highest number of ∂ and of ∂̄ that a definition takes of anything inside."""
-    if isinstance(expr, Jet) and expr.field.abbreviated:
-        hol, anti = derivative_order(expr.field.abbreviated[0])
-        return hol + len(expr.hol), anti + len(expr.anti)
-    if isinstance(expr, Jet):
-        return len(expr.hol), len(expr.anti)
-    inner = [derivative_order(a) for a in expr.args if isinstance(a, Expr)]
-    hol, anti = max((i[0] for i in inner), default=0), max((i[1] for i in inner), default=0)
-    if isinstance(expr, Partial):
-        return hol + len(expr.hol), anti + len(expr.anti)
-    return hol, anti
 
 
 def draw(
@@ -395,8 +337,3 @@ class _Drawer:
         if cols == 1:
             return array(out[..., 0])
         return array(out[..., 0, :]) if rows == 1 else array(out)
-
-
-def kernel_of(derivation: Derivation, name: str) -> Kernel:
-    """The kernel of that name."""
-    return next(k for k in derivation.kernels if k.name == name)

@@ -9,14 +9,15 @@ Abs are made of it: re f = (f + f̄)/2, im f = (f - f̄)/(2i), |f|² = f f̄.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
 from itertools import product
 from math import factorial, prod
+from operator import add, mul
 from typing import Any
 
-import numpy as np
 from sympy import (
     Abs,
     E,
@@ -49,16 +50,12 @@ from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Tot
 from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.arithmetic import Array, array
+from kahler_verify.evidence.numbers.arrays import Array, array
 from kahler_verify.evidence.numbers.functions import Term
-from kahler_verify.evidence.numbers.nilpotent import (
-    Coefficients,
-    Series,
-    constant,
-    determinant,
-    number,
-)
+from kahler_verify.evidence.numbers.nilpotent import Series, number
 from kahler_verify.evidence.numbers.points import Point, Scope, extent, free_indices
+from kahler_verify.evidence.numbers.powers import integer_power, log_det_of, log_of, rational_power
+from kahler_verify.evidence.numbers.taylor import field_of, symbol_of
 
 
 def evaluate_output(definition: Expr, indices: tuple[Symbol, ...], point: Point) -> Array:
@@ -88,17 +85,17 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if isinstance(expr, Jet):
         return _letter(expr, point, scope)
     if isinstance(expr, Symbol):
-        return _symbol(expr, point, scope)
+        return symbol_of(expr, point, scope)
     if expr is S.ImaginaryUnit:
         return number(ring.number(1j), ring)
     if expr.is_Rational:
         return number(ring.number(1), ring).scaled(int(expr.p), int(expr.q))
     if expr.is_Add:
         parts = [evaluate(t, point, scope) for t in expr.args]
-        return _accumulate(parts, lambda x, y: x + y)
+        return reduce(add, parts)
     if expr.is_Mul:
         parts = [evaluate(f, point, scope) for f in expr.args]
-        return _accumulate(parts, lambda x, y: x * y)
+        return reduce(mul, parts)
     if isinstance(expr, conjugate | adjoint | re | im | Abs):
         return _conjugates(expr, point, scope)
     if isinstance(expr, Tr):
@@ -108,7 +105,7 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if isinstance(expr, Contract):
         return _contract(expr, point, scope)
     if isinstance(expr, LogDet):
-        return _log_det(evaluate(expr.args[0], point, scope), point)
+        return log_det_of(evaluate(expr.args[0], point, scope), point)
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, point, scope)
     if isinstance(expr, Total):
@@ -116,7 +113,7 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
             evaluate(expr.args[0], point, replace(scope, component=k))
             for k in range(len(_weights(point)))
         ]
-        return _accumulate(parts, lambda x, y: x + y)
+        return reduce(add, parts)
     if isinstance(expr, Pow):
         return _power(expr, point, scope)
     if expr is pi:
@@ -131,13 +128,6 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
 def value_of(expr: Expr, point: Point, scope: Scope) -> Any:
     """The value of a number at the point itself."""
     return evaluate(expr, point, scope.still).base[0, 0]
-
-
-def _accumulate(parts: list[Series], join: Callable[[Series, Series], Series]) -> Series:
-    total = parts[0]
-    for part in parts[1:]:
-        total = join(total, part)
-    return total
 
 
 def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
@@ -160,36 +150,8 @@ def _derivative(
 def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
     """A letter; an adjoint is that of the series with ∂ and ∂̄ exchanged."""
     inner = scope.mirrored() if jet.dagger else scope
-    out = _abbreviation(jet, point, inner) if jet.field.abbreviated else _field(jet, point, inner)
+    out = _abbreviation(jet, point, inner) if jet.field.abbreviated else field_of(jet, point, inner)
     return out.adjoint() if jet.dagger else out
-
-
-def _field(jet: Jet, point: Point, scope: Scope) -> Series:
-    """The Taylor polynomial of a field's derivative in the ε's; indices add directions."""
-    own, seen = jet.field, scope.epsilons
-    if "frozen" in own.traits:  # on the diagonal z₀ is z
-        seen = () if scope.shared is None else seen[: scope.shared]
-        own = own if scope.shared is None else own.without_traits("frozen")
-    table = point.jets[own]
-    hol = [scope.values[i] for i in jet.hol] + [
-        scope.values[i] for i in jet.anti if is_real_index(i)
-    ]
-    anti = [scope.values[i] for i in jet.anti if not is_real_index(i)]
-    parts: Coefficients = {}
-    for mask in range(1 << len(seen)):
-        chosen = [seen[j] for j in range(len(seen)) if mask >> j & 1]
-        where = [*hol, *[i for i, bar in chosen if not bar]]
-        barred = [*anti, *[i for i, bar in chosen if bar]]
-        order = (len(where), len(barred))
-        if order not in table:
-            continue
-        value = table[order]
-        if "component" in own.traits:
-            if scope.component is None:
-                raise EvidenceError(f"{jet} depends on the component k outside of a mean")
-            value = value[scope.component]
-        parts[mask] = array(np.asarray(value)[(*where, *barred)])
-    return Series(parts, point.ring)
 
 
 # Rational nodes with the moments of a normal number up to the fifth: E x² = 1, E x⁴ = 3.
@@ -206,7 +168,7 @@ def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
         jets = {**point.jets, residual.field: {(0, 0): value}}
         top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
         terms.append(evaluate(inner, replace(point, jets=jets), scope).scaled(top, bottom))
-    return _accumulate(terms, lambda x, y: x + y)
+    return reduce(add, terms)
 
 
 def _abbreviation(jet: Jet, point: Point, scope: Scope) -> Series:
@@ -242,24 +204,7 @@ def _contract(expr: Contract, point: Point, scope: Scope) -> Series:
     for entry in product(*[range(extent(i, point.sizes)) for i in expr.indices]):
         values = {**scope.values, **dict(zip(expr.indices, entry, strict=True))}
         terms.append(evaluate(expr.args[0], point, replace(scope, values=values)))
-    return _accumulate(terms, lambda x, y: x + y)
-
-
-def _symbol(symbol: Symbol, point: Point, scope: Scope) -> Series:
-    """A coordinate, moved by its own ε's, a parameter, or a dimension."""
-    ring = point.ring
-    if symbol not in point.values:
-        if symbol not in point.sizes:
-            raise EvidenceError(f"the symbol {symbol} has no value at this point")
-        return number(ring.number(point.sizes[symbol]), ring)
-    out = number(point.values[symbol], ring)
-    if symbol not in point.coordinates:
-        return out
-    own = point.coordinates.index(symbol)
-    for j, (direction, bar) in enumerate(scope.epsilons):
-        if direction == own and not bar:
-            out.parts[1 << j] = ring.eye(1)
-    return out
+    return reduce(add, terms)
 
 
 def _conjugates(expr: Expr, point: Point, scope: Scope) -> Series:
@@ -285,7 +230,7 @@ def _mixture(expr: Expr, point: Point, scope: Scope) -> Series:
     each = range(len(given))
     exponents = [evaluate(expr.args[0], point, replace(scope, component=k)) for k in each]
     moved = [q.exp_of_nilpotent() * number(w, ring) for q, w in zip(exponents, given, strict=True)]
-    total = _accumulate(moved, lambda x, y: x + y)
+    total = reduce(add, moved)
     if isinstance(expr, LogSumExp):
         at_rest = point.functions.other("LogSumExp", *[q.base[0, 0] for q in exponents])
         return total.log(at_rest)
@@ -302,7 +247,7 @@ def _mean(x: Expr, weights: list[Series], point: Point, scope: Scope) -> Series:
     if not is_component(x):
         return evaluate(x, point, scope)
     values = [evaluate(x, point, replace(scope, component=k)) for k in range(len(weights))]
-    return _accumulate([w * v for w, v in zip(weights, values, strict=True)], lambda a, b: a + b)
+    return reduce(add, [w * v for w, v in zip(weights, values, strict=True)])
 
 
 def _weights(point: Point) -> Array:
@@ -322,9 +267,6 @@ def head_values(expr: Expr, point: Point) -> Array:
         for entry in product(*map(range, shape))
     ]
     return array(values, (*[len(components)] * is_component(expr), *shape))
-
-
-# ------------------------------------------------------------------ functions
 
 
 def _terms(expr: Expr, point: Point, scope: Scope) -> list[Term]:
@@ -367,31 +309,13 @@ def _exponential(expr: Expr, point: Point, scope: Scope, factor: complex = 1) ->
     return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
 
 
-def rational_power(base: Series, power: Fraction, point: Point) -> Series:
-    """x^c by the binomial series."""
-    start, ring = base.base[0, 0], point.ring
-    head, one = point.functions.power(start, power), ring.number(1)
-    if not base.nilpotent().parts:
-        return number(head, ring)
-    below = one / start
-
-    def taylor(j: int) -> Any:
-        value = head
-        for i in range(j):
-            step = power - i
-            value = value * below * ring.number(step.numerator) / ring.number(step.denominator)
-        return value / ring.number(factorial(j))
-
-    return base.apply(taylor)
-
-
 def _power(expr: Pow, point: Point, scope: Scope) -> Series:
     if expr.exp.is_Integer:
         whole = int(expr.exp)
         if isinstance(expr.base, Abs) and whole % 2 == 0:  # |f|² is a polynomial, |f| is not
             (inner,) = expr.base.args
             return evaluate((inner * conjugate(inner)) ** (whole // 2), point, scope)
-        return _integer_power(evaluate(expr.base, point, scope), whole)
+        return integer_power(evaluate(expr.base, point, scope), whole)
     if expr.exp.is_Rational:
         power = Fraction(int(expr.exp.p), int(expr.exp.q))
         base = evaluate(expr.base, point, scope)
@@ -404,25 +328,6 @@ def _power(expr: Pow, point: Point, scope: Scope) -> Series:
     return number(point.functions.exponential(terms), ring) * moved.exp_of_nilpotent()
 
 
-def _integer_power(base: Series, power: int) -> Series:
-    if power < 0:
-        return _integer_power(base.inverse(), -power)
-    one = constant(base.ring.eye(len(base.base)), base.ring)
-    return _accumulate([base] * power, lambda x, y: x * y) if power else one
-
-
-def _log(argument: Series, point: Point) -> Series:
-    return argument.log(point.functions.log(argument.base[0, 0]))
-
-
-def _log_det(matrix: Series, point: Point) -> Series:
-    """Log det, which belongs to the determinant."""
-    functions = point.functions
-    if point.ring.bound is not None:  # such numbers have no determinant
-        return matrix.log_det(point.ring.bound(Fraction(1)))
-    return matrix.log_det(functions.log(determinant(matrix.base, point.ring)))
-
-
 def _function(expr: Function, point: Point, scope: Scope) -> Series:
     kind, ring = type(expr), point.ring
     argument = expr.args[0]
@@ -430,11 +335,11 @@ def _function(expr: Function, point: Point, scope: Scope) -> Series:
     if kind is exp:
         return _exponential(argument, point, scope)
     if kind is log:
-        return _log(evaluate(argument, point, scope), point)
+        return log_of(evaluate(argument, point, scope), point)
     if kind is sigmoid:
         return (one + _exponential(argument, point, scope, -1)).inverse()
     if kind is softplus:
-        return _log(one + _exponential(argument, point, scope), point)
+        return log_of(one + _exponential(argument, point, scope), point)
     turned = kind in (sin, cos, tan, cot)
     if turned or kind in (sinh, cosh, tanh, coth):
         factor: complex = 1j if turned else 1  # sin x = sinh(ix)/i, cos x = cosh(ix)
@@ -469,16 +374,3 @@ def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
         return value_of(slopes[j], here, Scope({})) / point.ring.number(factorial(j))
 
     return argument.apply(taylor)
-
-
-__all__ = [
-    "NODES",
-    "Point",
-    "Scope",
-    "evaluate",
-    "evaluate_output",
-    "extent",
-    "free_indices",
-    "head_values",
-    "value_of",
-]

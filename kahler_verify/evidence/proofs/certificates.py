@@ -9,35 +9,47 @@ and factoring heads themselves there are :func:`enclose_cholesky`, :func:`enclos
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from itertools import product
 from typing import Any
 
 import flint
 import numpy as np
 import torch
-from flint import acb, arb, fmpq
+from flint import acb, arb
 from torch import Tensor
 
-from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.codegen.registry import shipped
+from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.errors import EvidenceError, InputError
-from kahler_verify.evidence.numbers.arithmetic import Array, array, ball, run_text
+from kahler_verify.evidence.numbers.arrays import Array, array
 from kahler_verify.evidence.numbers.trees import definition_of
+from kahler_verify.evidence.proofs.dyadic import (
+    FIRST_BITS,
+    MOST_BITS,
+    UNITS,
+    balls_of,
+    batch_of,
+    exact,
+    floor_of,
+    larger,
+    part_at,
+    rational,
+    rounded_up,
+    unit_of,
+)
+from kahler_verify.evidence.proofs.generated import (
+    METRIC,
+    ball_function,
+    declared,
+    declared_kernel,
+    measure_of,
+    resolve,
+    upper_axes,
+)
 from kahler_verify.evidence.recheck import digest, positive
-
-FIRST_BITS = 64
-MOST_BITS = 1024
-UNITS = {torch.float32: -23, torch.complex64: -23, torch.float64: -52, torch.complex128: -52}
-METRIC = "(metric)"
-PREAMBLE = "from __future__ import annotations\nimport torch\n"
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Certificate:
         """
         if self.verdict != "certified":
             raise EvidenceError(f"to_json: the certificate of {self.kernel} is undecided")
-        kernel = _declared_kernel(self.kernel, self.derivation)
+        kernel = declared_kernel(self.kernel, self.derivation)
         if kernel is None:
             raise EvidenceError(f"to_json: no derivation of {self.kernel} is known; pass one")
         definition = definition_of(kernel, self.sizes)
@@ -139,7 +151,7 @@ class Certificate:
             "bars": {n: list(b) for n, b in definition.bars.items()},
             "hermitian": list(definition.hermitian),
             "bits": self.bits,
-            "floor": str(_floor(UNITS[getattr(torch, self.dtype)])),
+            "floor": str(floor_of(UNITS[getattr(torch, self.dtype)])),
             "verdict": self.verdict,
             "points": items,
         }
@@ -189,8 +201,8 @@ def certify(
         InputError: an input is missing, not finite, of another dtype, or no metric can be found.
         EvidenceError: the kernel's source cannot be read.
     """
-    function = _resolve(kernel)
-    shapes, outputs = _declared(function)
+    function = resolve(kernel)
+    shapes, outputs = declared(function)
     ranks = {n: len(s) for n, s in shapes.items()}
     if missing := [n for n in ranks if n not in inputs]:
         raise InputError(f"inputs: expected {', '.join(ranks)}, got none of {', '.join(missing)}")
@@ -204,19 +216,19 @@ def certify(
             )
     result = function(**{n: inputs[n] for n in ranks})
     results = dict(zip(outputs, result if isinstance(result, tuple) else (result,), strict=True))
-    unit = max(_unit(name, t) for name, t in results.items())
+    unit = max(unit_of(name, t) for name, t in results.items())
     given = {n: inputs[n] for n in ranks}
     if metric is not None:
         given[METRIC], ranks[METRIC] = metric, 2
-    measure = _measure(function, given, outputs)
-    batch = torch.broadcast_shapes(*[_batch(n, t, ranks[n]) for n, t in given.items()])
+    measure = measure_of(function, given, outputs)
+    batch = torch.broadcast_shapes(*[batch_of(n, t, ranks[n]) for n, t in given.items()])
     arguments = [n for n in ranks if n != METRIC]
     text = ball_function(function)
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-    upper = _upper_axes(_declared_kernel(name, derivation))
+    upper = upper_axes(declared_kernel(name, derivation))
     points = []
     for where in product(*map(range, batch)):
-        here = {n: _at(t, ranks[n], batch, where) for n, t in given.items()}
+        here = {n: part_at(t, ranks[n], batch, where) for n, t in given.items()}
 
         def enclose(here: Mapping[str, Tensor] = here) -> tuple[dict[str, Array], Array | None]:
             balls = {n: balls_of(t) for n, t in here.items()}
@@ -228,7 +240,7 @@ def certify(
             return named, measure({**balls, **named}) if latent_outputs else None
 
         rank = {n: x.ndim for n, x in enclose()[0].items()}
-        computed = {n: _at(t, rank[n], batch, where) for n, t in results.items()}
+        computed = {n: part_at(t, rank[n], batch, where) for n, t in results.items()}
         points.append(
             PointCertificate(
                 **_certified(enclose, computed, upper, unit, most_bits),
@@ -264,7 +276,7 @@ def _certified(
 
     Where g certainly has a diagonal entry that is not positive, there is no frame to measure in.
     """
-    bits, floor = FIRST_BITS, _rational(_floor(unit))
+    bits, floor = FIRST_BITS, rational(floor_of(unit))
     while True:
         with flint.ctx.workprec(bits):
             values, g = enclose()
@@ -278,7 +290,7 @@ def _certified(
             settled |= g is not None and any(bool(g[i, i].real < 0) for i in range(len(g)))
             if settled or bits >= most_bits:
                 low, high = _eigenvalues(g) if g is not None and definite else (None, None)
-                bounds = {n: _rounded_up(e) for n, (e, _) in errors.items()}
+                bounds = {n: rounded_up(e) for n, (e, _) in errors.items()}
                 return {
                     "bounds": bounds,
                     "positive_definite": definite,
@@ -304,14 +316,9 @@ def _error(values: Array, computed: Tensor, g: Array | None, upper: set[int]) ->
             scale = scale / root if at in upper else scale * root
         value: Any = values[index]
         width = (value.real.rad() + value.imag.rad()) / scale
-        error = _larger(error, (abs(exact_values[index] - value) / scale).upper())
-        radius = _larger(radius, width.upper())
+        error = larger(error, (abs(exact_values[index] - value) / scale).upper())
+        radius = larger(radius, width.upper())
     return error, radius
-
-
-def _larger(x: Any, y: Any) -> Any:
-    """The larger of two exact reals; what is not a number wins."""
-    return y if bool(y > x) or y.is_nan() else x
 
 
 def _eigenvalues(g: Array) -> tuple[Fraction, Fraction]:
@@ -319,7 +326,7 @@ def _eigenvalues(g: Array) -> tuple[Fraction, Fraction]:
     rows, each = g.tolist(), range(len(g))
 
     def holds(sign: int, t: Fraction) -> bool:
-        shift = _rational(t)
+        shift = rational(t)
         shifted = [[sign * (rows[i][j] - shift * (i == j)) for j in each] for i in each]
         return positive(shifted) is True
 
@@ -339,148 +346,6 @@ def _eigenvalues(g: Array) -> tuple[Fraction, Fraction]:
             low, high = (middle, high) if inside == (sign > 0) else (low, middle)
         bounds.append(low if sign > 0 else high)
     return bounds[0], bounds[1]
-
-
-# ---------------------------------------------------------------------- the frame
-
-
-def _measure(
-    function: Callable[..., Any], given: Mapping[str, Tensor], outputs: tuple[str, ...]
-) -> Callable[[Mapping[str, Array]], Array]:
-    """How g is computed in balls from a point's inputs and the kernel's outputs."""
-    if METRIC in given:
-        return lambda x: array((np.asarray(x[METRIC]) + np.asarray(x[METRIC].mH)) / 2)
-    if "g" in (*outputs, *given):
-        return lambda x: x["g"]
-    if "g_factor" in given:
-        return lambda x: array(np.asarray(x["g_factor"]) @ np.asarray(x["g_factor"].mH))
-    stem = re.sub(r"_db?(?=_|$)", "", function.__name__)
-    module = sys.modules.get(function.__module__)
-    for name in (stem, stem.removesuffix("_general")):
-        sister = getattr(module, name, None)
-        if sister is None:
-            continue
-        shapes, names = _declared(sister)
-        if names[0] == "g" and set(shapes) <= set(given):
-            return _first_output(ball_function(sister), tuple(shapes))
-
-    def refuse(_: Mapping[str, Array]) -> Array:
-        raise InputError(
-            f"metric: expected g [..., d, d] for the errors of {function.__name__}, got None"
-        )
-
-    return refuse
-
-
-def _first_output(
-    text: Callable[..., Any], names: tuple[str, ...]
-) -> Callable[[Mapping[str, Array]], Array]:
-    def first(x: Mapping[str, Array]) -> Array:
-        out = text(**{n: x[n] for n in names})
-        return out[0] if isinstance(out, tuple) else out
-
-    return first
-
-
-# ---------------------------------------------------------------------- kernels and their text
-
-
-@cache
-def _shipped() -> dict[str, Derivation]:
-    return shipped()
-
-
-def _declared_kernel(name: str, derivation: Derivation | None) -> Kernel | None:
-    """What ``module.kernel`` was derived as, by a derivation or by one that is shipped."""
-    module, _, own = name.rpartition(".")
-    derivation = derivation if derivation is not None else _shipped().get(module)
-    kernels = [] if derivation is None else derivation.kernels
-    return next((k for k in kernels if k.name == own), None)
-
-
-def _upper_axes(kernel: Kernel | None) -> dict[str, set[int]]:
-    """Of each output, the axes of its upper indices."""
-    outputs = {} if kernel is None else kernel.outputs
-    return {n: {out.indices.index(i) for i in out.upper} for n, out in outputs.items()}
-
-
-def _resolve(kernel: Callable[..., Any] | str) -> Callable[..., Any]:
-    if callable(kernel):
-        return kernel
-    module, _, name = kernel.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(f"kahler_verify.kernels.{module}"), name, None)
-    except ModuleNotFoundError:
-        found = None
-    if not callable(found):
-        raise InputError(f"kernel: expected a name such as flat.metric, got {kernel!r}")
-    return found
-
-
-def _declared(function: Callable[..., Any]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Dimensions of each argument, and names of outputs, from a generated docstring."""
-    text = function.__doc__ or ""
-    shapes = dict(re.findall(r"^\s+(\w+): \[\.\.\.((?:, [^\]]*)?)\]", text, re.MULTILINE))
-    returned = re.match(r"Return ([\w, ]+)\.", text)
-    names = list(inspect.signature(function).parameters)
-    if returned is None or set(names) != set(shapes):
-        raise InputError(f"kernel: expected a generated kernel, got {function!r}")
-    return {n: shapes[n].split(", ")[1:] for n in names}, tuple(returned[1].split(", "))
-
-
-def ball_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The very text of a kernel, to be called with object arrays of complex balls.
-
-    Raises:
-        EvidenceError: the source cannot be read.
-    """
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError) as error:
-        raise EvidenceError(f"the source of {function!r} cannot be read: {error}") from error
-    found: Callable[..., Any] = run_text(PREAMBLE + text, ball)[function.__name__]
-    return found
-
-
-# ---------------------------------------------------------------------- exact numbers
-
-
-def _unit(name: str, t: Any) -> int:
-    """The exponent of the unit roundoff's double, after a check of the dtype."""
-    if not isinstance(t, Tensor) or t.dtype not in UNITS:
-        kinds = "a float32, float64, complex64 or complex128 tensor"
-        raise InputError(f"{name}: expected {kinds}, got {getattr(t, 'dtype', type(t).__name__)}")
-    return UNITS[t.dtype]
-
-
-def _batch(name: str, t: Tensor, rank: int) -> torch.Size:
-    _unit(name, t)
-    if t.ndim < rank:
-        raise InputError(f"{name}: expected at least {rank} dimensions, got shape {tuple(t.shape)}")
-    if not bool(torch.isfinite(t).all()):
-        raise InputError(f"{name}: expected finite numbers, got some that are not")
-    return t.shape[: t.ndim - rank]
-
-
-def _at(t: Tensor, rank: int, batch: tuple[int, ...], where: tuple[int, ...]) -> Tensor:
-    """The tensor's part at one point of the batch, on the CPU."""
-    return t.detach().expand((*batch, *t.shape[t.ndim - rank :]))[where].cpu()
-
-
-def balls_of(t: Tensor) -> Array:
-    """Exact complex balls of a tensor's numbers, all of which are dyadic."""
-    flat = t.detach().to(torch.complex128).flatten().tolist()
-    return array([acb(x.real, x.imag) for x in flat], tuple(t.shape))
-
-
-def exact(t: Tensor) -> Any:
-    """Nested lists of pairs of strings "p/q", one for each number; None for what is not finite."""
-    if t.ndim:
-        return [exact(x) for x in t]
-    x = complex(t.item())
-    if not (np.isfinite(x.real) and np.isfinite(x.imag)):
-        return None
-    return [str(Fraction(x.real)), str(Fraction(x.imag))]
 
 
 def _as_fields(inputs: Mapping[str, Any], sizes: Mapping[str, int], layout: str) -> dict[str, Any]:
@@ -517,24 +382,6 @@ def _as_fields(inputs: Mapping[str, Any], sizes: Mapping[str, int], layout: str)
     return fields
 
 
-def _floor(unit: int) -> Fraction:
-    """Errors below this count as none."""
-    return Fraction(2) ** (unit - 16)
-
-
-def _rational(x: Fraction) -> fmpq:
-    return fmpq(x.numerator, x.denominator)
-
-
-def _rounded_up(x: Any) -> Fraction | None:
-    """A short dyadic number above an exact real; None where it is not finite."""
-    if not bool(x.is_finite()):
-        return None
-    with flint.ctx.workprec(24):
-        top = (x * (1 + arb(2) ** -20)).upper().fmpq()
-    return Fraction(int(top.p), int(top.q))
-
-
 def _point_json(point: PointCertificate, sizes: Mapping[str, int], layout: str) -> dict[str, Any]:
     text = lambda x: None if x is None else str(x)  # noqa: E731
     return {
@@ -547,119 +394,3 @@ def _point_json(point: PointCertificate, sizes: Mapping[str, int], layout: str) 
         "lambda_min": text(point.lambda_min),
         "lambda_max": text(point.lambda_max),
     }
-
-
-# ---------------------------------------------------------------------- heads
-
-
-@dataclass(frozen=True)
-class Enclosure:
-    """A head enclosed in balls, and a bound on the error of torch's own.
-
-    ``values`` are balls (python-flint's acb); ``error_bound`` is the largest error of an entry in
-    the frame that ``frame`` names, None where the enclosure stayed wide at the limit.
-    """
-
-    head: str
-    values: Array
-    error_bound: Fraction | None
-    frame: str
-    bits: int
-
-    @property
-    def verdict(self) -> str:
-        """``certified`` or ``undecided``."""
-        return "undecided" if self.error_bound is None else "certified"
-
-    def __str__(self) -> str:
-        shown = "" if self.error_bound is None else f", error within {float(self.error_bound):.2e}"
-        return f"{self.head}: {self.verdict}{shown} {self.frame} ({self.bits} bits)"
-
-
-def enclose_cholesky(S: Tensor, *, most_bits: int = MOST_BITS) -> Enclosure:
-    """L with S = L Lᴴ, from the lower triangle of S [..., n, n] as torch reads it.
-
-    The error of ``torch.linalg.cholesky`` is in units of √S_ii, the length of L's row i.
-    """
-    root = torch.linalg.cholesky_ex(S)[0]
-    return _enclose("cholesky", S, root, 2, _cholesky, _row_lengths, "in units of √S_ii", most_bits)
-
-
-def enclose_softmax(logits: Tensor, *, most_bits: int = MOST_BITS) -> Enclosure:
-    """Weights e^{x_k}/Σe^{x_l} of real logits [..., K]; ``torch.softmax``'s error is relative."""
-    if logits.is_complex():
-        raise InputError(f"logits: expected a real tensor, got {logits.dtype}")
-    weights = torch.softmax(logits, -1)
-    return _enclose("softmax", logits, weights, 1, _softmax, lambda _, w: w, "relative", most_bits)
-
-
-def enclose_log_det(S: Tensor, *, most_bits: int = MOST_BITS) -> Enclosure:
-    """Log det S of [..., n, n]; the error of 2 Σ log diag cholesky(S) is absolute."""
-    root = torch.linalg.cholesky_ex(S)[0]
-    value = 2 * root.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
-    ones = lambda _, v: array([acb(1)] * v.size, v.shape)  # noqa: E731
-    return _enclose("log det", S, value, 2, _log_det, ones, "absolutely", most_bits)
-
-
-def _enclose(
-    head: str,
-    given: Tensor,
-    computed: Tensor,
-    rank: int,
-    function: Callable[[Array], Array],
-    scale: Callable[[Array, Array], Array],
-    frame: str,
-    most_bits: int,
-) -> Enclosure:
-    """Raise the precision until the enclosure of a head is narrow beside torch's error."""
-    batch = _batch(head, given, rank)
-    floor, bits = _rational(_floor(_unit(head, given))), FIRST_BITS
-    while True:
-        with flint.ctx.workprec(bits):
-            worst = radius = arb(0)
-            parts = []
-            for where in product(*map(range, batch)):
-                balls = balls_of(given[where])
-                values = function(balls)
-                sizes = scale(balls, values)
-                parts.append(values)
-                for v, c, s in zip(
-                    values.ravel(), balls_of(computed[where]).ravel(), sizes.ravel(), strict=True
-                ):
-                    worst = _larger(worst, (abs(v - c) / s.real).upper())
-                    radius = _larger(radius, ((v.real.rad() + v.imag.rad()) / s.real).upper())
-            narrow = bool(radius <= worst / 1024) or bool(radius <= floor / 4)
-            narrow = narrow and bool(worst.is_finite())
-            if narrow or bits >= most_bits:
-                stacked = array(np.stack([np.asarray(x) for x in parts]))
-                values = array(stacked.reshape(*batch, *stacked.shape[1:]))
-                return Enclosure(head, values, _rounded_up(worst) if narrow else None, frame, bits)
-        bits = min(2 * bits, most_bits)
-
-
-def _cholesky(s: Array) -> Array:
-    n = len(s)
-    out = ball.zeros(n, n)
-    for j in range(n):
-        for i in range(j, n):
-            rest = s[i, j]
-            for k in range(j):
-                rest = rest - out[i, k] * out[j, k].conjugate()
-            out[i, j] = acb(rest.real.sqrt()) if i == j else rest / out[j, j]
-    return out
-
-
-def _row_lengths(s: Array, factor: Array) -> Array:
-    roots = [acb(s[i, i].real.sqrt()) for i in range(len(s))]
-    return array(np.broadcast_to(np.asarray(array(roots, (len(s), 1))), factor.shape).copy())
-
-
-def _softmax(x: Array) -> Array:
-    each = range(len(x))
-    totals = [sum(((x[m] - x[k]).exp() for m in each), acb(0)) for k in each]
-    return array([1 / t for t in totals], x.shape)
-
-
-def _log_det(s: Array) -> Array:
-    factor = _cholesky(s)
-    return array(sum((2 * factor[i, i].log() for i in range(len(s))), acb(0)))

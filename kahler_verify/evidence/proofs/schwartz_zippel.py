@@ -24,17 +24,12 @@ from sympy import Expr, Symbol
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.arithmetic import (
-    PRIME,
-    Arithmetic,
-    Array,
-    array,
-    prime_field,
-    run_text,
-)
+from kahler_verify.evidence.numbers.arithmetic import PRIME, Arithmetic, prime_field, run_text
+from kahler_verify.evidence.numbers.arrays import Array, array
 from kahler_verify.evidence.numbers.functions import Functions
+from kahler_verify.evidence.numbers.points import Scope, extent
 from kahler_verify.evidence.numbers.samples import Sample, draw
-from kahler_verify.evidence.numbers.series import Scope, evaluate, extent, value_of
+from kahler_verify.evidence.numbers.series import evaluate, value_of
 
 Atoms = dict[int, tuple[int, int]]  # denominators: key → (degree, exponent)
 

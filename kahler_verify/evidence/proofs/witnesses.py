@@ -19,10 +19,14 @@ from kahler_verify.calculus.claims import Formula, Vanishing, Witness
 from kahler_verify.calculus.derivation import Kernel, Output
 from kahler_verify.calculus.letters import Field, Jet, parameter
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.arithmetic import Array, Gaussian, array, rational
+from kahler_verify.evidence.numbers.arithmetic import rational
+from kahler_verify.evidence.numbers.arrays import Array, array
 from kahler_verify.evidence.numbers.functions import Functions
-from kahler_verify.evidence.numbers.samples import derivative_order, draw
-from kahler_verify.evidence.numbers.series import Point, Scope, evaluate
+from kahler_verify.evidence.numbers.gaussian import Gaussian
+from kahler_verify.evidence.numbers.points import Point, Scope
+from kahler_verify.evidence.numbers.readings import derivative_order
+from kahler_verify.evidence.numbers.samples import draw
+from kahler_verify.evidence.numbers.series import evaluate
 from kahler_verify.evidence.numbers.trees import witness_of
 
 

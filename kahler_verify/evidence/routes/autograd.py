@@ -2,7 +2,7 @@
 
 Independent of the calculus and of the generator: the nodes ``Partial`` and ``OnDiagonal`` of a
 definition become nested ``jacrev`` over (x, y), combined into ∂_a = ½(∂_x - i∂_y).  Autograd has
-silent faults (see ``autograd_faults``), so that inverses and determinants go through ``cholesky``
+silent faults (see ``torch_faults``), so that inverses and determinants go through ``cholesky``
 and ``solve_triangular`` alone, squares are products, and a second mode (forward over reverse)
 confirms.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
-from math import factorial, log, pi, prod
+from math import factorial, prod
 from typing import Literal
 
 import torch
@@ -34,43 +34,27 @@ from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Tot
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.numbers.series import NODES
+from kahler_verify.evidence.routes.terms import (
+    COMPONENT,
+    FUNCTIONS,
+    Term,
+    adjoint,
+    aligned,
+    integer_power,
+    log_det,
+    number,
+    over_components,
+    plus,
+    times,
+    trace,
+    without_repeats,
+)
 
 Mode = Literal["reverse", "forward"]
-COMPONENT = Symbol("component")  # the axis over the components of a mixture
-FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
-    name: getattr(torch, name)
-    for name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh")
-} | {
-    "log1pexp": lambda x: torch.log(1 + torch.exp(x)),
-    "logistic": lambda x: torch.reciprocal(1 + torch.exp(-x)),
-    "loggamma": lambda x: _loggamma(x.real) + 0j,  # of real numbers
-    "polygamma": lambda n, x: _polygamma(int(n.real), x.real) + 0j,
-}
-
-FAR = 40  # from here on Stirling's series with so many terms has all digits
-STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
-
-
-def _loggamma(x: Tensor) -> Tensor:
-    """By Stirling's series far out, and the recurrence: torch's own ψ′ has nine digits."""
-    z = x + FAR
-    series = sum(c / z ** (2 * n + 1) for n, c in enumerate(STIRLING))
-    far = (z - 0.5) * torch.log(z) - z + log(2 * pi) / 2 + series
-    return far - torch.stack([torch.log(x + k) for k in range(FAR)]).sum(0)
-
-
-def _polygamma(n: int, x: Tensor) -> Tensor:
-    """ψ by the derivative of that series, ψ⁽ⁿ⁾ by Hurwitz's zeta function."""
-    if n == 0:
-        z = x + FAR
-        series = sum((2 * n + 1) * c / z ** (2 * n + 2) for n, c in enumerate(STIRLING))
-        far = torch.log(z) - 1 / (2 * z) - series
-        return far - torch.stack([1 / (x + k) for k in range(FAR)]).sum(0)
-    return (-1) ** (n + 1) * factorial(n) * torch.special.zeta(n + 1, x)
 
 
 @dataclass(frozen=True)
-class Fields:
+class TaylorFields:
     """Fields at one point as Taylor polynomials, complex128.
 
     ``jets[field][h, a]`` is [(K,) d × h, d × a, rows, cols]; ``weights`` [K] of a mixture are those
@@ -91,30 +75,17 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class Term:
-    """Matrices [*axes, rows, cols] over named latent indices."""
-
-    axes: tuple[Symbol, ...]
-    value: Tensor
-
-    @property
-    def is_number(self) -> bool:
-        """Whether the matrices are 1 × 1."""
-        return self.value.shape[-2:] == (1, 1)
-
-
-@dataclass(frozen=True)
 class Place:
     """Where to evaluate: z and z₀ moved by u and u₀ (real [2d]); u₀ is None off the diagonal."""
 
-    fields: Fields
+    fields: TaylorFields
     u: Tensor
     u0: Tensor | None = None
     mode: Mode = "reverse"
 
 
 def differentiate(
-    definition: Expr, indices: tuple[Symbol, ...], fields: Fields, mode: Mode = "reverse"
+    definition: Expr, indices: tuple[Symbol, ...], fields: TaylorFields, mode: Mode = "reverse"
 ) -> Tensor:
     """All entries of an output at u = 0, complex128 [d × len(indices)].
 
@@ -128,10 +99,10 @@ def differentiate(
     if not term.is_number or set(term.axes) - set(indices):
         raise EvidenceError(f"expected a number over the indices {indices}, got {term.axes}")
     sizes = [_extent(i, fields) for i in indices]
-    return _aligned(term, indices)[..., 0, 0].expand(sizes).clone()
+    return aligned(term, indices)[..., 0, 0].expand(sizes).clone()
 
 
-def _extent(i: Symbol, fields: Fields) -> int:
+def _extent(i: Symbol, fields: TaylorFields) -> int:
     size = getattr(i, "size", None)
     if size is None:
         return fields.d
@@ -148,34 +119,34 @@ def evaluate(expr: Expr, place: Place) -> Term:
         return _expected(expr, place)
     if isinstance(expr, Covariance):
         x, y, residual = expr.args
-        means = _times(
+        means = times(
             evaluate(Expected(x, residual), place), evaluate(Expected(y, residual), place)
         )
-        return _plus(evaluate(Expected(x * y, residual), place), Term(means.axes, -means.value))
+        return plus(evaluate(Expected(x * y, residual), place), Term(means.axes, -means.value))
     if isinstance(expr, Jet):
         return _abbreviation(expr, place) if expr.field.abbreviated else _letter(expr, place)
     if isinstance(expr, Symbol):
         return _symbol(expr, place)
     if expr.is_Rational or expr is I:
-        return _number(complex(expr))
+        return number(complex(expr))
     if expr.is_Add:
-        return reduce(_plus, [evaluate(t, place) for t in expr.args])
+        return reduce(plus, [evaluate(t, place) for t in expr.args])
     if expr.is_Mul:
-        return reduce(_times, [evaluate(f, place) for f in expr.args])
+        return reduce(times, [evaluate(f, place) for f in expr.args])
     if isinstance(expr, Tr):
-        return _trace(evaluate(expr.args[0], place))
+        return trace(evaluate(expr.args[0], place))
     if isinstance(expr, Entry):
         return _entry(expr, evaluate(expr.word, place))
     if isinstance(expr, Contract):
         return _contract(expr, place)
     if isinstance(expr, LogDet):
-        return _log_det(evaluate(expr.args[0], place), _is_positive(expr.args[0]))
+        return log_det(evaluate(expr.args[0], place), _is_positive(expr.args[0]))
     if isinstance(expr, Total):
-        return _over_components(evaluate(expr.args[0], place))
+        return over_components(evaluate(expr.args[0], place))
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, place)
     if expr.is_Pow and expr.exp.is_Integer:
-        return _integer_power(evaluate(expr.base, place), int(expr.exp), _is_positive(expr.base))
+        return integer_power(evaluate(expr.base, place), int(expr.exp), _is_positive(expr.base))
     if expr.is_Pow and expr.exp.is_Rational:
         base = evaluate(expr.base, place)
         return Term(base.axes, torch.exp(complex(expr.exp) * torch.log(base.value)))
@@ -212,7 +183,7 @@ def _partial(expr: Partial, place: Place) -> Term:
         value = value.movedim(list(range(pair, pair + order)), list(range(order)))
     else:
         value = wirtinger_jet(derivative(place.u), len(expr.hol), len(expr.anti))
-    return _without_repeats(Term((*expr.hol, *expr.anti, *axes[0]), value))
+    return without_repeats(Term((*expr.hol, *expr.anti, *axes[0]), value))
 
 
 def wirtinger_jet(derivative: Tensor, hol: int, anti: int) -> Tensor:
@@ -251,7 +222,7 @@ def _letter(jet: Jet, place: Place) -> Term:
     if total is None:
         raise EvidenceError(f"no derivatives of {own.name} are known at this point")
     axes = (*(COMPONENT,) * lead, *jet.hol, *jet.anti)
-    return _without_repeats(Term(axes, _adjoint(total) if jet.dagger else total))
+    return without_repeats(Term(axes, adjoint(total) if jet.dagger else total))
 
 
 def _abbreviation(jet: Jet, place: Place) -> Term:
@@ -259,12 +230,12 @@ def _abbreviation(jet: Jet, place: Place) -> Term:
     inner, own = jet.field.abbreviated
     term = evaluate(Partial(inner, *jet.hol, *map(Bar, jet.anti)), place)
     free = tuple(a for a in term.axes if a not in own)
-    value = _aligned(term, (*free, *own))[..., 0, 0]
+    value = aligned(term, (*free, *own))[..., 0, 0]
     for _ in range(2 - len(own)):
         value = value.unsqueeze(-1)
     sizes = [_extent(i, place.fields) for i in own] + [1, 1]
     value = value.expand(*value.shape[:-2], *sizes[:2])
-    return Term(free, _adjoint(value) if jet.dagger else value)
+    return Term(free, adjoint(value) if jet.dagger else value)
 
 
 def _expected(expr: Expected, place: Place) -> Term:
@@ -278,14 +249,14 @@ def _expected(expr: Expected, place: Place) -> Term:
         term = evaluate(inner, replace(place, fields=fields))
         weight = prod(p for _, p, _ in nodes) / prod(q for _, _, q in nodes)
         terms.append(Term(term.axes, term.value * weight))
-    return reduce(_plus, terms)
+    return reduce(plus, terms)
 
 
 def _symbol(symbol: Symbol, place: Place) -> Term:
     fields = place.fields
     if symbol not in fields.numbers:
         raise EvidenceError(f"the symbol {symbol} has no value at this point")
-    here = _number(fields.numbers[symbol])
+    here = number(fields.numbers[symbol])
     if symbol not in fields.coordinates:
         return here
     x, y = place.u.chunk(2)
@@ -305,63 +276,11 @@ def _conjugates(expr: Expr, inner: Term) -> Term:
     return Term(inner.axes, value)
 
 
-# ------------------------------------------------------------------------------- algebra
-
-
-def _adjoint(value: Tensor) -> Tensor:
-    """The adjoint without a lazy conjugate, which forward mode cannot batch."""
-    value = value * 1  # of a lazy conjugate, real parts are views that vmap does not know
-    return (torch.complex(value.real, -value.imag) * 1).mT
-
-
-def _number(value: complex) -> Term:
-    return Term((), torch.tensor([[value]], dtype=torch.complex128))
-
-
-def _aligned(term: Term, axes: tuple[Symbol, ...]) -> Tensor:
-    """The value with an axis, of length one where the term has none, for each of ``axes``."""
-    order = [term.axes.index(a) for a in axes if a in term.axes]
-    value = term.value.permute(*order, -2, -1)
-    for n, a in enumerate(axes):
-        if a not in term.axes:
-            value = value.unsqueeze(n)
-    return value
-
-
-def _together(x: Term, y: Term) -> tuple[tuple[Symbol, ...], Tensor, Tensor]:
-    axes = (*x.axes, *[a for a in y.axes if a not in x.axes])
-    return axes, _aligned(x, axes), _aligned(y, axes)
-
-
-def _plus(x: Term, y: Term) -> Term:
-    axes, left, right = _together(x, y)
-    return Term(axes, left + right)
-
-
-def _times(x: Term, y: Term) -> Term:
-    axes, left, right = _together(x, y)
-    return Term(axes, left * right if x.is_number or y.is_number else left @ right)
-
-
-def _trace(term: Term) -> Term:
-    return Term(term.axes, term.value.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
-
-
-def _without_repeats(term: Term) -> Term:
-    """The diagonal over an index that occurs twice."""
-    for n, axis in enumerate(term.axes):
-        if axis in term.axes[:n]:
-            first = term.axes.index(axis)
-            value = term.value.diagonal(dim1=first, dim2=n).movedim(-1, first)
-            return _without_repeats(Term((*term.axes[:n], *term.axes[n + 1 :]), value))
-    return term
-
-
 def _entry(expr: Entry, matrix: Term) -> Term:
     value = matrix.value
     if len(expr.indices) == 1:  # a column or a row
         value = value.squeeze(-1) if value.shape[-1] == 1 else value.squeeze(-2)
-    return _without_repeats(Term((*matrix.axes, *expr.indices), value[..., None, None]))
+    return without_repeats(Term((*matrix.axes, *expr.indices), value[..., None, None]))
 
 
 def _contract(expr: Contract, place: Place) -> Term:
@@ -377,34 +296,6 @@ def _is_positive(expr: Expr) -> bool:
     return isinstance(expr, Jet) and "positive" in expr.field.traits
 
 
-def _factor(matrix: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-    """L and R with X⁻¹ = L⁻ᴴL⁻¹R: X = L Lᴴ and R = 1, or XᴴX = L Lᴴ and R = Xᴴ."""
-    if positive:
-        eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
-        return torch.linalg.cholesky((matrix + matrix.mH) / 2), eye
-    return torch.linalg.cholesky(matrix.mH @ matrix), matrix.mH
-
-
-def _inverse(matrix: Tensor, positive: bool) -> Tensor:
-    if matrix.shape[-1] == 1:
-        return matrix.reciprocal()
-    factor, right = _factor(matrix, positive)
-    half = torch.linalg.solve_triangular(factor, right.expand_as(factor), upper=False)
-    return torch.linalg.solve_triangular(factor.mH, half, upper=True)
-
-
-def _log_det(term: Term, positive: bool) -> Term:
-    factor, _ = _factor(term.value, positive)
-    value = factor.diagonal(dim1=-2, dim2=-1).real.log().sum(-1) * (2 if positive else 1)
-    return Term(term.axes, value[..., None, None].to(torch.complex128))
-
-
-def _integer_power(base: Term, power: int, positive: bool) -> Term:
-    if power < 0:
-        base = Term(base.axes, _inverse(base.value, positive))
-    return reduce(_times, [base] * abs(power))
-
-
 # ------------------------------------------------------------------------------- mixtures
 
 
@@ -417,21 +308,16 @@ def _mixture(expr: Expr, place: Place) -> Term:
     rest = torch.zeros_like(place.u)
     u0 = None if place.u0 is None else torch.zeros_like(place.u0)
     q_here = evaluate(expr.args[0], replace(place, u=rest, u0=u0))
-    moved = _times(
+    moved = times(
         Term((COMPONENT,), weights[:, None, None]),
-        Term(q.axes, torch.exp(q.value - _aligned(q_here, q.axes))),
+        Term(q.axes, torch.exp(q.value - aligned(q_here, q.axes))),
     )
-    total = _over_components(moved)
+    total = over_components(moved)
     if isinstance(expr, LogSumExp):
         return Term(total.axes, torch.log(total.value))
-    under = _times(moved, Term(total.axes, total.value.reciprocal()))
+    under = times(moved, Term(total.axes, total.value.reciprocal()))
     x = evaluate(expr.args[1], place)
-    mean = x if not is_component(expr.args[1]) else _over_components(_times(under, x))
+    mean = x if not is_component(expr.args[1]) else over_components(times(under, x))
     if isinstance(expr, Centred):
-        return _plus(x, Term(mean.axes, -mean.value))
+        return plus(x, Term(mean.axes, -mean.value))
     return mean
-
-
-def _over_components(term: Term) -> Term:
-    axis = term.axes.index(COMPONENT)
-    return Term(tuple(a for a in term.axes if a != COMPONENT), term.value.sum(axis))

@@ -23,7 +23,7 @@ from torch.func import jacfwd, jacrev
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.numbers.arithmetic import DIGITS
 from kahler_verify.evidence.routes.autograd import Mode, wirtinger_jet
-from kahler_verify.evidence.routes.kernel import fisher_deviations, realified, wirtinger_hessian
+from kahler_verify.evidence.routes.gaussians import fisher_deviations, realified, wirtinger_hessian
 from kahler_verify.networks.activations import ActivationLayer
 from kahler_verify.networks.decoder import ComplexLinear, Decoder
 

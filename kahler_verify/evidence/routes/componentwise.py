@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import factorial, prod
 from typing import Any
@@ -46,14 +46,16 @@ from sympy import (
 from kahler_verify.calculus.definition import Expected, OnDiagonal, Partial
 from kahler_verify.calculus.derivation import Kernel
 from kahler_verify.calculus.indexed import Contract, Entry
-from kahler_verify.calculus.letters import Field, Jet
+from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.arithmetic import Arithmetic, decimal, rational, run_text
-from kahler_verify.evidence.numbers.points import Point, extent
-from kahler_verify.evidence.numbers.samples import derivative_order, draw, is_real_latent
+from kahler_verify.evidence.numbers.arithmetic import decimal, rational, run_text
+from kahler_verify.evidence.numbers.points import extent
+from kahler_verify.evidence.numbers.readings import derivative_order, is_real_latent
+from kahler_verify.evidence.numbers.samples import draw
 from kahler_verify.evidence.numbers.series import NODES
+from kahler_verify.evidence.routes.entries import Page, determinant, inverse, value_at_origin
 
 SIZES = {"d": 2, "n": 2, "K": 2}
 
@@ -65,50 +67,6 @@ class Place:
     indices: Mapping[Symbol, int]
     component: int | None = None
     on_diagonal: bool = False
-
-
-@dataclass
-class Page:
-    """The symbols that a definition is written in, and what the coefficients are."""
-
-    point: Point
-    d: int
-    real: bool  # whether the latent coordinates are real: then x is its own conjugate
-    limits: tuple[tuple[int, ...], tuple[int, ...]]  # how often each x_i and y_i is differentiated
-    values: dict[Symbol, Any] = field(default_factory=dict)
-    bars: dict[Symbol, Symbol] = field(default_factory=dict)
-    fields: dict[tuple[Field, int | None, bool], ImmutableMatrix] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("x", "x0"):
-            for i in range(self.d):
-                one = Symbol(f"{name}_{i}")
-                other = one if self.real else Symbol(f"{name.replace('x', 'y')}_{i}")
-                self.bars |= {one: other, other: one}
-                self.values |= {one: self.point.ring.number(0), other: self.point.ring.number(0)}
-
-    def axis(self, i: int, *, bar: bool, frozen: bool = False) -> Symbol:
-        """x_i, or y_i for z̄_i; a real coordinate is its own conjugate."""
-        return Symbol(("y" if bar and not self.real else "x") + ("0" if frozen else "") + f"_{i}")
-
-    def meets(self, hol: tuple[int, ...], anti: tuple[int, ...]) -> bool:
-        """Can a monomial with these powers survive the derivatives of this entry?"""
-        pairs = zip((*hol, *anti), (*self.limits[0], *self.limits[1]), strict=True)
-        return all(power <= limit for power, limit in pairs)
-
-    def coefficient(self, value: Any) -> Expr:
-        """A symbol for a number of the sample."""
-        if value == 0:
-            return S.Zero
-        n = len(self.values)
-        one, other = Symbol(f"k_{n}"), Symbol(f"l_{n}")
-        self.values |= {one: value, other: value.conjugate()}
-        self.bars |= {one: other, other: one}
-        return one
-
-    def bar(self, expr: Any) -> Any:
-        """The conjugate: x and y change places, coefficients are conjugated."""
-        return expr.xreplace({**self.bars, I: -I})
 
 
 def componentwise(
@@ -148,7 +106,7 @@ def componentwise(
             where = Place(dict(zip(out.indices, place, strict=True)))
             limits = _limits(out.definition, where.indices, d)
             page = Page(sample.point, d, is_real_latent(kernel), limits)
-            truth = _number(_write(out.definition, page, where), page, {})
+            truth = value_at_origin(_write(out.definition, page, where), page, {})
             ours = np.asarray(result)[place]
             if ring is decimal:
                 worst = max(worst, float(abs(ours - truth) / (1 + abs(truth))))
@@ -214,7 +172,7 @@ def _write(expr: Expr, page: Page, place: Place) -> Any:
         matrix = _write(expr.args[0], page, place)
         return matrix.trace() if isinstance(matrix, ImmutableMatrix) else matrix
     if isinstance(expr, LogDet):
-        return log(_determinant(_write(expr.args[0], page, place)))
+        return log(determinant(_write(expr.args[0], page, place)))
     if isinstance(expr, Entry):
         matrix = _write(expr.word, page, place)
         where = [place.indices[i] for i in expr.indices]
@@ -240,7 +198,7 @@ def _write(expr: Expr, page: Page, place: Place) -> Any:
         base = _write(expr.base, page, place)
         if not isinstance(base, ImmutableMatrix):
             return base**expr.exp
-        return base**expr.exp if expr.exp > 0 else _inverse(base) ** (-expr.exp)
+        return base**expr.exp if expr.exp > 0 else inverse(base) ** (-expr.exp)
     if isinstance(expr, Function | Pow):
         return expr.func(*[_write(a, page, place) for a in expr.args])
     raise EvidenceError(f"component by component: no rule for {type(expr).__name__}: {expr}")
@@ -370,57 +328,3 @@ def _mean(x: Expr, terms: list[Expr], total: Expr, page: Page, place: Place) -> 
         return _write(x, page, place)
     values = [_write(x, page, replace(place, component=k)) for k in range(len(terms))]
     return Add(*[w * v for w, v in zip(terms, values, strict=True)]) / total
-
-
-def _determinant(matrix: Any) -> Expr:
-    if not isinstance(matrix, ImmutableMatrix):
-        return matrix
-    if len(matrix) == 1:
-        return matrix[0, 0]
-    return matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
-
-
-def _inverse(matrix: ImmutableMatrix) -> ImmutableMatrix:
-    det = _determinant(matrix)
-    if len(matrix) == 1:
-        return ImmutableMatrix([[1 / det]])
-    (a, b), (c, d) = matrix.tolist()
-    return ImmutableMatrix([[d / det, -b / det], [-c / det, a / det]])
-
-
-def _number(expr: Expr, page: Page, known: dict[Expr, Any]) -> Any:
-    """The value at the origin."""
-    if expr in known:
-        return known[expr]
-    ring = page.point.ring
-    if expr in page.values:
-        value = page.values[expr]
-    elif expr.is_Rational:
-        value = ring.number(int(expr.p)) / ring.number(int(expr.q))
-    elif expr is S.ImaginaryUnit:
-        value = ring.number(1j)
-    elif expr.is_Add or expr.is_Mul:
-        parts = [_number(a, page, known) for a in expr.args]
-        value = parts[0]
-        for part in parts[1:]:
-            value = value + part if expr.is_Add else value * part
-    elif expr.is_Pow and expr.exp.is_Integer:
-        base, value = _number(expr.base, page, known), ring.number(1)
-        for _ in range(abs(int(expr.exp))):
-            value = value * base
-        value = value if expr.exp > 0 else ring.number(1) / value
-    else:
-        value = _function(expr, [_number(a, page, known) for a in expr.args], ring)
-    known[expr] = value
-    return value
-
-
-def _function(expr: Expr, values: list[Any], ring: Arithmetic) -> Any:
-    if isinstance(expr, exp) and values[0] == 0:
-        return ring.number(1)
-    if ring.function is None:
-        raise EvidenceError(f"{ring.name} has no value for {expr}")
-    if isinstance(expr, Pow):
-        return ring.function("exp", ring.function("log", values[0]) * values[1])
-    given = [int(a) if a.is_Integer else v for a, v in zip(expr.args, values, strict=True)]
-    return ring.function(type(expr).__name__, *given)

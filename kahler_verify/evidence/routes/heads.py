@@ -23,11 +23,14 @@ from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.calculus.words import LogDet
 from kahler_verify.errors import EvidenceError, KahlerVerifyError
-from kahler_verify.evidence.numbers.arithmetic import Array, array, ball, run_text
+from kahler_verify.evidence.finding import Finding
+from kahler_verify.evidence.numbers.arithmetic import ball, run_text
+from kahler_verify.evidence.numbers.arrays import Array, array
 from kahler_verify.evidence.numbers.functions import Functions
+from kahler_verify.evidence.numbers.points import Point
 from kahler_verify.evidence.numbers.samples import Sample
-from kahler_verify.evidence.numbers.series import Point, head_values
-from kahler_verify.evidence.routes.kernel import (
+from kahler_verify.evidence.numbers.series import head_values
+from kahler_verify.evidence.routes.cases import (
     draw_dyadic,
     executed,
     has_real_tensors,
@@ -52,27 +55,6 @@ FAILURES = (
 
 
 @dataclass(frozen=True)
-class HeadsFound:
-    """What came out: how many values were compared, torch's errors, and what is wrong.
-
-    Attributes:
-        values: numbers that were compared over balls.
-        errors: torch's largest error at each point, relative to the value or to 1.
-        complaints: heads whose balls exclude the right value, or that cannot be computed.
-    """
-
-    values: int
-    errors: tuple[float, ...]
-    complaints: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether values were compared, and all are right."""
-        right = bool(self.errors) and all(e <= FLOAT64 for e in self.errors)
-        return self.values > 0 and right and not self.complaints
-
-
-@dataclass(frozen=True)
 class _Place:
     """A point in numbers that float64 holds: as tensors, and each head's value as balls."""
 
@@ -87,8 +69,10 @@ def compare_heads(
     *,
     points: int = 3,
     seed: int = 0,
-) -> HeadsFound | None:
+) -> Finding | None:
     """A module's ``heads`` at random points, or None where it has none to compute.
+
+    ``trials`` of the finding counts the numbers compared over balls, ``errors`` are torch's.
 
     Args:
         derivation: what the module was generated from.
@@ -100,12 +84,24 @@ def compare_heads(
     Raises:
         EvidenceError: no point was found at which all heads are defined.
     """
+
+    def found(errors: tuple[float, ...], complaints: tuple[str, ...], values: int = 0) -> Finding:
+        return Finding(
+            errors,
+            (FLOAT64,) * len(errors),
+            unit="relative",
+            note="balls of 50 digits",
+            complaints=complaints,
+            trials=values,
+            what=f"{derivation.name}.heads",
+        )
+
     has_function = "\ndef heads(" in text
     # log det and log-sum-exp are computed where their factor or weights are, in geometry
     own = {e: n for e, n in heads.items() if not isinstance(e, LogDet | LogSumExp)}
     if not has_function:
         missing = tuple(f"{n}: there is no function that computes it" for n in own.values())
-        return HeadsFound(0, (), missing) if missing else None
+        return found((), missing) if missing else None
     with flint.ctx.workprec(BITS):
         places = _places(derivation, heads, points, seed)
         try:
@@ -116,7 +112,9 @@ def compare_heads(
         errors = _by_torch(derivation, text, places)
     except (*FAILURES, SyntaxError) as error:
         errors, complaints = (), [*complaints, f"in torch: {_said(error)}"]
-    return HeadsFound(values, errors, tuple(complaints))
+    if not values and not complaints:
+        complaints = ["no value was compared over balls"]
+    return found(errors, tuple(complaints), values)
 
 
 def _said(error: Exception) -> str:
@@ -221,4 +219,4 @@ def _by_torch(derivation: Derivation, text: str, places: list[_Place]) -> tuple[
     return tuple(errors)
 
 
-__all__ = ["FLOAT64", "HeadsFound", "compare_heads"]
+__all__ = ["FLOAT64", "compare_heads"]

@@ -18,13 +18,12 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torch.func import jacfwd, jacrev
 
-from kahler_verify.evidence.routes.kernel import MODEST, Outcome, frame_error
+from kahler_verify.evidence.finding import EPSILON, Finding, frame_error, modest_bound
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.models.checkpoint import Checkpoint
 from kahler_verify.models.data import held_out_samples
 from kahler_verify.models.real_vae import RealDecoder, RealVAE
 
-EPSILON = torch.finfo(torch.float64).eps
 SAMPLES = 20_000
 STANDARD_ERRORS = 6.0  # of some thousand entries, the largest is below this but once in 10⁵ runs
 
@@ -117,11 +116,8 @@ def scalar_curvature(decoder: RealDecoder, z: Tensor) -> Tensor:
     return torch.einsum("ab,ab->", torch.linalg.inv(metric_at(decoder, z)), ricci)
 
 
-Rows = list[tuple[str, str, str, Outcome, float]]  # quantity, route, where, outcome, seconds
-
-
-def _by_torch_kl(trial: RealDecoderTrial) -> Rows:
-    rows: Rows = []
+def _by_torch_kl(trial: RealDecoderTrial) -> list[Finding]:
+    rows: list[Finding] = []
     for where, latents in trial.latents.items():
         begin = time.perf_counter()
         found = trial.metric.metric_matrix(latents)
@@ -134,20 +130,20 @@ def _by_torch_kl(trial: RealDecoderTrial) -> Rows:
             if not apart <= 1e-10:
                 complaints.append(f"autograd's two modes differ by {apart:.1e}")
             conditions.append(condition)
-        outcome = Outcome(
+        finding = Finding(
             tuple(errors),
             (1e-10,) * len(errors),
             tuple(conditions),
             note="Hessian of torch.distributions' KL, reverse over reverse; forward over reverse",
             complaints=tuple(complaints),
         )
-        rows.append(("metric", "torch_kl", where, outcome, time.perf_counter() - begin))
+        rows.append(finding.named("decoder.metric", "torch_kl", where, time.perf_counter() - begin))
     return rows
 
 
-def _by_scores(trial: RealDecoderTrial) -> Rows:
+def _by_scores(trial: RealDecoderTrial) -> list[Finding]:
     """E[∂ℓ ∂ℓᵀ] over samples of x, with the error of the mean."""
-    rows: Rows = []
+    rows: list[Finding] = []
     decoder = trial.model.decoder
     for where, latents in trial.latents.items():
         begin = time.perf_counter()
@@ -165,19 +161,21 @@ def _by_scores(trial: RealDecoderTrial) -> Rows:
         spread = products.std(0) / math.sqrt(SAMPLES)
         found = trial.metric.metric_matrix(z)[0]
         error = float(((products.mean(0) - found).abs() / spread).max())
-        outcome = Outcome(
+        finding = Finding(
             (error,),
             (STANDARD_ERRORS,),
             (trial.frame(z[0])[1],),
             unit="standard errors",
             note=f"scores of {SAMPLES} samples",
         )
-        rows.append(("metric", "monte_carlo", where, outcome, time.perf_counter() - begin))
+        rows.append(
+            finding.named("decoder.metric", "monte_carlo", where, time.perf_counter() - begin)
+        )
     return rows
 
 
-def _connection_and_curvature(trial: RealDecoderTrial) -> Rows:
-    rows: Rows = []
+def _connection_and_curvature(trial: RealDecoderTrial) -> list[Finding]:
+    rows: list[Finding] = []
     decoder = trial.model.decoder
     for where, latents in trial.latents.items():
         z = latents[:2]
@@ -190,27 +188,33 @@ def _connection_and_curvature(trial: RealDecoderTrial) -> Rows:
             truth = christoffels(metric_at(decoder, point), g_d)
             errors.append(frame_error(found[i], truth, scale, (0,)))
             conditions.append(condition)
-        bounds = tuple(MODEST * EPSILON * c for c in conditions)
+        bounds = tuple(map(modest_bound, conditions))
         note = "Γ from autograd's derivatives of that Hessian"
-        outcome = Outcome(tuple(errors), bounds, tuple(conditions), note=note, scales=True)
-        rows.append(("connection", "autograd", where, outcome, time.perf_counter() - begin))
+        finding = Finding(tuple(errors), bounds, tuple(conditions), note=note, scales=True)
+        rows.append(
+            finding.named("decoder.connection", "autograd", where, time.perf_counter() - begin)
+        )
         begin = time.perf_counter()
         curvature = trial.metric.scalar_curvature(z[:1])[0]
         truth = scalar_curvature(decoder, z[0])
         size = max(1.0, abs(float(truth)))
-        outcome = Outcome(
+        finding = Finding(
             (float((curvature - truth).abs()) / size,),
             (100 * EPSILON * conditions[0] ** 2 + 1e-9,),
             (conditions[0],),
             unit="relative",
             note="textbook formula over autograd's derivatives of Γ",
         )
-        rows.append(("scalar curvature", "autograd", where, outcome, time.perf_counter() - begin))
+        rows.append(
+            finding.named(
+                "decoder.scalar curvature", "autograd", where, time.perf_counter() - begin
+            )
+        )
     return rows
 
 
-def _in_single_precision(trial: RealDecoderTrial) -> Rows:
-    rows: Rows = []
+def _in_single_precision(trial: RealDecoderTrial) -> list[Finding]:
+    rows: list[Finding] = []
     metric = FisherRaoMetric(trial.single.decoder)
     for where, latents in trial.latents.items():
         begin = time.perf_counter()
@@ -221,13 +225,13 @@ def _in_single_precision(trial: RealDecoderTrial) -> Rows:
             errors.append(frame_error(found[i], hessian(trial.model.decoder, z), scale))
             conditions.append(condition)
         note = "float32 metric against float64 autograd"
-        outcome = Outcome(tuple(errors), (1e-4,) * len(errors), tuple(conditions), note=note)
+        finding = Finding(tuple(errors), (1e-4,) * len(errors), tuple(conditions), note=note)
         seconds = time.perf_counter() - begin
-        rows.append(("metric (float32)", "autograd", where, outcome, seconds))
+        rows.append(finding.named("decoder.metric (float32)", "autograd", where, seconds))
     return rows
 
 
-REAL_DECODER_CHECKS: Mapping[str, Callable[[RealDecoderTrial], Rows]] = {
+REAL_DECODER_CHECKS: Mapping[str, Callable[[RealDecoderTrial], list[Finding]]] = {
     "torch's KL": _by_torch_kl,
     "samples": _by_scores,
     "connection and curvature": _connection_and_curvature,

@@ -9,13 +9,18 @@ from rich.console import Console
 
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence import methods
-from kahler_verify.evidence.laws import variants
-from kahler_verify.evidence.laws.variants import GROUPS, compared, plans_chosen
-from kahler_verify.evidence.ledger.judging import Ledger, method_items, variant_items, write_ledger
+from kahler_verify.evidence.laws.variants import decoders, groups
+from kahler_verify.evidence.laws.variants.compared import beside, numbers
+from kahler_verify.evidence.laws.variants.decoders import plans_chosen
+from kahler_verify.evidence.laws.variants.groups import GROUPS, compared
+from kahler_verify.evidence.laws.variants.mixtures import mixture_metric
+from kahler_verify.evidence.ledger.items import Ledger
+from kahler_verify.evidence.ledger.kernels import method_items, variant_items
+from kahler_verify.evidence.ledger.writing import write_ledger
 from kahler_verify.evidence.listing import behind, print_ledger
 from kahler_verify.evidence.methods import Behind, kernels_run
-from kahler_verify.evidence.mutants.faults import Rule, edited
 from kahler_verify.evidence.mutants.geometry_faults import GEOMETRY_RULES, first_difference
+from kahler_verify.evidence.mutants.rules import Rule, edited
 from kahler_verify.evidence.mutants.running import judged_geometry
 from kahler_verify.geometry import (
     FisherRaoMetric,
@@ -44,7 +49,7 @@ def test_every_kind_of_plan_is_compared(monkeypatch: pytest.MonkeyPatch) -> None
     class Longer(Plan):
         mean: Wider
 
-    monkeypatch.setattr(variants, "Plan", Longer)
+    monkeypatch.setattr(decoders, "Plan", Longer)
     with pytest.raises(EvidenceError, match="sketched"):
         plans_chosen()
 
@@ -60,8 +65,8 @@ def test_default_mixtures_never_leave_their_layouts(
         raise AssertionError(f"{type(x).__name__} was turned into a plain tensor")
 
     monkeypatch.setattr(layouts, "_plain", refuse)
-    metric = variants._mixture(count, 3, "potential", False, budget)
-    assert bool(torch.isfinite(metric.log_volume(variants._numbers(5, 3))).all())
+    metric = mixture_metric(count, 3, "potential", False, budget)
+    assert bool(torch.isfinite(metric.log_volume(numbers(5, 3))).all())
 
 
 @pytest.mark.parametrize(("group", "rule"), RULES[::7])
@@ -84,7 +89,7 @@ def test_there_are_enough_faults_and_each_edits_a_line_that_is_there() -> None:
 
 
 def test_observed_kernels_are_those_that_a_call_runs() -> None:
-    z = 0.1 * variants._numbers(2, 3)
+    z = 0.1 * numbers(2, 3)
     metric = PotentialMetric("fubini_study")
     assert kernels_run(lambda: metric.metric_matrix(z)) == {"fubini_study.metric"}
     found = kernels_run(lambda: metric.ricci_tensor(z))
@@ -131,9 +136,9 @@ def test_the_table_of_methods(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys)
 
 
 def test_the_line_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = {"good": lambda: iter([variants.Compared("x", 1e-15)]),
-              "bad": lambda: iter([variants.Compared("y", float("nan"))])}  # fmt: skip
-    monkeypatch.setattr(variants, "GROUPS", groups)
+    lines = {"good": lambda: iter([beside("x", 1e-15)]),
+             "bad": lambda: iter([beside("y", float("nan"))])}  # fmt: skip
+    monkeypatch.setattr(groups, "GROUPS", lines)
     good, bad = variant_items()
     assert good.passed
     assert "1.0e-15" in good.outcome

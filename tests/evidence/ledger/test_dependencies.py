@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import kahler_verify.evidence.ledger.judging as ledger
+import kahler_verify.evidence.ledger.proving as ledger
 from kahler_verify.codegen.registry import is_installed, load_file, own_modules
 from kahler_verify.evidence.ledger.dependencies import watched
-from kahler_verify.evidence.ledger.judging import prove
+from kahler_verify.evidence.ledger.proving import prove
 
 HOLDS, REFUTED = "scale = 1\n", "scale = 2\n"
 # How a derivation file comes by its helper, and where the helper is: in the folder of the file.

@@ -16,7 +16,11 @@ from kahler_verify.calculus.claims import Comparison, Measured, Speed
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger import measurements
-from kahler_verify.evidence.ledger.judging import Cache, Ledger, judge, prove, write_evidence
+from kahler_verify.evidence.ledger.cache import Cache
+from kahler_verify.evidence.ledger.claims import judge
+from kahler_verify.evidence.ledger.items import Ledger
+from kahler_verify.evidence.ledger.proving import prove
+from kahler_verify.evidence.ledger.writing import write_evidence
 from kahler_verify.evidence.listing import print_ledger
 
 Json = dict[str, Any]

@@ -15,35 +15,17 @@ from kahler_verify.codegen.lowering import Lowering
 from kahler_verify.codegen.registry import shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.listing import print_mutants
-from kahler_verify.evidence.mutants.faults import (
-    BATCH,
-    FAULTS,
-    FUNCTION,
-    SWAPPED,
-    Mutant,
-    Rule,
-    derived_mutants,
-    edited,
-    kernel_mutants,
-    misprinted,
-    rule_mutants,
-    spread,
-    sum_of,
-    terms_of,
-)
+from kahler_verify.evidence.mutants.candidate import Candidate
+from kahler_verify.evidence.mutants.derived_faults import derived_mutants
+from kahler_verify.evidence.mutants.faults import BATCH, FAULTS, FUNCTION, SWAPPED, Mutant, spread
+from kahler_verify.evidence.mutants.misprints import misprinted
 from kahler_verify.evidence.mutants.planted import MISPRINTS, RULES
-from kahler_verify.evidence.mutants.running import (
-    ROUTES,
-    Candidate,
-    Judged,
-    MutantResult,
-    Workshop,
-    judge,
-    misprint_mutant,
-    run_mutants,
-    write_mutants,
-)
-from kahler_verify.evidence.numbers.arithmetic import array, einsum
+from kahler_verify.evidence.mutants.rules import Rule, edited, rule_mutants
+from kahler_verify.evidence.mutants.running import judge, run_mutants
+from kahler_verify.evidence.mutants.text_faults import kernel_mutants, sum_of, terms_of
+from kahler_verify.evidence.mutants.verdicts import TESTS, Judged, MutantResult, write_mutants
+from kahler_verify.evidence.mutants.workshop import Workshop, misprint_mutant
+from kahler_verify.evidence.numbers.arrays import array, einsum
 
 FEW = (
     "gaussian_kl.fisher_metric_diagonal",
@@ -211,7 +193,7 @@ def test_json(shop: Workshop, tmp_path: Path) -> None:
     keys |= {"equivalent", "killed", "by", "missed_by", "seconds"}
     for mutant in data["mutants"]:
         assert keys <= set(mutant)
-        assert set(mutant["by"]) | set(mutant["missed_by"]) <= set(ROUTES)
+        assert set(mutant["by"]) | set(mutant["missed_by"]) <= set(TESTS)
         assert mutant["fault"] in data["table"]
     whole = data["table"]["all"]
     assert whole["mutants"] == len(result.counted)

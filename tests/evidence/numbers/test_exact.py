@@ -7,7 +7,7 @@ import pytest
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.evidence.numbers.arithmetic import PRIME, rational
-from kahler_verify.evidence.numbers.samples import kernel_of
+from kahler_verify.evidence.numbers.readings import kernel_of
 from kahler_verify.evidence.proofs.schwartz_zippel import compare, schwartz_zippel
 
 _modules: dict[str, Module] = {}

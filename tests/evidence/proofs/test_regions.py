@@ -10,7 +10,8 @@ from sympy import Symbol, conjugate, exp, log, sin
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError, InputError
 from kahler_verify.evidence import recheck
-from kahler_verify.evidence.proofs.regions import Formula, Mixture, prove_plurisubharmonic
+from kahler_verify.evidence.proofs.potentials import Formula, Mixture
+from kahler_verify.evidence.proofs.regions import prove_plurisubharmonic
 
 HALVES = (Fraction(1, 2), Fraction(1, 2))
 THIRDS = (Fraction(1, 3), Fraction(2, 3))

@@ -39,7 +39,8 @@ from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.codegen.writing import generate_files
 from kahler_verify.errors import EvidenceError, GenerationError
 from kahler_verify.evidence.crosscheck import crosscheck
-from kahler_verify.evidence.ledger.judging import kernel_items, prove
+from kahler_verify.evidence.ledger.kernels import kernel_items
+from kahler_verify.evidence.ledger.proving import prove
 from kahler_verify.evidence.mutants.head_faults import HeadFault, judge_heads, planted
 from kahler_verify.evidence.routes.heads import compare_heads
 from kahler_verify.running.kernel_set import KernelSet
@@ -143,7 +144,7 @@ def test_verify_runs_heads() -> None:
         found = crosscheck(
             derivations={"fubini_study": derivation}, sources={"fubini_study": source}, points=1
         )
-        (row,) = [r for r in found.rows if r.kernel == "fubini_study.heads"]
+        (row,) = [r for r in found.rows if r.what == "fubini_study.heads"]
         assert row.passed is passes
 
 

@@ -32,15 +32,12 @@ from kahler_verify.calculus import (
 from kahler_verify.codegen.registry import shipped
 from kahler_verify.codegen.writing import generate_files
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.ledger.judging import (
-    Cache,
-    Item,
-    judge,
-    kernel_items,
-    prove,
-    write_evidence,
-    write_ledger,
-)
+from kahler_verify.evidence.ledger.cache import Cache
+from kahler_verify.evidence.ledger.claims import judge
+from kahler_verify.evidence.ledger.items import Item
+from kahler_verify.evidence.ledger.kernels import kernel_items
+from kahler_verify.evidence.ledger.proving import prove
+from kahler_verify.evidence.ledger.writing import write_evidence, write_ledger
 
 d, n = dimension("d"), dimension("n")
 a, b, c = index("a b c")
@@ -193,7 +190,7 @@ def test_gram_form_is_recognised_and_refused() -> None:
 
 def test_routes_that_contradict_each_other_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calculus that derives zero where numbers do not vanish must not be believed."""
-    monkeypatch.setattr("kahler_verify.evidence.ledger.judging.derive", lambda expr: expr * 0)
+    monkeypatch.setattr("kahler_verify.evidence.ledger.parts.derive", lambda expr: expr * 0)
     part = Vanishing(Partial(LogDet(S), a), (a,), "not zero")
     with pytest.raises(EvidenceError, match="normal form is zero"):
         judge(Claim("X", "false", "test", parts=(part,)), EMPTY)

@@ -36,10 +36,11 @@ from kahler_verify.codegen.registry import shipped
 from kahler_verify.errors import EvidenceError, PropertyViolation
 from kahler_verify.evidence.laws.law import agree
 from kahler_verify.evidence.laws.metrics import known_curvature
-from kahler_verify.evidence.laws.properties import PROPERTIES, applicable, check, check_all
+from kahler_verify.evidence.laws.register import LAWS, applicable, check, check_all
 from kahler_verify.evidence.numbers.domains import domain_value, double, point_inside
-from kahler_verify.evidence.numbers.samples import draw, is_real_latent
-from kahler_verify.evidence.routes.kernel import Subject, prepare
+from kahler_verify.evidence.numbers.readings import is_real_latent
+from kahler_verify.evidence.numbers.samples import draw
+from kahler_verify.evidence.routes.cases import Subject, prepare
 from kahler_verify.geometry import PotentialMetric
 from kahler_verify.running.kernel_set import KernelSet
 
@@ -108,7 +109,7 @@ def test_property(name: str, law: str, data: st.DataObject) -> None:
     kernel = data.draw(st.sampled_from(chosen), label="kernel")
     seed = data.draw(st.integers(0, 2**32 - 1), label="seed")
     sizes = data.draw(SIZES, label="sizes")
-    check(PROPERTIES[law], derivation, kernel, kernels(name), seed=seed, sizes=sizes)
+    check(LAWS[law], derivation, kernel, kernels(name), seed=seed, sizes=sizes)
 
 
 @pytest.mark.parametrize(("name", "law"), CASES)
@@ -142,7 +143,7 @@ def test_what_applies_to_whom() -> None:
         "hermitian", "symmetric", "augmented_positive", "affine_chart", "output_basis_free",
         "additive", "translation_free", "expands_divergence", "closed_when_pluriharmonic",
     }  # fmt: skip
-    assert set.union(*found.values()) == set(PROPERTIES)
+    assert set.union(*found.values()) == set(LAWS)
 
 
 # ------------------------------------------------------------------ every property can fail
@@ -254,7 +255,7 @@ def is_killed(law: str, name: str, function: str, mutant: SimpleNamespace) -> bo
         try:
             sizes = {"d": 2 + seed % 2, "n": 3, "K": 3}
             check(
-                PROPERTIES[law], derivation, by_name[0], tested,
+                LAWS[law], derivation, by_name[0], tested,
                 seed=seed, sizes=sizes, geometry=geometry,
             )  # fmt: skip
         except PropertyViolation:
@@ -264,7 +265,7 @@ def is_killed(law: str, name: str, function: str, mutant: SimpleNamespace) -> bo
     return False
 
 
-@pytest.mark.parametrize("law", PROPERTIES)
+@pytest.mark.parametrize("law", LAWS)
 def test_property_can_fail(law: str) -> None:
     """One planted fault at least in an otherwise right module makes it fail."""
     name, function, mutate = MUTANTS[law]
@@ -295,8 +296,9 @@ def test_a_violation_carries_the_numbers() -> None:
 
 def test_all_properties_of_a_users_file() -> None:
     results = check_all(DERIVATIONS["hartogs"], kernels("hartogs"), examples=2)
-    assert results["positive"] == (2, "")
-    assert all(failure == "" for _, failure in results.values())
+    assert results["positive"].passed
+    assert results["positive"].trials == 2
+    assert all(found.passed for found in results.values())
 
 
 def test_properties_of_a_potential_with_a_log_det_of_a_parameter() -> None:
@@ -306,16 +308,15 @@ def test_properties_of_a_potential_with_a_log_det_of_a_parameter() -> None:
     phi = potential("with_log_det", log(1 + z.H * p**-1 * z) + LogDet(p), positive=True)
     results = check_all(phi, KernelSet(kahler_verify.compile(phi)), examples=1)
     assert "unitary_equivariant" in results
-    assert [failure for _, failure in results.values() if failure] == []
+    assert [found for found in results.values() if not found.passed] == []
 
 
 def test_a_false_claim_is_found() -> None:
     z = coordinates("z", dimension("d"))
     wrong = potential("wrong", -log(1 + z.H * z), positive=True)
     results = check_all(wrong, KernelSet(kahler_verify.compile(wrong)), examples=2)
-    trials, failure = results["positive"]
-    assert trials == 1
-    assert "g has the eigenvalue -" in failure
+    assert results["positive"].trials == 1
+    assert "g has the eigenvalue -" in results["positive"].story
 
 
 # ------------------------------------------------------------------ known answers to d = 8
@@ -388,7 +389,7 @@ def test_a_half_plane_has_every_property() -> None:
     )
     results = check_all(half_plane, KernelSet(kahler_verify.compile(half_plane)), examples=3)
     assert {"positive", "kaehler", "curvature_as_known"} <= set(results)
-    assert {name: failure for name, (_, failure) in results.items() if failure} == {}
+    assert [found for found in results.values() if not found.passed] == []
     subject = Subject.of(half_plane, generate_module(half_plane).text)
     points = prepare(subject, half_plane.kernels[2]).points
     assert all(complex(p.point.values[z1]).imag > 0 for p in points)

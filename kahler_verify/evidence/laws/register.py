@@ -1,13 +1,13 @@
-"""Properties that every derivation inherits, a user's own too: one registry.
+"""The register of laws, which every derivation inherits, a user's own too.
 
-A property says to which kernels of a derivation it applies, and decides it from the derivation
+A law says to which kernels of a derivation it applies, and decides it from the derivation
 itself: from the indices of its definitions, the traits and shapes of its fields, and what they
 depend on.  Its check draws a random trial and raises :class:`PropertyViolation`, with the numbers,
 when it fails.
 
 Kernels are tested on fields with consistent random derivatives.  Where a derivation makes a metric
 that :mod:`kahler_verify.geometry` can hold, the metric's geometry is tested too.  The laws are in
-``laws_of_kernels`` and ``laws_of_metrics``; here they are gathered and checked.
+the files beside this one; here they are gathered and checked.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ from itertools import product
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.errors import EvidenceError, PropertyViolation
-from kahler_verify.evidence.laws import kernels as laws_of_kernels
-from kahler_verify.evidence.laws import metrics as laws_of_metrics
-from kahler_verify.evidence.laws.law import DoesNotApply, Property, Trial
+from kahler_verify.evidence.finding import Finding
+from kahler_verify.evidence.laws import calls, charts, divergences, kernels, metrics
+from kahler_verify.evidence.laws.law import DoesNotApply, Law, Trial
 from kahler_verify.running.kernel_set import KernelSet
 
-__all__ = ["PROPERTIES", "DoesNotApply", "Property", "Trial", "applicable", "check", "check_all"]
+__all__ = ["LAWS", "DoesNotApply", "Law", "Trial", "applicable", "check", "check_all"]
 
-PROPERTIES: dict[str, Property] = {**laws_of_kernels.LAWS, **laws_of_metrics.LAWS}
+LAWS: dict[str, Law] = {
+    name: law
+    for file in (kernels, calls, divergences, metrics, charts)
+    for name, law in file.LAWS.items()
+}
 
 
-def applicable(
-    derivation: Derivation, kernels: KernelSet
-) -> Iterator[tuple[Property, list[Kernel]]]:
-    """The properties of a derivation, each with its kernels; kernels that vanish have no code."""
+def applicable(derivation: Derivation, kernels: KernelSet) -> Iterator[tuple[Law, list[Kernel]]]:
+    """The laws of a derivation, each with its kernels; kernels that vanish have no code."""
     coded = [k for k in derivation.kernels if k.name not in kernels.vanishing]
-    for law_ in PROPERTIES.values():
-        chosen = [k for k in coded if law_.applies(derivation, k)]
+    for law in LAWS.values():
+        chosen = [k for k in coded if law.applies(derivation, k)]
         if chosen:
-            yield law_, chosen
+            yield law, chosen
 
 
 def check(
-    law_: Property,
+    law: Law,
     derivation: Derivation,
     kernel: Kernel,
     kernels: KernelSet,
@@ -49,7 +51,7 @@ def check(
     sizes: Mapping[str, int] | None = None,
     geometry: KernelSet | None = None,
 ) -> None:
-    """Check one property of one kernel on one random trial.
+    """Check one law of one kernel on one random trial.
 
     Raises:
         PropertyViolation: it does not hold; the message carries seed, sizes and numbers.
@@ -59,31 +61,33 @@ def check(
     if geometry is not None:
         trial.geometry = geometry
     try:
-        law_.check(trial)
+        law.check(trial)
     except PropertyViolation as error:
         raise PropertyViolation(
-            f"{derivation.name}.{kernel.name} is not {law_.name} ({law_.statement}): {error} "
+            f"{derivation.name}.{kernel.name} is not {law.name} ({law.statement}): {error} "
             f"[seed {seed}, {sizes}]"
         ) from None
 
 
 def check_all(
     derivation: Derivation, kernels: KernelSet, *, examples: int = 5, seed: int = 0
-) -> dict[str, tuple[int, str]]:
-    """Every property of a derivation: how many trials were made, and the first violation or ""."""
-    results = {}
-    for law_, chosen in applicable(derivation, kernels):
-        trials, failure = 0, ""
+) -> dict[str, Finding]:
+    """Every law of a derivation: how many trials were made, and the first violation of it."""
+    findings = {}
+    for law, chosen in applicable(derivation, kernels):
+        trials, complaints = 0, tuple[str, ...]()
         for example, kernel in product(range(examples), chosen):
             sizes = {"d": 1 + example % 3, "n": 1 + example % 4, "K": 1 + example % 4}
             try:
-                check(law_, derivation, kernel, kernels, seed=seed + example, sizes=sizes)
+                check(law, derivation, kernel, kernels, seed=seed + example, sizes=sizes)
                 trials += 1
             except DoesNotApply:
                 continue
             except EvidenceError as error:  # violated, or no trial could be made
-                trials, failure = trials + 1, str(error)
+                trials, complaints = trials + 1, (str(error),)
                 break
         if trials:
-            results[law_.name] = (trials, failure)
-    return results
+            findings[law.name] = Finding(
+                complaints=complaints, trials=trials, what=law.name, route="property"
+            )
+    return findings

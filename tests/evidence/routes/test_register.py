@@ -11,10 +11,12 @@ from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.samples import kernel_of
-from kahler_verify.evidence.routes import kernel as routes
-from kahler_verify.evidence.routes.kernel import ROUTES, Case, Outcome, Subject, prepare
+from kahler_verify.evidence.numbers.readings import kernel_of
+from kahler_verify.evidence.routes import register
+from kahler_verify.evidence.routes.cases import Case, Subject, prepare
+from kahler_verify.evidence.routes.gaussians import LADDER, sampling_finding
 from kahler_verify.evidence.routes.known_answers import ANSWERS
+from kahler_verify.evidence.routes.register import ROUTES
 
 DERIVATIONS = shipped()
 
@@ -30,12 +32,6 @@ def case(derivation: str, kernel: str, *fault: str, count: int = 2) -> Case:
         text = before + start + body.replace(old, new) + end + after
     subject = Subject.of(DERIVATIONS[derivation], text)
     return prepare(subject, kernel_of(subject.derivation, kernel), count=count)
-
-
-def holds(outcome: Outcome) -> bool:
-    pairs = zip(outcome.errors, outcome.bounds, strict=True)
-    inside = all(error <= bound for error, bound in pairs)
-    return bool(outcome.errors) and inside and not outcome.complaints
 
 
 GRAM = "fisher_metric_full_holomorphic"
@@ -55,14 +51,14 @@ def right() -> Case:
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_applies_to_the_fisher_metric_and_agrees(right: Case, route: str) -> None:
     assert ROUTES[route].applies(right)
-    assert holds(ROUTES[route].run(right))
+    assert ROUTES[route].run(right).passed
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_route_fails_on_a_planted_fault(route: str, fault: str) -> None:
     wrong = case("gaussian_kl", GRAM, *FAULTS[fault])
-    assert not holds(ROUTES[route].run(wrong))
+    assert not ROUTES[route].run(wrong).passed
 
 
 @pytest.mark.parametrize(
@@ -86,8 +82,8 @@ def test_the_routes_of_every_user_find_faults_of_every_derivation(
 ) -> None:
     right, wrong = case(derivation, kernel), case(derivation, kernel, *fault)
     for route in ("autograd", "mpmath", "exact"):
-        assert holds(ROUTES[route].run(right)), route
-        assert not holds(ROUTES[route].run(wrong)), route
+        assert ROUTES[route].run(right).passed, route
+        assert not ROUTES[route].run(wrong).passed, route
 
 
 @pytest.mark.parametrize(
@@ -102,14 +98,14 @@ def test_the_routes_of_every_user_find_faults_of_every_derivation(
     ],
 )
 def test_known_answers_find_faults(derivation: str, kernel: str, fault: tuple[str, str]) -> None:
-    assert holds(ROUTES["known"].run(case(derivation, kernel)))
-    assert not holds(ROUTES["known"].run(case(derivation, kernel, *fault)))
+    assert ROUTES["known"].run(case(derivation, kernel)).passed
+    assert not ROUTES["known"].run(case(derivation, kernel, *fault)).passed
 
 
 def test_one_part_in_a_billion_is_found() -> None:
     wrong = case("gaussian_kl", GRAM, "return t0", "return t0 * (1 + 1e-9)")
     for route in ("autograd", "mpmath", "torch_kl", "known"):
-        assert not holds(ROUTES[route].run(wrong)), route
+        assert not ROUTES[route].run(wrong).passed, route
 
 
 def test_every_known_answer_belongs_to_a_kernel() -> None:
@@ -130,29 +126,29 @@ def test_a_kernel_that_is_wrongly_said_to_vanish_is_found() -> None:
     subject = Subject.of(DERIVATIONS["fubini_study"], text)
     wrong = prepare(subject, kernel_of(subject.derivation, "metric_d"))
     for route in ("autograd", "mpmath", "exact"):
-        assert not holds(ROUTES[route].run(wrong)), route
+        assert not ROUTES[route].run(wrong).passed, route
 
 
 def test_modes_of_autograd_that_differ_are_reported(
     right: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = routes.differentiate
+    honest = register.differentiate
 
     def faulty(definition, indices, fields, mode="reverse"):
         value = honest(definition, indices, fields, mode)
         return value * (1 + 1e-6) if mode == "forward" else value
 
-    monkeypatch.setattr(routes, "differentiate", faulty)
-    outcome = ROUTES["autograd"].run(right)
-    assert any("modes differ" in words for words in outcome.complaints)
+    monkeypatch.setattr(register, "differentiate", faulty)
+    finding = ROUTES["autograd"].run(right)
+    assert any("modes differ" in words for words in finding.complaints)
 
 
 def test_the_error_of_samples_must_shrink() -> None:
     generator = torch.Generator().manual_seed(0)
-    honest = [torch.randn(30, generator=generator, dtype=torch.float64) for _ in routes.LADDER]
-    stuck = [x * n**0.5 / 100 for x, n in zip(honest, routes.LADDER, strict=True)]
-    assert holds(routes.sampling_outcome([honest], (1.0,)))
-    assert any("N^" in words for words in routes.sampling_outcome([stuck], (1.0,)).complaints)
+    honest = [torch.randn(30, generator=generator, dtype=torch.float64) for _ in LADDER]
+    stuck = [x * n**0.5 / 100 for x, n in zip(honest, LADDER, strict=True)]
+    assert sampling_finding([honest], (1.0,)).passed
+    assert any("N^" in words for words in sampling_finding([stuck], (1.0,)).complaints)
 
 
 def test_a_text_without_the_kernel_is_an_error() -> None:
@@ -198,11 +194,11 @@ def test_a_user_s_potential_has_the_general_routes_for_nothing(derivation: Deriv
         assert {"autograd", "mpmath", "exact", "componentwise"} <= set(applied)
         for route in applied:
             if trial.order < 4 or route in ("mpmath", "exact"):
-                assert holds(ROUTES[route].run(trial)), (kernel.name, route)
+                assert ROUTES[route].run(trial).passed, (kernel.name, route)
     wrong = Subject.of(derivation, text.replace("def metric(", "def other(") + FALSE_METRIC)
     trial = prepare(wrong, kernel_of(derivation, "metric"), count=2)
     for route in ("autograd", "mpmath"):
-        assert not holds(ROUTES[route].run(trial)), route
+        assert not ROUTES[route].run(trial).passed, route
 
 
 FALSE_METRIC = """
@@ -215,7 +211,7 @@ def metric(z):
 def test_a_user_s_known_answer_is_compared() -> None:
     free = user_potentials()[0]
     subject = Subject.of(free, generate_module(free).text)
-    assert holds(ROUTES["known"].run(prepare(subject, kernel_of(free, "gradient"))))
+    assert ROUTES["known"].run(prepare(subject, kernel_of(free, "gradient"))).passed
     false = replace(free, known={"gradient": lambda z: 2 * _gradient(z)})
     subject = replace(subject, derivation=false)
-    assert not holds(ROUTES["known"].run(prepare(subject, kernel_of(false, "gradient"))))
+    assert not ROUTES["known"].run(prepare(subject, kernel_of(false, "gradient"))).passed

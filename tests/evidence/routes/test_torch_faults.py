@@ -11,15 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kahler_verify.evidence.routes import autograd_faults
-from kahler_verify.evidence.routes.autograd_faults import (
-    FAULTS,
-    AutogradFault,
-    FaultReport,
-    run_self_test,
-)
+from kahler_verify.evidence.routes.torch_faults import divergence, self_test
+from kahler_verify.evidence.routes.torch_faults.fault import POINTS, TorchFault, relative_error
+from kahler_verify.evidence.routes.torch_faults.self_test import FAULTS, FaultReport, run_self_test
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "what-autograd-gets-wrong.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "what-autograd-gets-wrong.md"
 
 # Everything that DESIGN lists, and two more that were met on the way.
 NAMES = {
@@ -73,7 +69,7 @@ def test_known_faults_are_found(reports: dict[str, FaultReport], name: str) -> N
 
 def test_present_means_wrong(reports: dict[str, FaultReport]) -> None:
     for report in reports.values():
-        assert report.present == (report.relative_error > autograd_faults.PRESENT_ABOVE)
+        assert report.present == (report.relative_error > self_test.PRESENT_ABOVE)
 
 
 def test_it_is_quick_and_repeats_and_leaves_the_random_state_alone() -> None:
@@ -88,7 +84,7 @@ def test_it_is_quick_and_repeats_and_leaves_the_random_state_alone() -> None:
 def test_it_imports_under_another_default_device() -> None:
     program = (
         "import torch; torch.set_default_device('meta'); "
-        "from kahler_verify.evidence.routes.autograd_faults import run_self_test; "
+        "from kahler_verify.evidence.routes.torch_faults.self_test import run_self_test; "
         "assert all(report.safe_relative_error < 1e-12 for report in run_self_test())"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PAGE.parents[1])
@@ -110,19 +106,19 @@ def test_it_works_wherever_it_is_called() -> None:
         assert report.present == other.present
 
 
-def stub(measure: float | Exception) -> AutogradFault:
+def stub(measure: float | Exception) -> TorchFault:
     def run() -> float:
         if isinstance(measure, Exception):
             raise measure
         return measure
 
-    return AutogradFault("stub", "f(x)", "It is wrong.", "g(x)", run, lambda: 0.0)
+    return TorchFault("stub", "f(x)", "It is wrong.", "g(x)", run, lambda: 0.0)
 
 
 def test_a_fault_that_torch_no_longer_has_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = RuntimeError("not supported\nand more")
     faults = (stub(1e-15), stub(0.5), stub(math.inf), stub(refused))
-    monkeypatch.setattr(autograd_faults, "FAULTS", faults)
+    monkeypatch.setattr(self_test, "FAULTS", faults)
     right, wrong, nan, loud = run_self_test()
     assert [r.present for r in (right, wrong, nan, loud)] == [False, True, True, False]
     assert "gets this right" in right.explanation
@@ -133,18 +129,18 @@ def test_a_fault_that_torch_no_longer_has_is_absent(monkeypatch: pytest.MonkeyPa
 
 def test_nan_counts_as_wrong() -> None:
     one = torch.ones(2)
-    assert autograd_faults._relative_error(torch.tensor([1.0, math.nan]), one) == math.inf
-    assert autograd_faults._relative_error(torch.tensor([1.0, 1.5]), one) == 0.5
+    assert relative_error(torch.tensor([1.0, math.nan]), one) == math.inf
+    assert relative_error(torch.tensor([1.0, 1.5]), one) == 0.5
 
 
 def test_the_fisher_metric_that_serves_as_truth_matches_finite_differences() -> None:
     """From values of the textbook KL alone: forward evaluation is not at fault."""
-    x = autograd_faults._POINTS[1]
+    x = POINTS[1]
     h = 1e-3
     steps = h * torch.eye(2, dtype=torch.float64)
 
     def kl(y: Tensor) -> Tensor:
-        return autograd_faults._textbook_kl(x, y)
+        return divergence._textbook_kl(x, y)
 
     for i in range(2):
         for j in range(2):
@@ -152,14 +148,14 @@ def test_the_fisher_metric_that_serves_as_truth_matches_finite_differences() -> 
                 (a, b, kl(x + a * steps[i] + b * steps[j])) for a in (1, -1) for b in (1, -1)
             ]
             second = sum(a * b * value for a, b, value in corners) / (4 * h * h)
-            assert second.item() == pytest.approx(autograd_faults._fisher(x)[i, j].item(), rel=1e-4)
+            assert second.item() == pytest.approx(divergence._fisher(x)[i, j].item(), rel=1e-4)
 
 
 # ------------------------------------------------------------------ the page that tells of it
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_the_page_lists_the_fault(fault: AutogradFault) -> None:
+def test_the_page_lists_the_fault(fault: TorchFault) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert f"[{fault.name}]" in text
     if fault.upstream.startswith("https"):

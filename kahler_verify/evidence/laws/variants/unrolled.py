@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kahler_verify.evidence.numbers.arithmetic import Arithmetic, Array, Gaussian, array, run_text
+from kahler_verify.evidence.numbers.arithmetic import Arithmetic, run_text
+from kahler_verify.evidence.numbers.arrays import Array, array
+from kahler_verify.evidence.numbers.gaussian import Gaussian
 from kahler_verify.running.unrolling import Argument, Unrolled
 
 __all__ = ["evaluate_in_double", "evaluate_variant", "opaque", "softmax"]

@@ -1,0 +1,1 @@
+"""Variants of kernels, as geometry runs them, against the plain kernels."""
