@@ -15,7 +15,9 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from functools import reduce
+from itertools import compress, product
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,35 @@ def id_of(x: Degree) -> int:
     return id(x)
 
 
+def _product_of_degrees(x: Array, y: Array) -> Array:
+    """X Y, by which kinds of degrees meet in an entry: in a sum each kind counts once."""
+    (left, at_left), (right, at_right) = _kinds(x), _kinds(y)
+    pairs = [(a, b) for a in range(len(left)) for b in range(len(right))]
+    meet = np.stack(
+        [(at_left == a).astype(int) @ (at_right == b).astype(int) > 0 for a, b in pairs], -1
+    )
+    patterns, which = np.unique(meet.reshape(-1, len(pairs)), axis=0, return_inverse=True)
+    products = [left[a] * right[b] for a, b in pairs]
+    sums = [reduce(add, compress(products, pattern)) for pattern in patterns]
+    # entries are numbers of their own, which may become denominators of their own
+    entries = [Degree(sums[i].top, sums[i].below) for i in which.ravel()]
+    return array(entries, meet.shape[:-1])
+
+
+def _kinds(x: Array) -> tuple[list[Degree], np.ndarray]:
+    """One entry for each kind of degree in a matrix, and for each entry its kind."""
+    number: dict[Any, int] = {}
+    found: list[Degree] = []
+    where: list[int] = []
+    for entry in np.asarray(x).ravel():
+        kind = (entry.top, tuple(sorted(entry.below.items())))
+        if kind not in number:
+            number[kind] = len(found)
+            found.append(entry)
+        where.append(number[kind])
+    return found, np.array(where).reshape(x.shape)
+
+
 def _inverse_degrees(matrix: Array) -> Array:
     """X⁻¹ = adj X / det X."""
     n = len(matrix)
@@ -133,6 +164,7 @@ degrees = Arithmetic(
     lambda _rng: Degree(1),
     lambda _rng: Degree(1),
     inverse=_inverse_degrees,
+    matmul=_product_of_degrees,
     root=lambda x, _: Degree(x.top, x.below),
     bound=lambda power: Degree(math.ceil(abs(power))),
 )
