@@ -206,7 +206,7 @@ def test_a_wrong_kernel_fails_and_the_others_pass() -> None:
 def test_a_kernel_that_cannot_run_is_a_failed_row(change: Callable[[str], str]) -> None:
     result = with_text(change)
     assert not result.passed
-    assert any(row.points == 0 and row.note for row in result.failed)
+    assert any(row.points == 0 and row.story for row in result.failed)
     assert result.missing
 
 

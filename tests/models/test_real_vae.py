@@ -68,14 +68,11 @@ def test_its_geometry_agrees_with_every_route(checkpoint) -> None:
     trial = RealDecoderTrial.of(trained, None, 0, notes)
     seen = set()
     for check in REAL_DECODER_CHECKS.values():
-        for quantity, route, where, outcome, _ in check(trial):
-            seen.add((quantity, route))
-            assert outcome.errors
-            assert not outcome.complaints
-            pairs = zip(outcome.errors, outcome.bounds, strict=True)
-            assert all(e <= b for e, b in pairs), (quantity, route, where, outcome)
-    assert ("metric", "torch_kl") in seen
-    assert ("scalar curvature", "autograd") in seen
+        for finding in check(trial):
+            seen.add((finding.what, finding.route))
+            assert finding.passed, finding
+    assert ("decoder.metric", "torch_kl") in seen
+    assert ("decoder.scalar curvature", "autograd") in seen
 
 
 def test_diagnosis(checkpoint) -> None:
