@@ -43,8 +43,9 @@ from kahler_verify.codegen.circuit import (
 )
 from kahler_verify.codegen.circuit import conjugate as conjugate_residue
 from kahler_verify.codegen.circuit_printer import CircuitPrinter, live, operations_of
+from kahler_verify.codegen.heads import HEADS, normal_head, tensors_of
 from kahler_verify.codegen.kernel import Printed, finish_program
-from kahler_verify.codegen.lowering import HEADS, Lowering, normal_head, tensors_of
+from kahler_verify.codegen.lowering import Lowering
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.codegen.transcendental import constant_code, head_code
 from kahler_verify.errors import GenerationError

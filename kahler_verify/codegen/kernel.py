@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from sympy import Add, Basic, Expr, Mul, Rational, S, Symbol, factor_terms
 
-from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
+from kahler_verify.codegen.contraction import Monomial
+from kahler_verify.codegen.lowering import Lowering
+from kahler_verify.codegen.numbers import signed_sum
 from kahler_verify.codegen.program import Axis, Operand, Program, multiply_add
 from kahler_verify.errors import GenerationError
 

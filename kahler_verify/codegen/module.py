@@ -18,8 +18,9 @@ from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import LogSumExp
 from kahler_verify.calculus.words import LogDet, factor_word
 from kahler_verify.codegen.explicit import Reading, bar, polarised, print_explicit, print_heads
+from kahler_verify.codegen.heads import head_name, tensors_of
 from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
-from kahler_verify.codegen.lowering import Lowering, head_name, tensors_of
+from kahler_verify.codegen.lowering import Lowering
 from kahler_verify.codegen.names import check_names, check_owners
 from kahler_verify.codegen.program import Input, Program
 from kahler_verify.codegen.progress import Step, silent
@@ -271,7 +272,9 @@ def _log_det(log_det: LogDet, lowering: Lowering) -> str:
                 f"{log_det}: declare {field.name} positive=True (and constant), so that kernels "
                 "take its Cholesky factor"
             )
-        diagonal = lowering.program.let(f'torch.einsum("...aa->...a", {lowering.factor(field)})')
+        diagonal = lowering.program.let(
+            f'torch.einsum("...aa->...a", {lowering.stored.factor(field)})'
+        )
         logarithms = lowering.program.let(f"torch.log({diagonal})")
         total = lowering.program.let(f'torch.einsum("...a->...", {logarithms})')
         sign = (" + " if code else "") if power > 0 else (" - " if code else "-")

@@ -61,10 +61,11 @@ from kahler_verify.calculus.pointwise import (
 )
 from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.kernel import Printed, _live
-from kahler_verify.codegen.lowering import check_name, signed_sum
 from kahler_verify.codegen.module import Module, _function, formatted
 from kahler_verify.codegen.names import check_functions
+from kahler_verify.codegen.numbers import signed_sum
 from kahler_verify.codegen.program import Program
+from kahler_verify.codegen.storage import check_name
 from kahler_verify.errors import GenerationError
 
 Pair = tuple[Expr, Expr]  # real and imaginary part, in real symbols

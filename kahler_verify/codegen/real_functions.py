@@ -13,9 +13,9 @@ from sympy import Expr, Integer, Symbol, cse, sympify
 
 from kahler_verify.calculus.pointwise import Pointwise
 from kahler_verify.codegen.kernel import Printed, _live
-from kahler_verify.codegen.lowering import check_name
 from kahler_verify.codegen.module import Module, _function, formatted
 from kahler_verify.codegen.pointwise import _check_evaluated, _Pairs, _returning_several
+from kahler_verify.codegen.storage import check_name
 from kahler_verify.errors import GenerationError
 
 __all__ = ["generate_real_functions"]
