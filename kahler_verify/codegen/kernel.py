@@ -14,13 +14,15 @@ from kahler_verify.codegen.numbers import signed_sum
 from kahler_verify.codegen.program import Axis, Operand, Program, multiply_add
 from kahler_verify.errors import GenerationError
 
+Meaning = tuple[str, str, str]  # of an input: its name, its shape, what it is
+
 
 @dataclass(frozen=True)
 class Printed:
     """A printed function: its arguments, body lines, results and operation count."""
 
     arguments: tuple[str, ...]
-    meanings: tuple[tuple[str, str, str], ...]  # name, shape, meaning
+    meanings: tuple[Meaning, ...]
     lines: tuple[tuple[str, str], ...]
     results: tuple[str, ...]
     operations: Expr

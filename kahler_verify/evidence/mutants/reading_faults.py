@@ -24,10 +24,10 @@ from kahler_verify.calculus.derivation import (
     potential,
 )
 from kahler_verify.calculus.letters import coordinates, dimension, index, parameter
-from kahler_verify.codegen import circuit, circuit_printer, explicit, module
+from kahler_verify.codegen import circuit, circuit_printer, module
 from kahler_verify.codegen.circuit import Circuit, Gaussian
 from kahler_verify.codegen.circuit_printer import CircuitPrinter
-from kahler_verify.codegen.explicit import Reading, conjugated, polarised
+from kahler_verify.codegen.explicit import Reading, conjugated, polarised, printing, reading
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.mutants.faults import (
@@ -266,7 +266,7 @@ CIRCUIT = (
     ),
     Rule(
         CONJUGATE,
-        explicit._value_of_head,
+        reading._value_of_head,
         "conjugate_residue(random_residue((name, mirrored)))",
         "random_residue((name, mirrored))",
     ),
@@ -275,22 +275,22 @@ CIRCUIT = (
 # Rules by which a circuit is printed.
 PRINTED = (
     Rule(
-        AXIS, explicit.begin, 'f"z.select(-1, {i})"', 'f"z.select(-1, {len(coordinates) - 1 - i})"'
+        AXIS, printing.begin, 'f"z.select(-1, {i})"', 'f"z.select(-1, {len(coordinates) - 1 - i})"'
     ),
-    Rule(CONJUGATE, explicit.begin, "{names[reading.node(z)]}.conj()", "{names[reading.node(z)]}"),
+    Rule(CONJUGATE, printing.begin, "{names[reading.node(z)]}.conj()", "{names[reading.node(z)]}"),
     Rule(
         CONJUGATE,
-        explicit.print_explicit,
+        printing.print_explicit,
         "{program.let(code, 'e')}.conj()",
         "{program.let(code, 'e')}",
     ),
     Rule(
         TRANSPOSED,
-        explicit.print_explicit,
+        printing.print_explicit,
         "codes[t.value] for t in entries.values()",
         "codes[t.value] for t in list(entries.values())[::-1]",
     ),
-    Rule(LOST, explicit._entry, "{zero} + {printer.code(term)}", "{zero}"),
+    Rule(LOST, printing._entry, "{zero} + {printer.code(term)}", "{zero}"),
     Rule(
         FACTOR,
         CircuitPrinter.code,
