@@ -28,7 +28,7 @@ from kahler_verify.geometry.fisher import FisherMetric, Plan
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric
 from kahler_verify.kernels import gaussian_kl, hermitian_geometry
-from kahler_verify.linear_algebra import cholesky
+from kahler_verify.linear_algebra import cholesky, elimination
 from kahler_verify.linear_algebra.planes import (
     Image,
     Pairs,
@@ -409,7 +409,7 @@ def volumes() -> Iterator[Compared]:
         factor, truth = torch.linalg.cholesky(g), torch.linalg.slogdet(g)[1]
         inverse = hermitian_geometry.log_det_pullback(factor)
         for with_inverse in (False, True):
-            method = cholesky._method(g, inverse=with_inverse)
+            method = elimination._method(g, inverse=with_inverse)
             used.add(method)
             name = f"{method.__name__.strip('_')}, n = {n}{', real' if real else ''}"
             pivots, found = method(g, with_inverse)
@@ -432,7 +432,7 @@ def volumes() -> Iterator[Compared]:
         missed = len(bad) if degenerate is None else int((~degenerate).sum())
         yield Compared(f"n = {n}: degenerate", float((bad != -math.inf).sum() + missed), 0.0)
         yield from _small_eigenvalues(n, count, real=real)
-    methods = {cholesky._written_out, cholesky._batch_last, cholesky._by_library}
+    methods = {elimination._written_out, elimination._batch_last, elimination._by_library}
     if used != methods:
         raise EvidenceError("log det: an elimination was chosen for no size")
 

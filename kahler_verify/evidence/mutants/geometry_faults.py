@@ -32,7 +32,7 @@ from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric
 from kahler_verify.jets import tangents
-from kahler_verify.linear_algebra import cholesky
+from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, rows
 from kahler_verify.linear_algebra import kept as heads
 from kahler_verify.linear_algebra import planes as pairs
 
@@ -185,13 +185,13 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(CONJUGATE, pairs.Weight.gram, "conjugated=True", "conjugated=False"),
         Rule(SIGN, pairs.Weight.real_part, "-self.matrix.imag", "self.matrix.imag"),
         Rule(LOST, pairs.Image.__matmul__, "out * factor", "out"),
-        Rule(SIGN, pairs._Scaled.backward, "im * x - re * y", "im * x + re * y"),
+        Rule(SIGN, rows._Scaled.backward, "im * x - re * y", "im * x + re * y"),
     ),
     "planes": (
         Rule(SIGN, pairs.Pairs.__matmul__, "yu - sign * xv", "yu + sign * xv"),
         Rule(CONJUGATE, pairs.Pairs.__matmul__, "-im if self.conjugated else im", "im"),
         Rule(SIGN, pairs.Pairs.__matmul__, "1 if with_conjugate else -1", "1"),
-        Rule(SIGN, pairs._gram, "yx - yx.mT", "yx + yx.mT"),
+        Rule(SIGN, rows.gram_parts, "yx - yx.mT", "yx + yx.mT"),
         Rule(LOST, pairs._three_products, "xa.add_(yb)", "xa"),
         Rule(SIGN, pairs._four_products, "xa - yb", "xa + yb"),
         Rule(
@@ -209,27 +209,27 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
     "volumes": (
         Rule(SIGN, cholesky._inverse_along, "v.unsqueeze(-3)", "-v.unsqueeze(-3)"),
         Rule(LOST, cholesky._scaled, "w[..., None, None] * inverse", "inverse.mT"),
-        Rule(FACTOR, cholesky._cholesky, "roots * roots", "roots"),
-        Rule(CONJUGATE, cholesky._written_out, "u, -v, q, zero", "u, v, q, zero"),
-        Rule(SIGN, cholesky._written_out, "c - torch.addcmul", "c + torch.addcmul"),
-        Rule(CONJUGATE, cholesky._batch_last, "column.conj().resolve_conj()", "column"),
-        Rule(SIGN, cholesky._batch_last, "m.neg_()", "m"),
-        Rule(CONJUGATE, cholesky._batch_last, "torch.conj_physical(x, out=row)", "row.copy_(x)"),
+        Rule(FACTOR, elimination.factor_and_pivots, "roots * roots", "roots"),
+        Rule(CONJUGATE, elimination._written_out, "u, -v, q, zero", "u, v, q, zero"),
+        Rule(SIGN, elimination._written_out, "c - torch.addcmul", "c + torch.addcmul"),
+        Rule(CONJUGATE, elimination._batch_last, "column.conj().resolve_conj()", "column"),
+        Rule(SIGN, elimination._batch_last, "m.neg_()", "m"),
+        Rule(CONJUGATE, elimination._batch_last, "torch.conj_physical(x, out=row)", "row.copy_(x)"),
         Rule(TRANSPOSED, cholesky._LogDet.backward, "_scaled(inverse,", "_scaled(inverse.mT,"),
-        Rule(LOST, cholesky._are_large, "math.e * limit(", "0 * limit("),
-        Rule(LOST, cholesky._are_positive, "pivots > floor", "pivots < torch.inf"),
-        Rule(FACTOR, cholesky.limit, "torch.finfo(dtype).eps", "torch.finfo(dtype).eps ** 2"),
-        Rule(SIGN, cholesky._Closer.log_det, "+ scale", "- scale"),
-        Rule(FACTOR, cholesky._Closer.log_det, "2 * roots", "roots"),
-        Rule(LOST, cholesky._Closer.inverse, "* roots[:, None]", ""),
-        Rule(POWER, cholesky._Closer.inverse, "rsqrt()", "reciprocal()"),
-        Rule(POWER, cholesky._Closer.of, "roots = units.rsqrt()", "roots = units.reciprocal()"),
-        Rule(LOST, cholesky._eliminated, "out[few] = closer", "out[few] = 0 * closer"),
-        Rule(SIGN, cholesky._eliminated, "degenerate[few] = ~closer", "degenerate[few] = closer"),
+        Rule(LOST, degeneracy.are_large, "math.e * limit(", "0 * limit("),
+        Rule(LOST, degeneracy.are_positive, "pivots > floor", "pivots < torch.inf"),
+        Rule(FACTOR, degeneracy.limit, "torch.finfo(dtype).eps", "torch.finfo(dtype).eps ** 2"),
+        Rule(SIGN, degeneracy.Closer.log_det, "+ scale", "- scale"),
+        Rule(FACTOR, degeneracy.Closer.log_det, "2 * roots", "roots"),
+        Rule(LOST, degeneracy.Closer.inverse, "* roots[:, None]", ""),
+        Rule(POWER, degeneracy.Closer.inverse, "rsqrt()", "reciprocal()"),
+        Rule(POWER, degeneracy.Closer.of, "roots = units.rsqrt()", "roots = units.reciprocal()"),
+        Rule(LOST, elimination.eliminated, "out[few] = closer", "out[few] = 0 * closer"),
+        Rule(SIGN, elimination.eliminated, "degenerate[few] = ~closer", "degenerate[few] = closer"),
         Rule(
             SIGN, cholesky.factored, "index_put(few, ~closer.sound)", "index_put(few, closer.sound)"
         ),
-        Rule(POWER, cholesky._Closer.factor, ".sqrt()", ""),
+        Rule(POWER, degeneracy.Closer.factor, ".sqrt()", ""),
     ),
 }
 
