@@ -30,7 +30,7 @@ def heads_function(
         return "", ()
     program, computed = _heads_program(derivation, own, heads)
     printed = finish_program(program, list(computed.values()))
-    return heads_text(printed, computed), printed.meanings
+    return text_of_heads(printed, computed), printed.meanings
 
 
 def _is_potential(derivation: Derivation) -> bool:
@@ -69,7 +69,7 @@ def _log_det(log_det: LogDet, lowering: Lowering) -> str:
     return code
 
 
-def heads_text(printed: Printed, computed: Mapping[str, str]) -> str:
+def text_of_heads(printed: Printed, computed: Mapping[str, str]) -> str:
     """The text of a function that returns values by name; "" if there are none."""
     if not computed:
         return ""

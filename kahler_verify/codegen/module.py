@@ -13,7 +13,7 @@ from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.codegen.explicit import Reading, bar, polarised, print_explicit, print_heads
 from kahler_verify.codegen.formatting import body_of, formatted
-from kahler_verify.codegen.heads_function import heads_function, heads_text
+from kahler_verify.codegen.heads_function import heads_function, text_of_heads
 from kahler_verify.codegen.kernel import Meaning, Printed, print_kernel
 from kahler_verify.codegen.names import check_names, check_owners
 from kahler_verify.codegen.progress import Step, silent
@@ -74,7 +74,7 @@ def generate_module(derivation: Derivation, step: Step = silent) -> Module:
         taken = {name for name, _, _ in meanings}
         printed, computed = print_heads(reading, taken)
         heads = {e: n for e, n in heads.items() if n in computed}
-        heads_text, of_heads = heads_text(printed, computed), printed.meanings
+        heads_text, of_heads = text_of_heads(printed, computed), printed.meanings
     else:
         heads_text, of_heads = heads_function(derivation, heads)
     if heads_text:

@@ -18,15 +18,11 @@ from kahler_verify.geometry.latents import by_latents
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets.checks import Examination, examine
+from kahler_verify.jets.decoders import affine_heads, has_linear_heads, is_closed_form, routes
 from kahler_verify.jets.differentiation import Mode
 from kahler_verify.jets.fields import LikelihoodStructure, decoder_jets, likelihood_structure
 from kahler_verify.jets.gaussian_outputs import require_decoder
-from kahler_verify.jets.layers import (
-    has_linear_heads,
-    is_closed_form,
-    is_holomorphic,
-    routes,
-)
+from kahler_verify.jets.layers import is_holomorphic
 from kahler_verify.jets.tangents import (
     Rows,
     Tangents,
@@ -35,15 +31,10 @@ from kahler_verify.jets.tangents import (
     image,
     real_image,
 )
-from kahler_verify.linear_algebra.kept import (
-    ReducedHeads,
-    is_recorded,
-    reduced,
-    reduced_real,
-)
+from kahler_verify.linear_algebra.heads import AffineHeads, reduced, reduced_real
+from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
 from kahler_verify.linear_algebra.planes import Weight
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
-from kahler_verify.networks.decoder import ComplexLinear, Decoder
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 
@@ -150,7 +141,7 @@ class FisherMetric(HermitianMetric):
         self._widest = 0  # of all layers; of a decoder that is not known D, as soon as it is
         self._kinds = 2  # of derivatives: ∂ and ∂̄
         if has_linear_heads(decoder):
-            self._widest = max(decoder.mean_head.out_features, *decoder.config.hidden)
+            self._widest = decoder.heads().widest
             self._kinds = 1 if is_holomorphic(decoder.layers) else 2
 
     def __getstate__(self) -> dict[str, Any]:
@@ -220,30 +211,29 @@ class FisherMetric(HermitianMetric):
         decoder = self.decoder
         if not has_linear_heads(decoder):
             return Plan("autograd", "full", 0, "none", 0, points, "the heads are not known")
-        plan = self._plan(decoder, points, complementary, is_holomorphic(decoder.layers))
-        d, head = decoder.config.latent_dim, decoder.mean_head
-        latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
-        recorded = ", nothing is kept of weights" if is_recorded([head.weight]) else ""
+        heads = decoder.heads()
+        plan = self._plan(heads, points, complementary, is_holomorphic(decoder.layers))
+        latent = heads.scale.to(heads.scale.dtype.to_complex()).expand(heads.latent)
+        recorded = ", nothing is kept of weights" if is_recorded([heads.mean]) else ""
+        D, h = heads.mean.shape
         reason = (
-            f"D = {head.out_features}, h = {head.in_features}, {decoder.config.covariance} Σ, "
+            f"D = {D}, h = {h}, {heads.covariance} Σ, "
             f"fold {self.fold} from D ≥ {self.fold_ratio:g} rows{recorded}"
         )
         return replace(plan, points=min(points, self._points_at_once(latent, 0)), reason=reason)
 
-    def _plan(self, decoder: Decoder, points: int, complementary: bool, holomorphic: bool) -> Plan:
-        config, head = decoder.config, decoder.mean_head
-        h, D, d = head.in_features, head.out_features, config.latent_dim
-        complex_mean = config.likelihood == "complex"
+    def _plan(
+        self, heads: AffineHeads, points: int, complementary: bool, holomorphic: bool
+    ) -> Plan:
+        D, h = heads.mean.shape
         # what a triangle or a Gram matrix must keep, in rows: products without conjugates as well?
-        real = {"mean": not complex_mean, "covariance": complementary or not holomorphic}
+        real = {"mean": heads.real, "covariance": complementary or not holomorphic}
         rows = {part: min(D, 2 * h if real[part] else h) for part in real}
-        log_variance = decoder.log_variance_head
-        constant = decoder.constant_log_variance
-        others = [log_variance.weight] if log_variance is not None else []
-        recorded = is_recorded([head.weight, *others, *([] if constant is None else [constant])])
+        weights = (heads.mean, heads.log_variance, heads.constant)
+        recorded = is_recorded([weight for weight in weights if weight is not None])
 
         def fold(part: str, possible: bool) -> tuple[Literal["full", "reduced", "gram"], int]:
-            tangents = points * d * (1 if holomorphic else 2)
+            tangents = points * heads.latent * (1 if holomorphic else 2)
             few = rows[part]
             pays = self.fold_ratio * few <= D
             if recorded:
@@ -252,12 +242,12 @@ class FisherMetric(HermitianMetric):
                 return "full", D
             return ("gram", few) if recorded else ("reduced", few)
 
-        mean, mean_rows = fold("mean", config.covariance != "diagonal")
+        mean, mean_rows = fold("mean", heads.covariance != "diagonal")
         covariance: Literal["none", "full", "reduced", "gram"] = "none"
         covariance_rows = 0
-        if config.covariance == "scalar":
+        if heads.covariance == "scalar":
             covariance, covariance_rows = "full", 1
-        elif config.covariance == "diagonal":
+        elif heads.covariance == "diagonal":
             covariance, covariance_rows = fold("covariance", True)
         return Plan("closed form", mean, mean_rows, covariance, covariance_rows)
 
@@ -287,7 +277,7 @@ class FisherMetric(HermitianMetric):
     # ------------------------------------------------------------- linear heads
     def _split(
         self,
-        decoder: Decoder,
+        heads: AffineHeads,
         z: Tensor,
         directions: Tensor | None = None,
         *,
@@ -301,16 +291,13 @@ class FisherMetric(HermitianMetric):
         rows = z.reshape(-1, d)
         if directions is not None:
             directions = directions.reshape(-1, *directions.shape[-2:])
-        hidden = hidden_tangents(decoder, rows, self._heads, directions)
-        plan = self._plan(
-            decoder, self._heads.points or len(rows), complementary, hidden.holomorphic
-        )
-        g, k = self._from_mean(decoder, hidden, plan, complementary)
-        head = decoder.log_variance_head
-        if head is not None:
-            dg, dk = self._from_covariance(decoder, head, hidden, plan, complementary)
+        hidden = hidden_tangents(self.decoder, rows, self._heads, directions)
+        plan = self._plan(heads, self._heads.points or len(rows), complementary, hidden.holomorphic)
+        g, k = self._from_mean(heads, hidden, plan, complementary)
+        if heads.log_variance is not None:
+            dg, dk = self._from_covariance(heads, hidden, plan, complementary)
             g, k = g + dg, dk if k is None else k if dk is None else k + dk
-        factor = 0.5 if decoder.config.likelihood == "real" else 1.0
+        factor = 0.5 if heads.real else 1.0
 
         def shaped(part: Tensor) -> Tensor:
             part = part.expand(len(rows), *part.shape[1:])  # layers that are all affine give one
@@ -319,15 +306,14 @@ class FisherMetric(HermitianMetric):
         return shaped(g), None if k is None else shaped(k)
 
     def _from_mean(
-        self, decoder: Decoder, hidden: Tangents, plan: Plan, complementary: bool
+        self, heads: AffineHeads, hidden: Tangents, plan: Plan, complementary: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """That of the mean, in units of the decoder's scale, which cancels from the metric."""
-        real = decoder.config.likelihood == "real"
-        head, constant = decoder.mean_head, decoder.constant_log_variance
+        """That of the mean, in units of the data's scale, which cancels from the metric."""
+        real, constant = heads.real, heads.constant
         if constant is None:
-            sigma = deviation(decoder, hidden, self._heads)
+            sigma = deviation(heads, hidden, self._heads)
         else:  # in the weights
-            sigma = torch.ones_like(decoder.scale)[None]
+            sigma = torch.ones_like(heads.scale)[None]
 
         def make(weight: Tensor, constant: Tensor | None = None) -> Weight:
             if constant is not None:
@@ -336,7 +322,7 @@ class FisherMetric(HermitianMetric):
                 weight = reduced_real(weight) if real else reduced(weight)
             return Weight(weight)
 
-        sources = [head.weight] if constant is None else [head.weight, constant]
+        sources = [heads.mean] if constant is None else [heads.mean, constant]
         weight = self._heads.get(f"mean {plan.mean}", sources, make)
         multiply = plan.mean != "gram"
         if real:
@@ -354,18 +340,13 @@ class FisherMetric(HermitianMetric):
         return self._summand("constant_covariance", tensors, complementary)
 
     def _from_covariance(
-        self,
-        decoder: Decoder,
-        head: ComplexLinear,
-        hidden: Tangents,
-        plan: Plan,
-        complementary: bool,
+        self, heads: AffineHeads, hidden: Tangents, plan: Plan, complementary: bool
     ) -> tuple[Tensor, Tensor | None]:
         """That of the covariance, of outputs scaled to Σ = 2 I here: there ∂Σ = 2∂ log Σ.
 
         A variance that all D outputs share counts D times, which Σ/√D in place of Σ does.
         """
-        copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
+        copies = len(heads.mean) if heads.covariance == "scalar" else 1
         complex_triangle = not complementary and hidden.holomorphic
 
         def make(weight: Tensor) -> Weight:
@@ -374,11 +355,12 @@ class FisherMetric(HermitianMetric):
             return Weight(weight)
 
         name = f"log variance {plan.covariance} {complex_triangle}"
-        weight = self._heads.get(name, [head.weight], make)
+        assert heads.log_variance is not None
+        weight = self._heads.get(name, [heads.log_variance], make)
         multiply = plan.covariance != "gram"
         rows = hidden.real() if complementary and not multiply else hidden
         sigma_d = real_image(rows, weight, multiply=multiply)
-        sigma = torch.full_like(decoder.scale, math.sqrt(2 / math.sqrt(copies)))[None]
+        sigma = torch.full_like(heads.scale, math.sqrt(2 / math.sqrt(copies)))[None]
         tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "Sigma_d": sigma_d}
         return self._summand("constant_mean", tensors, complementary)
 
@@ -433,8 +415,9 @@ class FisherMetric(HermitianMetric):
         return jets
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        if has_linear_heads(self.decoder) and self._by_layers(z):
-            return self._split(self.decoder, z, complementary=True)
+        heads = affine_heads(self.decoder)
+        if heads is not None and self._by_layers(z):
+            return self._split(heads, z, complementary=True)
         out, flat, factor = self._evaluate("fisher_metric", z, 1)
         if flat:
             return factor * out, None
@@ -442,18 +425,19 @@ class FisherMetric(HermitianMetric):
         return factor * g, factor * k
 
     def _hermitian(self, z: Tensor) -> Tensor:
-        if has_linear_heads(self.decoder) and self._by_layers(z):
-            return self._split(self.decoder, z, complementary=False)[0]
+        heads = affine_heads(self.decoder)
+        if heads is not None and self._by_layers(z):
+            return self._split(heads, z, complementary=False)[0]
         return self._parts(z)[0]
 
     def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         """Along u and v alone, where the decoder is known and d > 2."""
-        decoder, shape = self.decoder, z.shape
-        if not has_linear_heads(decoder) or shape[-1] <= 2 or not shape == u.shape == v.shape:
+        heads, shape = affine_heads(self.decoder), z.shape
+        if heads is None or shape[-1] <= 2 or not shape == u.shape == v.shape:
             return super()._inner(u, v, z)
         if not self._by_layers(z):
             return super()._inner(u, v, z)
-        g, k = self._split(decoder, z, torch.stack([u, v], -2), complementary=True)
+        g, k = self._split(heads, z, torch.stack([u, v], -2), complementary=True)
         out = 2 * g[..., 0, 1].real
         return out if k is None else out + 2 * k[..., 0, 1].real
 

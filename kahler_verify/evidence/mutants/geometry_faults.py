@@ -32,8 +32,7 @@ from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.potential import MixtureMetric
 from kahler_verify.jets import tangents
-from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, rows
-from kahler_verify.linear_algebra import kept as heads
+from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, heads, rows
 from kahler_verify.linear_algebra import planes as pairs
 
 __all__ = ["GEOMETRY_RULES", "Noticed", "first_difference"]
@@ -121,7 +120,7 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(BATCH, Mixture._blocks, "range(0, count, size)", "range(0, max(1, count - 1), size)"),
     ),
     "decoders": (
-        Rule(FACTOR, Fisher._split, "0.5 if decoder", "1.0 if decoder"),
+        Rule(FACTOR, Fisher._split, "0.5 if heads", "1.0 if heads"),
         Rule(LOST, Fisher._split, "g + dg, dk if k", "g, dk if k"),
         Rule(LOST, Fisher._split, "else k + dk", "else k"),
         Rule(FACTOR, Fisher._from_mean, "(constant / 2).exp()", "constant.exp()"),
