@@ -6,7 +6,8 @@ from kahler_verify.geometry.diagnosis import Diagnosis, diagnose
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.geometry.pulled_back import ExpectedMetric, PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.rounding import RoundingWarning

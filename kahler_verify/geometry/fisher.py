@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.latents import by_latents
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets.checks import Examination, examine
 from kahler_verify.jets.decoders import affine_heads, has_linear_heads, is_closed_form, routes
@@ -38,42 +39,11 @@ from kahler_verify.linear_algebra.products import in_forward_mode, is_transforme
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 
-Fold = Literal["auto", "always", "never"]
-
-# Measured with one thread on x86 with AVX-512 (complex128 and complex64, h = 64 … 512): a reduced
-# head pays as soon as it has clearly fewer rows than the head itself.
-FOLD_RATIO = 1.25
-# Where weights are being trained their Gram matrix is computed anew in each call, and takes as long
-# as a head's product with h tangents: it has to save this much more.
-GRAM_RATIO = 1.25
 # A product of the metric with a vector takes two tangents and a backward pass, which is less than
 # d tangents from about this d on (measured at h = 256, D = 784).
 COVECTOR_FROM = 12
 # On a CPU, products run flat out from some hundred tangents on; more than this gain nothing.
 TANGENTS_AT_ONCE = 2048
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a metric without derivatives is computed; see :meth:`FisherMetric.plan`.
-
-    Attributes:
-        route: "closed form", or "autograd" where heads are not known to be linear.
-        mean: "full", "reduced" to a triangle, or seen through its "gram" matrix alone, which is
-            what training does; and how many rows the mean's head has then.
-        covariance: the same of the log variance's head; "none" where Σ is constant, or where
-            everything comes from whole jets.
-        points: in a chunk.
-        reason: in words.
-    """
-
-    route: Literal["closed form", "autograd"]
-    mean: Literal["full", "reduced", "gram"]
-    mean_rows: int
-    covariance: Literal["none", "full", "reduced", "gram"]
-    covariance_rows: int
-    points: int = 0
-    reason: str = ""
 
 
 class FisherMetric(HermitianMetric):
@@ -212,7 +182,7 @@ class FisherMetric(HermitianMetric):
         if not has_linear_heads(decoder):
             return Plan("autograd", "full", 0, "none", 0, points, "the heads are not known")
         heads = decoder.heads()
-        plan = self._plan(heads, points, complementary, is_holomorphic(decoder.layers))
+        plan = self._planned(heads, points, complementary, is_holomorphic(decoder.layers))
         latent = heads.scale.to(heads.scale.dtype.to_complex()).expand(heads.latent)
         recorded = ", nothing is kept of weights" if is_recorded([heads.mean]) else ""
         D, h = heads.mean.shape
@@ -222,34 +192,17 @@ class FisherMetric(HermitianMetric):
         )
         return replace(plan, points=min(points, self._points_at_once(latent, 0)), reason=reason)
 
-    def _plan(
+    def _planned(
         self, heads: AffineHeads, points: int, complementary: bool, holomorphic: bool
     ) -> Plan:
-        D, h = heads.mean.shape
-        # what a triangle or a Gram matrix must keep, in rows: products without conjugates as well?
-        real = {"mean": heads.real, "covariance": complementary or not holomorphic}
-        rows = {part: min(D, 2 * h if real[part] else h) for part in real}
-        weights = (heads.mean, heads.log_variance, heads.constant)
-        recorded = is_recorded([weight for weight in weights if weight is not None])
-
-        def fold(part: str, possible: bool) -> tuple[Literal["full", "reduced", "gram"], int]:
-            tangents = points * heads.latent * (1 if holomorphic else 2)
-            few = rows[part]
-            pays = self.fold_ratio * few <= D
-            if recorded:
-                pays = tangents * D >= GRAM_RATIO * (tangents + D) * few
-            if self.fold == "never" or not possible or not (pays or self.fold == "always"):
-                return "full", D
-            return ("gram", few) if recorded else ("reduced", few)
-
-        mean, mean_rows = fold("mean", heads.covariance != "diagonal")
-        covariance: Literal["none", "full", "reduced", "gram"] = "none"
-        covariance_rows = 0
-        if heads.covariance == "scalar":
-            covariance, covariance_rows = "full", 1
-        elif heads.covariance == "diagonal":
-            covariance, covariance_rows = fold("covariance", True)
-        return Plan("closed form", mean, mean_rows, covariance, covariance_rows)
+        return planned(
+            heads,
+            points,
+            complementary=complementary,
+            holomorphic=holomorphic,
+            fold=self.fold,
+            fold_ratio=self.fold_ratio,
+        )
 
     def _width(self) -> int:
         return self._widest
@@ -292,7 +245,8 @@ class FisherMetric(HermitianMetric):
         if directions is not None:
             directions = directions.reshape(-1, *directions.shape[-2:])
         hidden = hidden_tangents(self.decoder, rows, self._heads, directions)
-        plan = self._plan(heads, self._heads.points or len(rows), complementary, hidden.holomorphic)
+        points = self._heads.points or len(rows)
+        plan = self._planned(heads, points, complementary, hidden.holomorphic)
         g, k = self._from_mean(heads, hidden, plan, complementary)
         if heads.log_variance is not None:
             dg, dk = self._from_covariance(heads, hidden, plan, complementary)

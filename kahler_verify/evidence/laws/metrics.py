@@ -34,7 +34,8 @@ from kahler_verify.evidence.numbers.domains import domain_value, double
 from kahler_verify.evidence.numbers.samples import draw, fields_of, is_real_latent
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.running.kernel_set import KernelSet
 
 LAWS: dict[str, Property] = {}

@@ -26,7 +26,7 @@ from kahler_verify.errors import EvidenceError
 from kahler_verify.geometry import fisher
 from kahler_verify.geometry.fisher import FisherMetric, Plan
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric
+from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.kernels import gaussian_kl, hermitian_geometry
 from kahler_verify.linear_algebra import cholesky, elimination
 from kahler_verify.linear_algebra.planes import (

@@ -30,7 +30,7 @@ from kahler_verify.geometry import layouts
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric
+from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.jets import tangents
 from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, heads, rows
 from kahler_verify.linear_algebra import planes as pairs
