@@ -39,6 +39,8 @@ from kahler_verify.linear_algebra.products import in_forward_mode, is_transforme
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 
+__all__ = ["FisherMetric", "Fold", "Plan"]
+
 # A product of the metric with a vector takes two tangents and a backward pass, which is less than
 # d tangents from about this d on (measured at h = 256, D = 784).
 COVECTOR_FROM = 12

@@ -381,7 +381,11 @@ def test_training_stops_early_and_keeps_the_best_weights(regularizer, tmp_path):
     assert all(torch.equal(state[f"model.{name}"], weights[name]) for name in weights)
     assert checkpoint.report["held_out_loss"] == losses[best]
     loss = _held_out_loss(
-        checkpoint.model, data.validation.x, best, options, log_density_of(checkpoint.model, options)
+        checkpoint.model,
+        data.validation.x,
+        best,
+        options,
+        log_density_of(checkpoint.model, options),
     )
     assert loss == losses[best]
 
