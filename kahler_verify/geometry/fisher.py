@@ -15,9 +15,10 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.latents import by_latents
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.geometry.summands import KERNELS, from_covariance, from_mean
 from kahler_verify.jets.checks import Examination, examine
 from kahler_verify.jets.decoders import affine_heads, has_linear_heads, is_closed_form, routes
 from kahler_verify.jets.differentiation import Mode
@@ -25,18 +26,11 @@ from kahler_verify.jets.fields import LikelihoodStructure, decoder_jets, likelih
 from kahler_verify.jets.gaussian_outputs import require_decoder
 from kahler_verify.jets.layers import is_holomorphic
 from kahler_verify.jets.tangents import (
-    Rows,
-    Tangents,
-    deviation,
     hidden_tangents,
-    image,
-    real_image,
 )
-from kahler_verify.linear_algebra.heads import AffineHeads, reduced, reduced_real
+from kahler_verify.linear_algebra.heads import AffineHeads
 from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
-from kahler_verify.linear_algebra.planes import Weight
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
-from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 
 __all__ = ["FisherMetric", "Fold", "Plan"]
@@ -48,7 +42,7 @@ COVECTOR_FROM = 12
 TANGENTS_AT_ONCE = 2048
 
 
-class FisherMetric(HermitianMetric):
+class FisherMetric(PartwiseMetric):
     """g_{ab̄} = tr(P∂_aΣP∂_b̄Σ) + (∂_bμ)ᴴP∂_aμ + (∂_āμ)ᴴP∂_b̄μ, P = Σ⁻¹, with its other part k.
 
     KL(p_z ‖ p_{z+ε}) = g(ε, ε̄) + Re k(ε, ε) + O(ε³).  A real Gaussian likelihood has half of
@@ -85,7 +79,7 @@ class FisherMetric(HermitianMetric):
     Source: Gracyk, arXiv 2511.15172; derived in derivations/gaussian_kl.py.
     """
 
-    _fisher = KernelSet("gaussian_kl")
+    _fisher = KERNELS
 
     def __init__(
         self,
@@ -249,9 +243,9 @@ class FisherMetric(HermitianMetric):
         hidden = hidden_tangents(self.decoder, rows, self._heads, directions)
         points = self._heads.points or len(rows)
         plan = self._planned(heads, points, complementary, hidden.holomorphic)
-        g, k = self._from_mean(heads, hidden, plan, complementary)
+        g, k = from_mean(heads, hidden, plan, self._heads, complementary=complementary)
         if heads.log_variance is not None:
-            dg, dk = self._from_covariance(heads, hidden, plan, complementary)
+            dg, dk = from_covariance(heads, hidden, plan, self._heads, complementary=complementary)
             g, k = g + dg, dk if k is None else k if dk is None else k + dk
         factor = 0.5 if heads.real else 1.0
 
@@ -260,74 +254,6 @@ class FisherMetric(HermitianMetric):
             return factor * part.reshape(*batch, *part.shape[1:])
 
         return shaped(g), None if k is None else shaped(k)
-
-    def _from_mean(
-        self, heads: AffineHeads, hidden: Tangents, plan: Plan, complementary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """That of the mean, in units of the data's scale, which cancels from the metric."""
-        real, constant = heads.real, heads.constant
-        if constant is None:
-            sigma = deviation(heads, hidden, self._heads)
-        else:  # in the weights
-            sigma = torch.ones_like(heads.scale)[None]
-
-        def make(weight: Tensor, constant: Tensor | None = None) -> Weight:
-            if constant is not None:
-                weight = weight / (constant / 2).exp()[:, None]
-            if plan.mean == "reduced":
-                weight = reduced_real(weight) if real else reduced(weight)
-            return Weight(weight)
-
-        sources = [heads.mean] if constant is None else [heads.mean, constant]
-        weight = self._heads.get(f"mean {plan.mean}", sources, make)
-        multiply = plan.mean != "gram"
-        if real:
-            # without conjugates, Gram matrices need real rows
-            rows = hidden.real() if complementary and not multiply else hidden
-            mu_d = real_image(rows, weight, multiply=multiply)
-            mu_b: Rows | None = mu_d.conj()
-        else:
-            mu_d, mu_b = image(hidden, weight, multiply=multiply)
-        if mu_b is None:
-            tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "mu_d": mu_d}
-            return self._fisher.call("fisher_metric_diagonal_holomorphic", tensors), None
-        # what came is 2∂ and 2∂̄: those of a mean in units of half the length
-        tensors = {"Sigma_factor": 2 * sigma, "mu_d": mu_d, "mu_b": mu_b}
-        return self._summand("constant_covariance", tensors, complementary)
-
-    def _from_covariance(
-        self, heads: AffineHeads, hidden: Tangents, plan: Plan, complementary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """That of the covariance, of outputs scaled to Σ = 2 I here: there ∂Σ = 2∂ log Σ.
-
-        A variance that all D outputs share counts D times, which Σ/√D in place of Σ does.
-        """
-        copies = len(heads.mean) if heads.covariance == "scalar" else 1
-        complex_triangle = not complementary and hidden.holomorphic
-
-        def make(weight: Tensor) -> Weight:
-            if plan.covariance == "reduced":
-                weight = (reduced if complex_triangle else reduced_real)(weight)
-            return Weight(weight)
-
-        name = f"log variance {plan.covariance} {complex_triangle}"
-        assert heads.log_variance is not None
-        weight = self._heads.get(name, [heads.log_variance], make)
-        multiply = plan.covariance != "gram"
-        rows = hidden.real() if complementary and not multiply else hidden
-        sigma_d = real_image(rows, weight, multiply=multiply)
-        sigma = torch.full_like(heads.scale, math.sqrt(2 / math.sqrt(copies)))[None]
-        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "Sigma_d": sigma_d}
-        return self._summand("constant_mean", tensors, complementary)
-
-    def _summand(
-        self, which: str, tensors: dict[str, Tensor | Rows], complementary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """g and k of the mean's or of the covariance's part of the metric; or g alone."""
-        if not complementary:
-            return self._fisher.call(f"hermitian_part_diagonal_{which}", tensors), None
-        both: tuple[Tensor, Tensor] = self._fisher.call(f"fisher_metric_diagonal_{which}", tensors)
-        return both
 
     # ------------------------------------------------------------- whole jets
     def _evaluate(self, name: str, z: Tensor, order: int) -> tuple[Any, bool, float]:

@@ -14,7 +14,7 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, WORKSPACE
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents, Jets
 from kahler_verify.geometry.layouts import on_layouts
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import PartwiseMetric
 from kahler_verify.geometry.potential import chern
 from kahler_verify.kernels import quadratic_form
 from kahler_verify.linear_algebra.kept import ReducedHeads
@@ -35,7 +35,7 @@ CONTRACTED = {
 }
 
 
-class MixtureMetric(HermitianMetric):
+class MixtureMetric(PartwiseMetric):
     """∂∂̄ of a mixture of quadratic forms q_k = (z - c_k)ᴴP_k(z - c_k).
 
     ``kind="potential"``: Φ = log Σ_k π_k e^{q_k}, plurisubharmonic; its weights favour FAR centres,

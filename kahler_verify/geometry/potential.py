@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import PartwiseMetric
 from kahler_verify.moved import moved_names
 from kahler_verify.running.kernel_set import RANK, KernelSet
 from kahler_verify.running.parameters import check_shapes, check_values
@@ -24,7 +24,7 @@ __getattr__ = moved_names(__name__, {"MixtureMetric": "geometry.mixture"})
 chern = UnrolledKernels(geometry_tracer())
 
 
-class PotentialMetric(HermitianMetric):
+class PotentialMetric(PartwiseMetric):
     """g_{ab̄} = ∂_a∂_b̄Φ for a potential Φ whose kernels were generated.
 
     Args:

@@ -33,7 +33,7 @@ from kahler_verify.evidence.laws.readings import (
 from kahler_verify.evidence.numbers.domains import domain_value, double
 from kahler_verify.evidence.numbers.samples import draw, fields_of, is_real_latent
 from kahler_verify.geometry.fisher import FisherMetric
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
 from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.running.kernel_set import KernelSet
@@ -158,7 +158,7 @@ def kaehler(trial: Trial) -> None:
     agree(defect, torch.zeros_like(defect), "the defect and zero", floor=floor)
 
 
-class _Held(HermitianMetric):
+class _Held(PartwiseMetric):
     """A metric's derivatives at one point, computed once."""
 
     def __init__(self, g: Tensor, g_d: Tensor, g_db: Tensor, geometry: KernelSet):

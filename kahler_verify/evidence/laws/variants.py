@@ -25,7 +25,7 @@ from torch import Tensor
 from kahler_verify.errors import EvidenceError
 from kahler_verify.geometry import fisher
 from kahler_verify.geometry.fisher import FisherMetric, Plan
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import PartwiseMetric
 from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.kernels import gaussian_kl, hermitian_geometry
 from kahler_verify.linear_algebra import cholesky, elimination
@@ -92,7 +92,7 @@ def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
 
 
-class _Plain(HermitianMetric):
+class _Plain(PartwiseMetric):
     """A metric from its parts as plain kernels give them."""
 
     def __init__(self, parts: Callable[[Tensor], tuple[Tensor, Tensor | None]]):

@@ -26,7 +26,7 @@ from kahler_verify.evidence.mutants.faults import (
     edited,
     plain_function,
 )
-from kahler_verify.geometry import layouts
+from kahler_verify.geometry import layouts, summands
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
@@ -123,32 +123,32 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(FACTOR, Fisher._split, "0.5 if heads", "1.0 if heads"),
         Rule(LOST, Fisher._split, "g + dg, dk if k", "g, dk if k"),
         Rule(LOST, Fisher._split, "else k + dk", "else k"),
-        Rule(FACTOR, Fisher._from_mean, "(constant / 2).exp()", "constant.exp()"),
-        Rule(FACTOR, Fisher._from_mean, "2 * sigma", "sigma"),
-        Rule(CONJUGATE, Fisher._from_mean, "mu_d.conj()", "mu_d"),
+        Rule(FACTOR, summands.from_mean, "(constant / 2).exp()", "constant.exp()"),
+        Rule(FACTOR, summands.from_mean, "2 * sigma", "sigma"),
+        Rule(CONJUGATE, summands.from_mean, "mu_d.conj()", "mu_d"),
         Rule(
             REAL,
-            Fisher._from_mean,
+            summands.from_mean,
             "reduced_real(weight) if real else reduced(weight)",
             "reduced(weight)",
         ),
-        Rule(LOST, Fisher._from_mean, "weight / (constant / 2).exp()[:, None]", "weight"),
+        Rule(LOST, summands.from_mean, "weight / (constant / 2).exp()[:, None]", "weight"),
         Rule(
             FACTOR,
-            Fisher._from_covariance,
+            summands.from_covariance,
             "math.sqrt(2 / math.sqrt(copies))",
             "math.sqrt(2 / copies)",
         ),
-        Rule(FACTOR, Fisher._from_covariance, "math.sqrt(2 / ", "math.sqrt(1 / "),
+        Rule(FACTOR, summands.from_covariance, "math.sqrt(2 / ", "math.sqrt(1 / "),
         Rule(
             LOST,
-            Fisher._from_covariance,
+            summands.from_covariance,
             'covariance == "scalar" else 1',
             'covariance == "none" else 1',
         ),
         Rule(
             REAL,
-            Fisher._from_covariance,
+            summands.from_covariance,
             "not complementary and hidden.holomorphic",
             "hidden.holomorphic",
         ),
