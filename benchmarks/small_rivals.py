@@ -13,8 +13,7 @@ from benchmarks.decoder_rivals import AnalyticLogDet, log_det
 from benchmarks.networks import build_decoder, latent_points
 from benchmarks.problem import Problem, Rival
 from benchmarks.timing import Run
-from kahler_verify.geometry.base import MetricJet
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import HermitianJet, HermitianMetric
 from kahler_verify.jets.fields import decoder_jets
 from kahler_verify.running.kernel_set import KernelSet
 
@@ -35,11 +34,11 @@ class GivenMetric(HermitianMetric):
         del order
         return compute(z, *vectors)
 
-    def jet(self, z: Tensor, order: int) -> MetricJet:  # noqa: ARG002
+    def jet(self, z: Tensor, order: int) -> HermitianJet:  # noqa: ARG002
         """The values; their derivatives are not given."""
         if order:
             raise NotImplementedError("derivatives are not given")
-        return MetricJet(self.values)
+        return HermitianJet(self.values)
 
 
 def log_det_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:

@@ -58,14 +58,12 @@ class MetricJet(NamedTuple):
     Attributes:
         g: [..., d, d].
         d: ∂_c g_ab as [..., c, a, b].
-        dd: ∂_c ∂_e g_ab as [..., c, e, a, b]; of a Hermitian metric ∂_c ∂_ē g_{ab̄}.
-        k: of a Hermitian metric, its complementary part [..., d, d]; None where it vanishes.
+        dd: ∂_c ∂_e g_ab as [..., c, e, a, b].
     """
 
     g: Tensor
     d: Tensor | None = None
     dd: Tensor | None = None
-    k: Tensor | None = None
 
 
 class Metric(ABC):

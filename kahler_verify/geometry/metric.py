@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import (
     MEMORY_BUDGET,
     Metric,
-    MetricJet,
     require_volume_in_backward,
     unit,
 )
@@ -27,6 +27,22 @@ from kahler_verify.linear_algebra.cholesky import factored, log_det
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.spaces import COMPLEX
+
+
+class HermitianJet(NamedTuple):
+    """A Hermitian metric with its derivatives at points [...]; None where these were not asked for.
+
+    Attributes:
+        g: g_{ab̄} as [..., d, d].
+        d: ∂_c g_{ab̄} as [..., c, a, b].
+        dd: ∂_c ∂_ē g_{ab̄} as [..., c, e, a, b].
+        k: the complementary part k_{ab} as [..., d, d]; None where it vanishes.
+    """
+
+    g: Tensor
+    d: Tensor | None = None
+    dd: Tensor | None = None
+    k: Tensor | None = None
 
 
 class HermitianMetric(Metric):
@@ -50,7 +66,7 @@ class HermitianMetric(Metric):
 
     # ------------------------------------------------------------- what a metric has to provide
     @abstractmethod
-    def jet(self, z: Tensor, order: int) -> MetricJet:
+    def jet(self, z: Tensor, order: int) -> HermitianJet:
         """g at z [..., d], k if it has one, and derivatives of g up to ``order`` (0, 1 or 2)."""
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -290,11 +306,11 @@ class PartwiseMetric(HermitianMetric):
     def _metric_db(self, z: Tensor) -> Tensor:
         """∂_c ∂_ē g_{ab̄} as [..., c, e, a, b]."""
 
-    def jet(self, z: Tensor, order: int) -> MetricJet:
+    def jet(self, z: Tensor, order: int) -> HermitianJet:
         """g and k at z [..., d], and derivatives of g up to ``order``."""
         g, k = self._parts(z)
         d = self._metric_d(z) if order > 0 else None
-        return MetricJet(g, d, self._metric_db(z) if order > 1 else None, k)
+        return HermitianJet(g, d, self._metric_db(z) if order > 1 else None, k)
 
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """g, and with order 1 g_d, and with order 2 g_db as well."""

@@ -126,14 +126,14 @@ class ExpectedMetric(PulledBackMetric):
     decoder's Fisher-Rao metric, which weighs by 1/σ² and counts σ twice.
 
     Args:
-        decoder: from z [B, d] real to a pair (mean, log variance) or a ``Normal``.
+        function: a decoder, from z [B, d] real to a pair (mean, log variance) or a ``Normal``.
         dimension: d; None where any will do.
         check: compare a few points in a batch with each of them, once.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
 
     Raises:
-        InputError: ``decoder`` is not callable; later, where it returns something else.
+        InputError: ``function`` is not callable; later, where it returns something else.
 
     Source: Arvanitidis, Hansen, Hauberg, arXiv 1710.11379; derived in
     derivations/expected_metric.py.

@@ -10,7 +10,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from kahler_verify import FisherMetric, PotentialMetric
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import HermitianMetric, MetricJet
+from kahler_verify.geometry import HermitianJet, HermitianMetric
 from kahler_verify.geometry.base import keep_freed_memory
 
 POINTS = torch.tensor([[0.3 + 0.1j], [1.0 + 0j], [-0.2 - 0.5j]], dtype=torch.complex128)
@@ -126,7 +126,7 @@ class Disc(HermitianMetric):
         d = 2 * x.conj() / room**3 if order > 0 else None
         dd = 2 / room**3 + 6 * square / room**4 if order > 1 else None
         d, dd = (None if d is None else d[..., None]), (None if dd is None else dd[..., None, None])
-        return MetricJet(1 / room**2, d, dd)
+        return HermitianJet(1 / room**2, d, dd)
 
 
 def test_a_hermitian_metric_is_a_class_with_one_method() -> None:

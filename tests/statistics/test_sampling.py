@@ -16,8 +16,8 @@ from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import (
     FisherMetric,
+    HermitianJet,
     HermitianMetric,
-    MetricJet,
     MixtureMetric,
     PotentialMetric,
 )
@@ -188,10 +188,10 @@ def test_decoders_in_single_precision_and_any_default_device(
 class Exponential(HermitianMetric):
     """g = e^{|z|²} I, of which the volume alone is wanted."""
 
-    def jet(self, z: torch.Tensor, order: int) -> MetricJet:
+    def jet(self, z: torch.Tensor, order: int) -> HermitianJet:
         assert order == 0
         g = torch.diag_embed(_square(z).exp().unsqueeze(-1).expand(z.shape)).to(z.dtype)
-        return MetricJet(g)
+        return HermitianJet(g)
 
 
 def test_tails_that_are_degenerate_or_overflow_are_no_nan() -> None:
