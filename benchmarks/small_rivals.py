@@ -13,7 +13,7 @@ from benchmarks.decoder_rivals import AnalyticLogDet, log_det
 from benchmarks.networks import build_decoder, latent_points
 from benchmarks.problem import Problem, Rival
 from benchmarks.timing import Run
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import HermitianJet, HermitianMetric
 from kahler_verify.jets.fields import decoder_jets
 from kahler_verify.running.kernel_set import KernelSet
 
@@ -34,14 +34,11 @@ class GivenMetric(HermitianMetric):
         del order
         return compute(z, *vectors)
 
-    def _parts(self, z: Tensor) -> tuple[Tensor, None]:  # noqa: ARG002
-        return self.values, None
-
-    def _metric_d(self, z: Tensor) -> Tensor:
-        raise NotImplementedError("derivatives are not given")
-
-    def _metric_db(self, z: Tensor) -> Tensor:
-        raise NotImplementedError("derivatives are not given")
+    def jet(self, z: Tensor, order: int) -> HermitianJet:  # noqa: ARG002
+        """The values; their derivatives are not given."""
+        if order:
+            raise NotImplementedError("derivatives are not given")
+        return HermitianJet(self.values)
 
 
 def log_det_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Problem:

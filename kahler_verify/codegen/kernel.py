@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 
 from sympy import Add, Basic, Expr, Mul, Rational, S, Symbol, factor_terms
 
-from kahler_verify.codegen.lowering import Lowering, Monomial, signed_sum
+from kahler_verify.codegen.contraction import Monomial
+from kahler_verify.codegen.lowering import Lowering
+from kahler_verify.codegen.numbers import signed_sum
 from kahler_verify.codegen.program import Axis, Operand, Program, multiply_add
 from kahler_verify.errors import GenerationError
+
+Meaning = tuple[str, str, str]  # of an input: its name, its shape, what it is
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Printed:
     """A printed function: its arguments, body lines, results and operation count."""
 
     arguments: tuple[str, ...]
-    meanings: tuple[tuple[str, str, str], ...]  # name, shape, meaning
+    meanings: tuple[Meaning, ...]
     lines: tuple[tuple[str, str], ...]
     results: tuple[str, ...]
     operations: Expr

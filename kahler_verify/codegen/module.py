@@ -1,32 +1,23 @@
-"""One generated module for each derivation: header, kernels, heads; written, compared."""
+"""One generated module for each derivation: header, kernels and heads."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 import hashlib
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy
-from sympy import Basic, Expr, Function, Pow, conjugate
+from sympy import Basic, Expr, conjugate
 
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
-from kahler_verify.calculus.mixture import LogSumExp
-from kahler_verify.calculus.words import LogDet, factor_word
 from kahler_verify.codegen.explicit import Reading, bar, polarised, print_explicit, print_heads
-from kahler_verify.codegen.kernel import Printed, finish_program, print_kernel
-from kahler_verify.codegen.lowering import Lowering, head_name, tensors_of
+from kahler_verify.codegen.formatting import body_of, formatted
+from kahler_verify.codegen.heads_function import heads_function, text_of_heads
+from kahler_verify.codegen.kernel import Meaning, Printed, print_kernel
 from kahler_verify.codegen.names import check_names, check_owners
-from kahler_verify.codegen.program import Input, Program
 from kahler_verify.codegen.progress import Step, silent
-from kahler_verify.codegen.transcendental import constant_code, head_code
-from kahler_verify.errors import GenerationError
 
-Meaning = tuple[str, str, str]  # of an input: its name, its shape, what it is
 LONGEST_FORMULA = 700  # characters; longer ones are given as their definition
 
 
@@ -78,14 +69,14 @@ def generate_module(derivation: Derivation, step: Step = silent) -> Module:
             formula = _formulas(kernel, derived[kernel.name])
         meanings += printed.meanings
         owners.append(printed.owners)
-        functions.append(_function(kernel.name, printed, tuple(kernel.outputs), formula))
+        functions.append(function_text(kernel.name, printed, tuple(kernel.outputs), formula))
     if derivation.coordinates:
         taken = {name for name, _, _ in meanings}
         printed, computed = print_heads(reading, taken)
         heads = {e: n for e, n in heads.items() if n in computed}
-        heads_text, of_heads = _heads_text(printed, computed), printed.meanings
+        heads_text, of_heads = text_of_heads(printed, computed), printed.meanings
     else:
-        heads_text, of_heads = _heads_function(derivation, heads)
+        heads_text, of_heads = heads_function(derivation, heads)
     if heads_text:
         meanings += of_heads
         functions.append(heads_text)
@@ -203,7 +194,8 @@ def _abbreviations(derived: Iterable[Expr]) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _function(name: str, printed: Printed, outputs: tuple[str, ...], formula: list[str]) -> str:
+def function_text(name: str, printed: Printed, outputs: tuple[str, ...], formula: list[str]) -> str:
+    """The text of a function, with formula, shapes and operation count in its docstring."""
     arguments = ", ".join(f"{a}: torch.Tensor" for a in printed.arguments)
     several = len(outputs) > 1
     result = f"tuple[{', '.join(['torch.Tensor'] * len(outputs))}]" if several else "torch.Tensor"
@@ -230,149 +222,6 @@ def _wrapped(text: str, width: int = 92) -> list[str]:
     return lines
 
 
-def _heads_function(
-    derivation: Derivation, heads: dict[Expr, str]
-) -> tuple[str, tuple[Meaning, ...]]:
-    """The function that computes all heads from z and parameters, where torch has them."""
-    heads = _closed(derivation, heads)
-    # Elsewhere log det and log-sum-exp are computed where their factor or weights are: by geometry.
-    elsewhere = () if _is_potential(derivation) else ("log_det", "log_sum_exp")
-    own = [e for e in heads if head_name(e) not in elsewhere]
-    if not own:
-        return "", ()
-    program, computed = _heads_program(derivation, own, heads)
-    printed = finish_program(program, list(computed.values()))
-    return _heads_text(printed, computed), printed.meanings
-
-
-def _is_potential(derivation: Derivation) -> bool:
-    """Is it a function of the point and of parameters, which is all that a metric is given?"""
-    phi = derivation.definition
-    return phi is not None and any("coordinate" in j.field.traits for j in phi.atoms(Jet))
-
-
-def _log_det(log_det: LogDet, lowering: Lowering) -> str:
-    """Code of log det of a product of parameters, from their Cholesky factors.
-
-    Raises:
-        GenerationError: one is not declared positive, or the matrix is no such product.
-    """
-    coefficient, word = factor_word(log_det.args[0])
-    if coefficient != 1 or not all(isinstance(base, Jet) for base, _ in word):
-        raise GenerationError(
-            f"{log_det}: kernels have log det of products of parameters only: write "
-            "LogDet(2*P) as n*log(2) + LogDet(P), and take log det of sums out"
-        )
-    code = ""
-    for base, power in word:
-        field = base.field
-        if not {"constant", "positive"} <= field.traits:
-            raise GenerationError(
-                f"{log_det}: declare {field.name} positive=True (and constant), so that kernels "
-                "take its Cholesky factor"
-            )
-        diagonal = lowering.program.let(f'torch.einsum("...aa->...a", {lowering.factor(field)})')
-        logarithms = lowering.program.let(f"torch.log({diagonal})")
-        total = lowering.program.let(f'torch.einsum("...a->...", {logarithms})')
-        sign = (" + " if code else "") if power > 0 else (" - " if code else "-")
-        code += f"{sign}2 * {total}"
-    return code
-
-
-def _heads_text(printed: Printed, computed: Mapping[str, str]) -> str:
-    """The text of a function that returns values by name; "" if there are none."""
-    if not computed:
-        return ""
-    lines = [f"def heads({', '.join(f'{a}: torch.Tensor' for a in printed.arguments)}) -> dict:"]
-    lines += [
-        '    """Return the transcendental values that kernels take as inputs.',
-        "",
-        "    Args:",
-    ]
-    lines += [f"        {n}: {shape} {meaning}" for n, shape, meaning in printed.meanings]
-    lines += ['    """'] + [f"    {left} = {right}" for left, right in printed.lines]
-    pairs = ", ".join(f'"{name}": {code}' for name, code in computed.items())
-    lines.append(f"    return {{{pairs}}}")
-    return "\n".join(lines)
-
-
-def _closed(derivation: Derivation, heads: dict[Expr, str]) -> dict[Expr, str]:
-    """All heads, with those inside their arguments that no kernel takes."""
-    heads, done = dict(heads), set()
-    while todo := [e for e in heads if e not in done]:
-        for e in todo:
-            done.add(e)
-            if head_name(e) in ("constant", "log_det", "log_sum_exp"):
-                continue  # what is inside is no number
-            Lowering(Program(draft=True), derivation.latent, heads=heads).arguments(e)
-    return heads
-
-
-def _heads_program(
-    derivation: Derivation, own: list[Expr], heads: dict[Expr, str]
-) -> tuple[Program, dict[str, str]]:
-    """Heads in the order of their nesting, each computed by one torch function."""
-    nested = sorted(own, key=lambda e: (len(e.atoms(Function, Pow)), heads[e]))
-    computed: dict[str, str] = {}
-    draft = Program(draft=True)
-    for e in (e for e in nested if not e.is_number):
-        if isinstance(e, LogDet):
-            _log_det(e, Lowering(draft, derivation.latent, heads=heads))
-        else:
-            Lowering(draft, derivation.latent, heads=heads).arguments(e)
-    program = Program(inputs=dict(draft.inputs))
-    lowering = Lowering(program, derivation.latent, heads=heads)
-    point = _point(derivation, program) if any(e.is_number for e in nested) else ""
-    given = {heads[e] for e in own}
-    program.inputs = {n: i for n, i in program.inputs.items() if n not in given}
-    for e in nested:
-        if e.is_number:  # a tensor of the point's batch and dtype
-            value = constant_code(e, program, f"{point}.select(-1, 0)")
-        elif isinstance(e, LogDet):
-            value = _log_det(e, lowering)
-        elif isinstance(e, LogSumExp):
-            raise GenerationError(
-                f"{derivation.name}: {e} needs all components at the point, which a potential is "
-                "not given: use MixtureMetric"
-            )
-        elif not e.atoms(Jet):
-            raise GenerationError(f"a head needs an argument that depends on an input, got {e}")
-        else:
-            value = head_code(e, _arguments(lowering, e), program)
-        value = program.let(value, heads[e] + "_")
-        computed[heads[e]] = value
-        program.lines.append((heads[e], value))
-    for n in given:  # a head inside another one is computed here, not given
-        program.inputs.pop(n, None)
-    return program, computed
-
-
-def _point(derivation: Derivation, program: Program) -> str:
-    """The name of the coordinates among the kernels' inputs."""
-    outputs = [o.definition for k in derivation.kernels for o in k.outputs.values()]
-    fields = {j.field for o in outputs for j in o.atoms(Jet) if "coordinate" in j.field.traits}
-    if not fields:
-        raise GenerationError(f"{derivation.name}: irrational numbers need a coordinate field")
-    name = min(f.name for f in fields)
-    program.inputs[name] = Input(name, (derivation.latent,), name)
-    return name
-
-
-def _arguments(lowering: Lowering, head: Expr) -> list[str]:
-    """Code of a head's arguments; numbers are tensors like the others."""
-    program = lowering.program
-    tensors = tensors_of(head)
-    varying = [a for a in tensors if not a.is_number]
-    codes = {
-        a: program.let(code, "x") for a, code in zip(varying, lowering.arguments(head), strict=True)
-    }
-    like = next(iter(codes.values()))
-    for a in tensors:
-        if a.is_number:
-            codes[a] = program.let(constant_code(a, program, like), "k")
-    return [codes[a] for a in tensors]
-
-
 def _fingerprint(derivation: Derivation, derived: dict[str, dict[str, Expr]]) -> str:
     digest = hashlib.sha256(derivation.name.encode())
     for kernel in derivation.kernels:
@@ -381,39 +230,3 @@ def _fingerprint(derivation: Derivation, derived: dict[str, dict[str, Expr]]) ->
             layout = sorted(kernel.layout.items())
             digest.update(f"{kernel.name}|{name}|{out.indices}|{layout}|{expr}".encode())
     return digest.hexdigest()[:16]
-
-
-def formatted(text: str) -> str:
-    """The text as ruff formats it."""
-    command = ["ruff", "format", "--isolated", "--line-length", "100", "--target-version", "py311"]
-    run = subprocess.run(
-        [sys.executable, "-m", *command, "-"],
-        input=text,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    if run.returncode:
-        reason = " ".join(run.stderr.split())
-        raise GenerationError(f"ruff could not format generated code: {reason}")
-    return run.stdout
-
-
-def body_of(text: str) -> str:
-    """The text of a generated module without its header."""
-    first = ast.parse(text).body[0]
-    return "".join(text.splitlines(keepends=True)[first.end_lineno or 0 :])
-
-
-def difference(old: str, new: str, name: str) -> str:
-    """A unified diff of two module texts, "" when bodies agree."""
-    if body_of(old) == body_of(new):
-        return ""
-    lines = difflib.unified_diff(
-        body_of(old).splitlines(),
-        body_of(new).splitlines(),
-        f"{name} (on disk)",
-        f"{name} (derived)",
-        lineterm="",
-    )
-    return "\n".join(lines)

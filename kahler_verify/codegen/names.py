@@ -17,7 +17,7 @@ from sympy import Basic, Symbol
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.letters import Field, Jet
 from kahler_verify.calculus.mixture import LogSumExp
-from kahler_verify.codegen.lowering import HEADS, REAL_HEADS
+from kahler_verify.codegen.heads import HEADS, REAL_HEADS
 from kahler_verify.errors import GenerationError
 
 POINT = "z"

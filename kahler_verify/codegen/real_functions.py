@@ -12,10 +12,12 @@ import sympy
 from sympy import Expr, Integer, Symbol, cse, sympify
 
 from kahler_verify.calculus.pointwise import Pointwise
+from kahler_verify.codegen.formatting import formatted
 from kahler_verify.codegen.kernel import Printed, _live
-from kahler_verify.codegen.lowering import check_name
-from kahler_verify.codegen.module import Module, _function, formatted
-from kahler_verify.codegen.pointwise import _check_evaluated, _Pairs, _returning_several
+from kahler_verify.codegen.module import Module, function_text
+from kahler_verify.codegen.pointwise.module import check_evaluated, returning_several
+from kahler_verify.codegen.pointwise.printing import Pairs
+from kahler_verify.codegen.storage import check_name
 from kahler_verify.errors import GenerationError
 
 __all__ = ["generate_real_functions"]
@@ -46,7 +48,9 @@ def generate_real_functions(family: Pointwise) -> Module:
             outputs = tuple("p_" + "x" * n if n else "p" for n in range(order + 1))
             meaning = f"p = {declared}" + (", and its derivatives" if order else "")
             printed = _printed(values, x, parameters)
-            text = _returning_several(_function(function, printed, outputs, [meaning]), order + 1)
+            text = returning_several(
+                function_text(function, printed, outputs, [meaning]), order + 1
+            )
             for parameter in parameters:
                 text = text.replace(
                     f"{parameter}: torch.Tensor", f"{parameter}: torch.Tensor | float"
@@ -81,9 +85,9 @@ def _printed(values: list[Expr], x: Symbol, parameters: tuple[Symbol, ...]) -> P
         check_name(symbol.name)
         if not symbol.is_real:
             raise GenerationError(f"{symbol}: expected a real parameter")
-    pairs = _Pairs({p: (p, Integer(0)) for p in (x, *parameters)})
+    pairs = Pairs({p: (p, Integer(0)) for p in (x, *parameters)})
     for value in values:
-        _check_evaluated(value)
+        check_evaluated(value)
     shared, reduced = cse(values, order="canonical")
     for symbol, value in shared:
         pairs.known[symbol] = pairs.pair(value)

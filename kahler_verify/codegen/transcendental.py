@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sympy import E, Expr, GoldenRatio, NumberSymbol, Pow, S, pi, sqrt
 
-from kahler_verify.codegen.lowering import head_call
+from kahler_verify.codegen.heads import head_call
 from kahler_verify.codegen.program import Program
 from kahler_verify.errors import GenerationError
 

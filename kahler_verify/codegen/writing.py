@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
-from kahler_verify.codegen.module import Module, difference, generate_module
+from kahler_verify.codegen.formatting import difference
+from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.pointwise import generate_pointwise
 from kahler_verify.codegen.progress import Step, progress_line
 from kahler_verify.codegen.real_functions import generate_real_functions

@@ -29,7 +29,8 @@ from kahler_verify.geometry.base import Metric
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.networks.decoder import Decoder
 

@@ -5,8 +5,9 @@ from kahler_verify.geometry.data_metrics import LocalVarianceMetric, PrecisionWe
 from kahler_verify.geometry.diagnosis import Diagnosis, diagnose
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.metric import HermitianJet, HermitianMetric
+from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.geometry.pulled_back import ExpectedMetric, PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.rounding import RoundingWarning
@@ -29,6 +30,7 @@ __all__ = [
     "ExpectedMetric",
     "FisherMetric",
     "FisherRaoMetric",
+    "HermitianJet",
     "HermitianMetric",
     "LocalVarianceMetric",
     "Metric",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,46 +15,26 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.latents import by_latents
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
+from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.geometry.summands import KERNELS, from_covariance, from_mean
 from kahler_verify.jets.checks import Examination, examine
+from kahler_verify.jets.decoders import affine_heads, has_linear_heads, is_closed_form, routes
 from kahler_verify.jets.differentiation import Mode
 from kahler_verify.jets.fields import LikelihoodStructure, decoder_jets, likelihood_structure
 from kahler_verify.jets.gaussian_outputs import require_decoder
-from kahler_verify.jets.layers import (
-    has_linear_heads,
-    is_closed_form,
-    is_holomorphic,
-    routes,
-)
+from kahler_verify.jets.layers import is_holomorphic
 from kahler_verify.jets.tangents import (
-    Rows,
-    Tangents,
-    deviation,
     hidden_tangents,
-    image,
-    real_image,
 )
-from kahler_verify.linear_algebra.kept import (
-    ReducedHeads,
-    is_recorded,
-    reduced,
-    reduced_real,
-)
-from kahler_verify.linear_algebra.planes import Weight
+from kahler_verify.linear_algebra.heads import AffineHeads
+from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
-from kahler_verify.networks.decoder import ComplexLinear, Decoder
-from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 
-Fold = Literal["auto", "always", "never"]
+__all__ = ["FisherMetric", "Fold", "Plan"]
 
-# Measured with one thread on x86 with AVX-512 (complex128 and complex64, h = 64 … 512): a reduced
-# head pays as soon as it has clearly fewer rows than the head itself.
-FOLD_RATIO = 1.25
-# Where weights are being trained their Gram matrix is computed anew in each call, and takes as long
-# as a head's product with h tangents: it has to save this much more.
-GRAM_RATIO = 1.25
 # A product of the metric with a vector takes two tangents and a backward pass, which is less than
 # d tangents from about this d on (measured at h = 256, D = 784).
 COVECTOR_FROM = 12
@@ -62,30 +42,7 @@ COVECTOR_FROM = 12
 TANGENTS_AT_ONCE = 2048
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a metric without derivatives is computed; see :meth:`FisherMetric.plan`.
-
-    Attributes:
-        route: "closed form", or "autograd" where heads are not known to be linear.
-        mean: "full", "reduced" to a triangle, or seen through its "gram" matrix alone, which is
-            what training does; and how many rows the mean's head has then.
-        covariance: the same of the log variance's head; "none" where Σ is constant, or where
-            everything comes from whole jets.
-        points: in a chunk.
-        reason: in words.
-    """
-
-    route: Literal["closed form", "autograd"]
-    mean: Literal["full", "reduced", "gram"]
-    mean_rows: int
-    covariance: Literal["none", "full", "reduced", "gram"]
-    covariance_rows: int
-    points: int = 0
-    reason: str = ""
-
-
-class FisherMetric(HermitianMetric):
+class FisherMetric(PartwiseMetric):
     """g_{ab̄} = tr(P∂_aΣP∂_b̄Σ) + (∂_bμ)ᴴP∂_aμ + (∂_āμ)ᴴP∂_b̄μ, P = Σ⁻¹, with its other part k.
 
     KL(p_z ‖ p_{z+ε}) = g(ε, ε̄) + Re k(ε, ε) + O(ε³).  A real Gaussian likelihood has half of
@@ -122,7 +79,7 @@ class FisherMetric(HermitianMetric):
     Source: Gracyk, arXiv 2511.15172; derived in derivations/gaussian_kl.py.
     """
 
-    _fisher = KernelSet("gaussian_kl")
+    _fisher = KERNELS
 
     def __init__(
         self,
@@ -150,7 +107,7 @@ class FisherMetric(HermitianMetric):
         self._widest = 0  # of all layers; of a decoder that is not known D, as soon as it is
         self._kinds = 2  # of derivatives: ∂ and ∂̄
         if has_linear_heads(decoder):
-            self._widest = max(decoder.mean_head.out_features, *decoder.config.hidden)
+            self._widest = decoder.heads().widest
             self._kinds = 1 if is_holomorphic(decoder.layers) else 2
 
     def __getstate__(self) -> dict[str, Any]:
@@ -220,46 +177,28 @@ class FisherMetric(HermitianMetric):
         decoder = self.decoder
         if not has_linear_heads(decoder):
             return Plan("autograd", "full", 0, "none", 0, points, "the heads are not known")
-        plan = self._plan(decoder, points, complementary, is_holomorphic(decoder.layers))
-        d, head = decoder.config.latent_dim, decoder.mean_head
-        latent = decoder.scale.to(decoder.scale.dtype.to_complex()).expand(d)
-        recorded = ", nothing is kept of weights" if is_recorded([head.weight]) else ""
+        heads = decoder.heads()
+        plan = self._planned(heads, points, complementary, is_holomorphic(decoder.layers))
+        latent = heads.scale.to(heads.scale.dtype.to_complex()).expand(heads.latent)
+        recorded = ", nothing is kept of weights" if is_recorded([heads.mean]) else ""
+        D, h = heads.mean.shape
         reason = (
-            f"D = {head.out_features}, h = {head.in_features}, {decoder.config.covariance} Σ, "
+            f"D = {D}, h = {h}, {heads.covariance} Σ, "
             f"fold {self.fold} from D ≥ {self.fold_ratio:g} rows{recorded}"
         )
         return replace(plan, points=min(points, self._points_at_once(latent, 0)), reason=reason)
 
-    def _plan(self, decoder: Decoder, points: int, complementary: bool, holomorphic: bool) -> Plan:
-        config, head = decoder.config, decoder.mean_head
-        h, D, d = head.in_features, head.out_features, config.latent_dim
-        complex_mean = config.likelihood == "complex"
-        # what a triangle or a Gram matrix must keep, in rows: products without conjugates as well?
-        real = {"mean": not complex_mean, "covariance": complementary or not holomorphic}
-        rows = {part: min(D, 2 * h if real[part] else h) for part in real}
-        log_variance = decoder.log_variance_head
-        constant = decoder.constant_log_variance
-        others = [log_variance.weight] if log_variance is not None else []
-        recorded = is_recorded([head.weight, *others, *([] if constant is None else [constant])])
-
-        def fold(part: str, possible: bool) -> tuple[Literal["full", "reduced", "gram"], int]:
-            tangents = points * d * (1 if holomorphic else 2)
-            few = rows[part]
-            pays = self.fold_ratio * few <= D
-            if recorded:
-                pays = tangents * D >= GRAM_RATIO * (tangents + D) * few
-            if self.fold == "never" or not possible or not (pays or self.fold == "always"):
-                return "full", D
-            return ("gram", few) if recorded else ("reduced", few)
-
-        mean, mean_rows = fold("mean", config.covariance != "diagonal")
-        covariance: Literal["none", "full", "reduced", "gram"] = "none"
-        covariance_rows = 0
-        if config.covariance == "scalar":
-            covariance, covariance_rows = "full", 1
-        elif config.covariance == "diagonal":
-            covariance, covariance_rows = fold("covariance", True)
-        return Plan("closed form", mean, mean_rows, covariance, covariance_rows)
+    def _planned(
+        self, heads: AffineHeads, points: int, complementary: bool, holomorphic: bool
+    ) -> Plan:
+        return planned(
+            heads,
+            points,
+            complementary=complementary,
+            holomorphic=holomorphic,
+            fold=self.fold,
+            fold_ratio=self.fold_ratio,
+        )
 
     def _width(self) -> int:
         return self._widest
@@ -287,7 +226,7 @@ class FisherMetric(HermitianMetric):
     # ------------------------------------------------------------- linear heads
     def _split(
         self,
-        decoder: Decoder,
+        heads: AffineHeads,
         z: Tensor,
         directions: Tensor | None = None,
         *,
@@ -301,95 +240,20 @@ class FisherMetric(HermitianMetric):
         rows = z.reshape(-1, d)
         if directions is not None:
             directions = directions.reshape(-1, *directions.shape[-2:])
-        hidden = hidden_tangents(decoder, rows, self._heads, directions)
-        plan = self._plan(
-            decoder, self._heads.points or len(rows), complementary, hidden.holomorphic
-        )
-        g, k = self._from_mean(decoder, hidden, plan, complementary)
-        head = decoder.log_variance_head
-        if head is not None:
-            dg, dk = self._from_covariance(decoder, head, hidden, plan, complementary)
+        hidden = hidden_tangents(self.decoder, rows, self._heads, directions)
+        points = self._heads.points or len(rows)
+        plan = self._planned(heads, points, complementary, hidden.holomorphic)
+        g, k = from_mean(heads, hidden, plan, self._heads, complementary=complementary)
+        if heads.log_variance is not None:
+            dg, dk = from_covariance(heads, hidden, plan, self._heads, complementary=complementary)
             g, k = g + dg, dk if k is None else k if dk is None else k + dk
-        factor = 0.5 if decoder.config.likelihood == "real" else 1.0
+        factor = 0.5 if heads.real else 1.0
 
         def shaped(part: Tensor) -> Tensor:
             part = part.expand(len(rows), *part.shape[1:])  # layers that are all affine give one
             return factor * part.reshape(*batch, *part.shape[1:])
 
         return shaped(g), None if k is None else shaped(k)
-
-    def _from_mean(
-        self, decoder: Decoder, hidden: Tangents, plan: Plan, complementary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """That of the mean, in units of the decoder's scale, which cancels from the metric."""
-        real = decoder.config.likelihood == "real"
-        head, constant = decoder.mean_head, decoder.constant_log_variance
-        if constant is None:
-            sigma = deviation(decoder, hidden, self._heads)
-        else:  # in the weights
-            sigma = torch.ones_like(decoder.scale)[None]
-
-        def make(weight: Tensor, constant: Tensor | None = None) -> Weight:
-            if constant is not None:
-                weight = weight / (constant / 2).exp()[:, None]
-            if plan.mean == "reduced":
-                weight = reduced_real(weight) if real else reduced(weight)
-            return Weight(weight)
-
-        sources = [head.weight] if constant is None else [head.weight, constant]
-        weight = self._heads.get(f"mean {plan.mean}", sources, make)
-        multiply = plan.mean != "gram"
-        if real:
-            # without conjugates, Gram matrices need real rows
-            rows = hidden.real() if complementary and not multiply else hidden
-            mu_d = real_image(rows, weight, multiply=multiply)
-            mu_b: Rows | None = mu_d.conj()
-        else:
-            mu_d, mu_b = image(hidden, weight, multiply=multiply)
-        if mu_b is None:
-            tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "mu_d": mu_d}
-            return self._fisher.call("fisher_metric_diagonal_holomorphic", tensors), None
-        # what came is 2∂ and 2∂̄: those of a mean in units of half the length
-        tensors = {"Sigma_factor": 2 * sigma, "mu_d": mu_d, "mu_b": mu_b}
-        return self._summand("constant_covariance", tensors, complementary)
-
-    def _from_covariance(
-        self,
-        decoder: Decoder,
-        head: ComplexLinear,
-        hidden: Tangents,
-        plan: Plan,
-        complementary: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """That of the covariance, of outputs scaled to Σ = 2 I here: there ∂Σ = 2∂ log Σ.
-
-        A variance that all D outputs share counts D times, which Σ/√D in place of Σ does.
-        """
-        copies = decoder.mean_head.out_features if decoder.config.covariance == "scalar" else 1
-        complex_triangle = not complementary and hidden.holomorphic
-
-        def make(weight: Tensor) -> Weight:
-            if plan.covariance == "reduced":
-                weight = (reduced if complex_triangle else reduced_real)(weight)
-            return Weight(weight)
-
-        name = f"log variance {plan.covariance} {complex_triangle}"
-        weight = self._heads.get(name, [head.weight], make)
-        multiply = plan.covariance != "gram"
-        rows = hidden.real() if complementary and not multiply else hidden
-        sigma_d = real_image(rows, weight, multiply=multiply)
-        sigma = torch.full_like(decoder.scale, math.sqrt(2 / math.sqrt(copies)))[None]
-        tensors: dict[str, Tensor | Rows] = {"Sigma_factor": sigma, "Sigma_d": sigma_d}
-        return self._summand("constant_mean", tensors, complementary)
-
-    def _summand(
-        self, which: str, tensors: dict[str, Tensor | Rows], complementary: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """g and k of the mean's or of the covariance's part of the metric; or g alone."""
-        if not complementary:
-            return self._fisher.call(f"hermitian_part_diagonal_{which}", tensors), None
-        both: tuple[Tensor, Tensor] = self._fisher.call(f"fisher_metric_diagonal_{which}", tensors)
-        return both
 
     # ------------------------------------------------------------- whole jets
     def _evaluate(self, name: str, z: Tensor, order: int) -> tuple[Any, bool, float]:
@@ -433,8 +297,9 @@ class FisherMetric(HermitianMetric):
         return jets
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        if has_linear_heads(self.decoder) and self._by_layers(z):
-            return self._split(self.decoder, z, complementary=True)
+        heads = affine_heads(self.decoder)
+        if heads is not None and self._by_layers(z):
+            return self._split(heads, z, complementary=True)
         out, flat, factor = self._evaluate("fisher_metric", z, 1)
         if flat:
             return factor * out, None
@@ -442,18 +307,19 @@ class FisherMetric(HermitianMetric):
         return factor * g, factor * k
 
     def _hermitian(self, z: Tensor) -> Tensor:
-        if has_linear_heads(self.decoder) and self._by_layers(z):
-            return self._split(self.decoder, z, complementary=False)[0]
+        heads = affine_heads(self.decoder)
+        if heads is not None and self._by_layers(z):
+            return self._split(heads, z, complementary=False)[0]
         return self._parts(z)[0]
 
     def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         """Along u and v alone, where the decoder is known and d > 2."""
-        decoder, shape = self.decoder, z.shape
-        if not has_linear_heads(decoder) or shape[-1] <= 2 or not shape == u.shape == v.shape:
+        heads, shape = affine_heads(self.decoder), z.shape
+        if heads is None or shape[-1] <= 2 or not shape == u.shape == v.shape:
             return super()._inner(u, v, z)
         if not self._by_layers(z):
             return super()._inner(u, v, z)
-        g, k = self._split(decoder, z, torch.stack([u, v], -2), complementary=True)
+        g, k = self._split(heads, z, torch.stack([u, v], -2), complementary=True)
         out = 2 * g[..., 0, 1].real
         return out if k is None else out + 2 * k[..., 0, 1].real
 

@@ -12,7 +12,7 @@ from torch.func import jvp
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
-from kahler_verify.geometry.latents import require_each_point_alone
+from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder

@@ -11,7 +11,7 @@ from torch.func import jvp, vjp
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MetricJet
-from kahler_verify.geometry.latents import require_each_point_alone
+from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.parameters import moved_module

@@ -15,15 +15,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from kahler_verify.geometry.components import Components
-
 __all__ = ["Gram", "Layout", "Mean", "Offsets", "Precisions", "Slopes", "Sum", "on_layouts"]
+
+
+class Forms(Protocol):
+    """The quadratic forms (z - c_k)ᴴP_k(z - c_k) that layouts are of; ``some`` of all k."""
+
+    def centres_of(self, some: slice) -> Tensor:
+        """Coordinates of the centres [2d, k]."""
+
+    def slopes(self, offsets: Offsets) -> Tensor:
+        """The pairs of P_k(z - c_k) [b, 2d, k]."""
+
+    def forms(self, offsets: Offsets) -> Tensor:
+        """Their values, real [b, k]."""
+
+    def matrices(self, some: slice) -> Tensor:
+        """P_k as complex matrices [k, d, d]."""
+
+    def mean_metric(self, w: Tensor, some: slice) -> Tensor:
+        """Σ_k w_k P_kᵀ [b, d, d] for real w [b, k]."""
 
 
 class Layout:
@@ -38,7 +54,7 @@ class Offsets(Layout):
     """z - c_k [b, k, d], formed only where a product wants them."""
 
     def __init__(
-        self, components: Components, x: Tensor, some: slice, *, conjugate_of: Offsets | None = None
+        self, components: Forms, x: Tensor, some: slice, *, conjugate_of: Offsets | None = None
     ):
         self.components, self.x, self.some = components, x, some
         self.conjugate_of = conjugate_of
@@ -87,7 +103,7 @@ class Offsets(Layout):
 class Precisions(Layout):
     """P_k [k, d, d], or P_kᵀ, which is its conjugate."""
 
-    def __init__(self, components: Components, some: slice, *, transposed: bool = False):
+    def __init__(self, components: Forms, some: slice, *, transposed: bool = False):
         self.components, self.some, self.transposed = components, some, transposed
 
     @property

@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +29,26 @@ from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.spaces import COMPLEX
 
 
+class HermitianJet(NamedTuple):
+    """A Hermitian metric with its derivatives at points [...]; None where these were not asked for.
+
+    Attributes:
+        g: g_{ab̄} as [..., d, d].
+        d: ∂_c g_{ab̄} as [..., c, a, b].
+        dd: ∂_c ∂_ē g_{ab̄} as [..., c, e, a, b].
+        k: the complementary part k_{ab} as [..., d, d]; None where it vanishes.
+    """
+
+    g: Tensor
+    d: Tensor | None = None
+    dd: Tensor | None = None
+    k: Tensor | None = None
+
+
 class HermitianMetric(Metric):
     """A Hermitian metric g with an optional complementary part k.
+
+    A subclass has to give :meth:`jet`.
 
     The Riemannian metric on R^{2d} is 2 Re g(u, ū) + 2 Re k(u, u).  Where g is Kähler and k = 0 the
     Chern connection and curvature below are the Levi-Civita ones; elsewhere they are Chern's, of
@@ -47,16 +66,25 @@ class HermitianMetric(Metric):
 
     # ------------------------------------------------------------- what a metric has to provide
     @abstractmethod
+    def jet(self, z: Tensor, order: int) -> HermitianJet:
+        """g at z [..., d], k if it has one, and derivatives of g up to ``order`` (0, 1 or 2)."""
+
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """g [..., d, d] and k [..., d, d], or None where k = 0."""
+        jet = self.jet(z, 0)
+        return jet.g, jet.k
 
-    @abstractmethod
     def _metric_d(self, z: Tensor) -> Tensor:
         """∂_c g_{ab̄} as [..., c, a, b]."""
+        d = self.jet(z, 1).d
+        assert d is not None
+        return d
 
-    @abstractmethod
     def _metric_db(self, z: Tensor) -> Tensor:
         """∂_c ∂_ē g_{ab̄} as [..., c, e, a, b]."""
+        dd = self.jet(z, 2).dd
+        assert dd is not None
+        return dd
 
     def _hermitian(self, z: Tensor) -> Tensor:
         """g alone, where that is cheaper."""
@@ -80,10 +108,9 @@ class HermitianMetric(Metric):
 
     def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """g, and with order 1 g_d, and with order 2 g_db as well."""
-        tensors = {"g": self._hermitian(z), "g_d": self._metric_d(z)}
-        if order > 1:
-            tensors["g_db"] = self._metric_db(z)
-        return tensors
+        jet = self.jet(z, order)
+        named = {"g": jet.g, "g_d": jet.d, "g_db": jet.dd}
+        return {name: x for name, x in named.items() if x is not None}
 
     # ------------------------------------------------------------- the metric itself
     def metric_matrix(self, z: Tensor) -> Tensor:
@@ -269,3 +296,32 @@ class HermitianMetric(Metric):
     def _curvature(self, kernel: str, tensors: dict[str, Tensor]) -> Tensor:
         out: Tensor = self._geometry.call(kernel, tensors)
         return out
+
+
+class PartwiseMetric(HermitianMetric):
+    """A Hermitian metric whose parts have kernels of their own, which cost less one by one."""
+
+    @abstractmethod
+    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """g [..., d, d] and k [..., d, d], or None where k = 0."""
+
+    @abstractmethod
+    def _metric_d(self, z: Tensor) -> Tensor:
+        """∂_c g_{ab̄} as [..., c, a, b]."""
+
+    @abstractmethod
+    def _metric_db(self, z: Tensor) -> Tensor:
+        """∂_c ∂_ē g_{ab̄} as [..., c, e, a, b]."""
+
+    def jet(self, z: Tensor, order: int) -> HermitianJet:
+        """g and k at z [..., d], and derivatives of g up to ``order``."""
+        g, k = self._parts(z)
+        d = self._metric_d(z) if order > 0 else None
+        return HermitianJet(g, d, self._metric_db(z) if order > 1 else None, k)
+
+    def _derivatives(self, z: Tensor, order: int) -> dict[str, Tensor]:
+        """g, and with order 1 g_d, and with order 2 g_db as well."""
+        tensors = {"g": self._hermitian(z), "g_d": self._metric_d(z)}
+        if order > 1:
+            tensors["g_db"] = self._metric_db(z)
+        return tensors

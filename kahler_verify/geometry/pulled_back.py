@@ -14,7 +14,7 @@ from torch.func import jvp
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
-from kahler_verify.geometry.latents import require_each_point_alone
+from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained
@@ -126,14 +126,14 @@ class ExpectedMetric(PulledBackMetric):
     decoder's Fisher-Rao metric, which weighs by 1/σ² and counts σ twice.
 
     Args:
-        decoder: from z [B, d] real to a pair (mean, log variance) or a ``Normal``.
+        function: a decoder, from z [B, d] real to a pair (mean, log variance) or a ``Normal``.
         dimension: d; None where any will do.
         check: compare a few points in a batch with each of them, once.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
 
     Raises:
-        InputError: ``decoder`` is not callable; later, where it returns something else.
+        InputError: ``function`` is not callable; later, where it returns something else.
 
     Source: Arvanitidis, Hansen, Hauberg, arXiv 1710.11379; derived in
     derivations/expected_metric.py.

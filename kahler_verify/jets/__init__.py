@@ -6,8 +6,8 @@ they stand; ``decoder_jets`` gives what kernels take of a decoder at complex lat
 """
 
 from kahler_verify.jets.checks import check_decoder
+from kahler_verify.jets.decoders import routes
 from kahler_verify.jets.fields import LikelihoodStructure, decoder_jets, likelihood_structure
-from kahler_verify.jets.layers import routes
 from kahler_verify.jets.outputs import parameters, transform, values
 from kahler_verify.jets.propagation import propagate
 from kahler_verify.jets.tensor import Jet

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.jets.checks import check_decoder
+from kahler_verify.jets.decoders import decoder_field_jets
 from kahler_verify.jets.differentiation import MODES, Mode, differentiate, nested, refusal
 from kahler_verify.jets.gaussian_outputs import (
     DecoderFunction,
@@ -31,7 +32,7 @@ from kahler_verify.jets.gaussian_outputs import (
     likelihood_structure,
     points_of,
 )
-from kahler_verify.jets.layers import decoder_field_jets, is_propagated
+from kahler_verify.jets.recognition import is_propagated
 from kahler_verify.torch_state import alone, outside_autocast
 
 __all__ = ["LikelihoodStructure", "check_decoder", "decoder_jets", "likelihood_structure"]

@@ -10,7 +10,9 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from kahler_verify.distributions import ComplexNormal, Structure
 from kahler_verify.errors import InputError
-from kahler_verify.jets.layers import has_linear_heads, is_holomorphic, is_propagated
+from kahler_verify.jets.decoders import has_linear_heads
+from kahler_verify.jets.layers import is_holomorphic
+from kahler_verify.jets.recognition import is_propagated
 from kahler_verify.networks.decoder import Decoder
 from kahler_verify.torch_state import outside_autocast, without_validation
 

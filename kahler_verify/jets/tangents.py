@@ -11,11 +11,15 @@ function φ are the planes of 2∂_v φ = (∂_x - i∂_y) φ as they stand.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.jets.layers import Jets, by_autograd, is_recognised
+from kahler_verify.jets.layers import by_autograd
+from kahler_verify.jets.recognition import is_recognised
+from kahler_verify.jets.stacked import Jets
+from kahler_verify.linear_algebra.heads import AffineHeads
 from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.planes import (
     Image,
@@ -27,7 +31,7 @@ from kahler_verify.linear_algebra.planes import (
     scaled,
 )
 from kahler_verify.networks.activations import ActivationLayer
-from kahler_verify.networks.decoder import ComplexLinear, Decoder, Residual
+from kahler_verify.networks.decoder import ComplexLinear, Residual
 
 __all__ = ["Tangents", "deviation", "hidden_tangents", "image", "real_image"]
 
@@ -61,11 +65,11 @@ class Tangents:
 
 
 def hidden_tangents(
-    decoder: Decoder, z: Tensor, kept: ReducedHeads, directions: Tensor | None = None
+    decoder: Any, z: Tensor, kept: ReducedHeads, directions: Tensor | None = None
 ) -> Tangents:
     """The last hidden layer at z [B, d], along v [B, r, d], by default the coordinates'.
 
-    ``kept`` keeps what products make of weights.
+    The decoder is one that hands over affine heads; ``kept`` keeps what products make of weights.
     """
     decoder._check(z)
     if directions is None:
@@ -176,15 +180,16 @@ def real_image(tangents: Tangents, weight: Weight, *, multiply: bool) -> Rows:
     return Image(torch.cat(tuple(tangents.rows), -1), weight, real=True)
 
 
-def deviation(decoder: Decoder, tangents: Tangents, kept: ReducedHeads) -> Tensor:
-    """exp(φ/2) [B, D] or [B, 1], φ = Re head(h), of a decoder whose Σ varies, in units of scale."""
-    head = decoder.log_variance_head
-    assert head is not None
+def deviation(heads: AffineHeads, tangents: Tangents, kept: ReducedHeads) -> Tensor:
+    """exp(φ/2) [B, D] or [B, 1], φ = Re head(h), where Σ varies, in units of scale."""
+    assert heads.log_variance is not None
+    assert heads.log_variance_bias is not None
+    sources = [heads.log_variance, heads.log_variance_bias]
 
     def make(matrix: Tensor, bias: Tensor) -> tuple[Weight, Tensor]:
         return Weight(matrix), bias.real
 
-    weight, shift = kept.get("deviation", [head.weight, head.bias], make)
+    weight, shift = kept.get("deviation", sources, make)
     return torch.add(real_part_product(tangents.value, weight), shift).mul_(0.5).exp_()
 
 

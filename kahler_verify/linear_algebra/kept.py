@@ -1,14 +1,4 @@
-"""Output layers that a Fisher metric may replace by smaller ones.
-
-A metric sees an output layer W [D, h] only through Gram products such as (W J)ᴴ(W J), J being the
-hidden tangents. With W = QR these are those of R, which has min(D, h) rows: the widest matrix
-product of a decoder costs h × h instead of D × h. A head of which only the real part counts,
-Re(W h) = (Re W, -Im W)(Re h; Im h), has a real QR decomposition with min(D, 2h) rows, which keeps
-the products without conjugates, (W J)ᵀ(W J), as well.
-
-While weights are trained no decomposition is worth its time, and the Gram matrix WᴴW itself takes
-its place: see :class:`kahler_verify.linear_algebra.planes.Image`.
-"""
+"""What is made from weights, kept until these change."""
 
 from __future__ import annotations
 
@@ -24,21 +14,9 @@ from torch import Tensor, nn
 
 from kahler_verify.linear_algebra.products import in_forward_mode
 
-__all__ = ["ReducedHeads", "is_recorded", "reduced", "reduced_real"]
+__all__ = ["ReducedHeads", "is_recorded"]
 
 T = TypeVar("T")
-
-
-def reduced(weight: Tensor) -> Tensor:
-    """R [min(D, h), h] with RᴴR = WᴴW, for complex W [D, h]."""
-    return torch.linalg.qr(weight)[1]
-
-
-def reduced_real(weight: Tensor) -> Tensor:
-    """C [min(D, 2h), h] complex with |Re(C v)| = |Re(W v)| for all v."""
-    triangle = torch.linalg.qr(torch.cat([weight.real, -weight.imag], -1))[1]
-    x, y = triangle.chunk(2, dim=-1)
-    return torch.complex(x, -y)
 
 
 class _Call(threading.local):

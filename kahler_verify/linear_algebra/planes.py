@@ -17,18 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed, real_product
+from kahler_verify.linear_algebra.products import is_transformed, real_product
+from kahler_verify.linear_algebra.rows import (
+    four_times,
+    gram_parts,
+    is_followed,
+    is_recorded,
+    planes_of,
+    scaled,
+    times_real,
+)
 
-__all__ = ["Image", "Pairs", "Weight", "pair_product", "planes_of", "real_part_product", "scaled"]
+__all__ = [
+    "Image",
+    "Pairs",
+    "Weight",
+    "pair_product",
+    "planes_of",
+    "real_part_product",
+    "scaled",
+]
 
 # Three real products and their sums, instead of four that are one, pay where all sizes reach this.
 THREE_PRODUCTS_FROM = {"rows": 128, "width": 64}
-
-
-def planes_of(x: Tensor) -> Tensor:
-    """Complex [...] as [2, ...]."""
-    x = x.resolve_conj()  # vmap has no rule for the imaginary part of a conjugate
-    return torch.stack([x.real, x.imag])
 
 
 class Weight:
@@ -81,9 +92,6 @@ class Weight:
         return real_product(columns, columns)
 
 
-# Rows, as kernels see them
-
-
 @dataclass(frozen=True)
 class Columns:
     """The transpose of rows, or their adjoint."""
@@ -120,7 +128,7 @@ class Pairs(_Rows):
 
     def __mul__(self, scale: Tensor) -> Pairs:
         """Rows times real numbers [..., 1 or r, n]."""
-        return Pairs(_times_real(self.planes, scale), conjugated=self.conjugated)
+        return Pairs(times_real(self.planes, scale), conjugated=self.conjugated)
 
     def conj(self) -> Pairs:
         """The conjugate rows."""
@@ -132,9 +140,9 @@ class Pairs(_Rows):
         assert isinstance(other, Pairs)
         with_conjugate = self.conjugated != (other.conjugated != columns.adjoint)
         if other is self and with_conjugate:
-            re, im = _gram(self.planes)
+            re, im = gram_parts(self.planes)
         else:
-            (xu, xv), (yu, yv) = _four_times(self.planes, other.planes)
+            (xu, xv), (yu, yv) = four_times(self.planes, other.planes)
             sign = 1 if with_conjugate else -1
             re, im = xu + sign * yv, yu - sign * xv
         # torch.complex cannot be differentiated under vmap behind a conjugate
@@ -188,139 +196,13 @@ class Image(_Rows):
         return out
 
 
-def _is_recorded(*tensors: Tensor) -> bool:
-    """Does autograd record them, and nothing else follow?
-
-    Only then are the functions below used: torch.func and forward mode take what they are made of.
-    """
-    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return recorded and not is_transformed(*tensors) and not in_forward_mode()
-
-
-def _is_followed(*tensors: Tensor) -> bool:
-    """May nothing be written in place?"""
-    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return recorded or is_transformed(*tensors) or in_forward_mode()
-
-
-# Gram matrices
-
-
-def _times(x: Tensor, y: Tensor) -> Tensor:
-    """X Yᵀ of real matrices, or of batches of them."""
-    return real_product(x, y) if x.ndim == 2 else x @ y.mT
-
-
-def _four_times(p: Tensor, q: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The products of both planes of rows p with both of q: of a batch as one, point by point."""
-    if p.ndim == 4 and p.shape[1] == q.shape[1]:
-        left, right = (x.transpose(0, 1).flatten(1, 2) for x in (p, q))
-        upper, lower = (left @ right.mT).tensor_split([p.shape[2]], 1)
-        (xu, xv), (yu, yv) = (half.tensor_split([q.shape[2]], 2) for half in (upper, lower))
-        return (xu, xv), (yu, yv)
-    (x, y), (u, v) = p, q
-    return (_times(x, u), _times(x, v)), (_times(y, u), _times(y, v))
-
-
-def _gram(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """Re and Im of X Xᴴ."""
-    if _is_recorded(planes):
-        re, im = _Gram.apply(planes)
-        return re, im
-    if planes.ndim == 4 and planes.transpose(0, 1).is_contiguous():  # one product has all four
-        (xx, _), (yx, yy) = _four_times(planes, planes)
-        return xx + yy, yx - yx.mT
-    x, y = planes
-    crossed = _times(y, x)
-    return _times(x, x) + _times(y, y), crossed - crossed.mT
-
-
-class _Gram(torch.autograd.Function):
-    """X Xᴴ; its gradient takes four products, where autograd would take twice as many."""
-
-    @staticmethod
-    def forward(ctx: Any, planes: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(planes)
-        return _gram(planes)
-
-    @staticmethod
-    def backward(ctx: Any, by_re: Tensor, by_im: Tensor) -> Tensor:
-        (planes,) = ctx.saved_tensors
-        x, y = planes
-        s, a = by_re + by_re.mT, by_im - by_im.mT
-        if x.ndim != 3 or torch.is_grad_enabled() or is_transformed(by_re, by_im):
-            return torch.stack([s @ x - a @ y, s @ y + a @ x])
-        out = torch.empty_like(planes)
-        torch.bmm(s, x, out=out[0]).baddbmm_(a, y, alpha=-1)
-        torch.bmm(s, y, out=out[1]).baddbmm_(a, x)
-        return out
-
-
-# Rows times numbers
-
-
-def _times_real(planes: Tensor, scale: Tensor) -> Tensor:
-    """Planes [2, B, r, n] times real [B or 1, 1 or r, n]; in memory point by point, for _gram."""
-    if planes.ndim != 4 or scale.ndim != 3 or _is_followed(planes, scale):
-        return planes * scale
-    by_point = planes.transpose(0, 1)
-    out = planes.new_empty(_broadcast(by_point, scale[:, None]))
-    return torch.mul(by_point, scale[:, None], out=out).transpose(0, 1)
-
-
-def _broadcast(x: Tensor, y: Tensor) -> list[int]:
-    """The shape of their product, of as many axes as each has; torch's function takes 20 µs."""
-    return [m if n == 1 else n for m, n in zip(x.shape, y.shape, strict=True)]
-
-
-def scaled(planes: Tensor, factor: Tensor) -> Tensor:
-    """Rows, planes [2, ...], times complex numbers, planes with the same axes, each perhaps 1."""
-    return _Scaled.apply(planes, factor) if _is_recorded(planes, factor) else _scale(planes, factor)
-
-
-def _scale(planes: Tensor, factor: Tensor, *, conjugate: bool = False) -> Tensor:
-    """(x + iy)(p + iq), or (x + iy)(p - iq)."""
-    (x, y), (p, q) = planes, factor
-    sign = -1 if conjugate else 1
-    if _is_followed(planes, factor):
-        return torch.stack([x * p - sign * y * q, sign * x * q + y * p])
-    out = planes.new_empty(_broadcast(planes, factor))
-    torch.mul(x, p, out=out[0]).addcmul_(y, q, value=-sign)
-    torch.mul(y, p, out=out[1]).addcmul_(x, q, value=sign)
-    return out
-
-
-class _Scaled(torch.autograd.Function):
-    """The product, which takes two passes for each plane, and whose gradients do as well."""
-
-    @staticmethod
-    def forward(ctx: Any, planes: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(planes, factor)
-        return _scale(planes, factor)
-
-    @staticmethod
-    def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        planes, factor = ctx.saved_tensors
-        by_planes = by_factor = None
-        if ctx.needs_input_grad[0]:
-            by_planes = _scale(by_out, factor, conjugate=True).sum_to_size(planes.shape)
-        if ctx.needs_input_grad[1]:
-            (x, y), (re, im) = planes, by_out
-            both = torch.stack([re * x + im * y, im * x - re * y])
-            by_factor = both.sum_to_size(factor.shape)
-        return by_planes, by_factor
-
-
-# Linear layers
-
-
 def pair_product(planes: Tensor, weight: Weight) -> Tensor:
     """X Wᵀ [2, ..., m] of planes [2, ..., n] of X and W [m, n]."""
     m, n = weight.matrix.shape
     rows = planes.reshape(2, -1, n)
-    if _is_recorded(rows, weight.matrix):
+    if is_recorded(rows, weight.matrix):
         out = _PairProduct.apply(rows, weight.matrix, weight.detached)
-    elif _three_pay(rows, m) and not _is_followed(rows, weight.matrix):
+    elif _three_pay(rows, m) and not is_followed(rows, weight.matrix):
         out = _three_products(rows, weight.parts)
     else:
         out = _four_products(rows, weight.stacked)
@@ -331,7 +213,7 @@ def real_part_product(planes: Tensor, weight: Weight) -> Tensor:
     """Re(X Wᵀ) [..., m] of planes [2, ..., n] of X and W [m, n]."""
     m, n = weight.matrix.shape
     rows = planes.reshape(2, -1, n)
-    if _is_recorded(rows, weight.matrix):
+    if is_recorded(rows, weight.matrix):
         out = _RealPartProduct.apply(rows, weight.matrix, weight.detached)
     else:
         out = _real_part_product(rows, weight)
@@ -366,7 +248,7 @@ def _four_products(rows: Tensor, stacked: Tensor) -> Tensor:
 def _real_part_product(rows: Tensor, weight: Weight) -> Tensor:
     m, n = weight.matrix.shape
     x, y = rows
-    if m >= n or _is_followed(rows, weight.matrix):
+    if m >= n or is_followed(rows, weight.matrix):
         return real_product(torch.cat([x, y], -1), weight.real_part)
     a, b, _ = weight.parts
     return real_product(x, a) - real_product(y, b)

@@ -189,7 +189,7 @@ class RealDecoder(nn.Module):
         return Independent(law, 1, validate_args=False)
 
     def mean(self, z: Tensor) -> Tensor:
-        """E[x|z] [..., D]; of categorical outputs the mean class."""
+        """The mean of x at z, [..., D]; of categorical outputs the mean class."""
         law = self(z)
         if self.config.likelihood != "categorical":
             mean: Tensor = law.mean

@@ -6,169 +6,37 @@ the best weights, their epoch and loss), and an interrupted run that is resumed 
 of the uninterrupted one, on one machine with one thread count.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from kahler_verify.errors import CheckpointError, InputError
+from kahler_verify.errors import InputError
 from kahler_verify.files import is_standard_output, require_writable
 from kahler_verify.models.checkpoint import (
     Checkpoint,
     Config,
     Model,
-    config_from_json,
-    format_of,
     load_checkpoint,
-    read_tensors,
-    require_tensors,
     save_checkpoint,
-    write_tensors,
 )
 from kahler_verify.models.data import Dataset
-from kahler_verify.models.real_vae import RealVAE
+from kahler_verify.models.regularizer import LogDensity, log_density_of
+from kahler_verify.models.training_options import (
+    Progress,
+    Regularizer,
+    RegularizerMetric,
+    TrainingOptions,
+)
+from kahler_verify.models.training_state import Best, load_state, save_state, state_path
 
 __all__ = ["Progress", "Regularizer", "RegularizerMetric", "TrainingOptions", "state_path", "train"]
 
-Regularizer = Literal["none", "logdet-hermitian", "log-volume"]
-RegularizerMetric = Literal["fisher", "mixture"]
-# At points [n, d], where the step's latents are [m, d]: a log density [n].
-LogDensity = Callable[[Tensor, Tensor], Tensor]
-
-_STATE_FORMAT = "kahler_verify.training_state"
-_STATE_VERSION = 1
 _HELD_OUT_DRAWS = 4  # latents for each held-out sample, the same in every epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How to train; the defaults take well under 90 seconds on 2 cores for digits.
-
-    Attributes:
-        epochs: passes over the training data.
-        batch_size: samples per step.
-        learning_rate: Adam's, at its peak: it rises over the first 2% of the steps and falls to 0
-            along a half cosine.
-        warmup_epochs: over these, the KL term's weight rises linearly to beta.
-        clip: gradients of greater norm are scaled down to it; near the poles of a holomorphic
-            activation a single sample could otherwise ruin the weights.
-        save_every: epochs between two training states on disk.
-        threads: of torch while it trains; models of this size are fastest with one, and with one
-            the weights do not depend on how many cores a machine has.
-        regularizer: the log density of the decoder's Fisher metric whose mean joins the loss:
-            "logdet-hermitian" is log det g, "log-volume" the log of the true volume density.
-        weight: λ, of either sign: λ > 0 makes the density small where data are encoded, λ < 0
-            large. It rises over the warm-up as the KL term's weight does.
-        regularizer_batch: at how many latents of each step's batch the log density is taken.
-        metric: whose density it is: "fisher", the decoder's metric itself, or "mixture", the
-            log-sum-exp mixture potential with P_k = g(c_k)ᵀ and equal weights, made anew in every
-            step at latents c_k of its batch.  It is differentiated in the decoder's weights through
-            the P_k, and in the encoder's through all latents.
-        components: how many centres c_k the mixture has: the last latents of the batch.
-        early_stopping: stop where the held-out loss has not fallen for so many epochs; 0 for never.
-            It is that of the validation part with the weights that hold after the warm-up, β and λ,
-            and is looked at from the last epoch of the warm-up on.  The weights with the least are
-            kept, also where training goes on to the end.
-    """
-
-    epochs: int = 300
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    warmup_epochs: int = 20
-    clip: float = 10.0
-    save_every: int = 25
-    threads: int = 1
-    regularizer: Regularizer = "none"
-    weight: float = 0.0
-    regularizer_batch: int = 16
-    metric: RegularizerMetric = "fisher"
-    components: int = 8
-    early_stopping: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("warmup_epochs", 0),
-            ("save_every", 1),
-            ("threads", 1),
-            ("regularizer_batch", 1),
-            ("components", 1),
-            ("early_stopping", 0),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise InputError(f"expected {name} to be a whole number ≥ {least}, got {value!r}")
-        for name in ("learning_rate", "clip"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise InputError(f"expected {name} to be positive and finite, but got {value!r}")
-        if self.regularizer not in get_args(Regularizer):
-            raise InputError(
-                f"regularizer: expected one of {', '.join(get_args(Regularizer))}, "
-                f"got {self.regularizer!r}"
-            )
-        if self.metric not in get_args(RegularizerMetric):
-            raise InputError(
-                f"metric: expected one of {', '.join(get_args(RegularizerMetric))}, "
-                f"got {self.metric!r}"
-            )
-        if self.metric != "fisher" and self.regularizer == "none":
-            raise InputError(
-                f"metric: expected a regularizer whose metric it is, got {self.metric!r} with "
-                "regularizer 'none'"
-            )
-        if self.early_stopping and self.warmup_epochs > self.epochs:
-            raise InputError(
-                "early_stopping: expected a warm-up that ends before training does, got "
-                f"warmup_epochs {self.warmup_epochs} of epochs {self.epochs}"
-            )
-        if not isinstance(self.weight, int | float) or not math.isfinite(self.weight):
-            raise InputError(f"weight: expected a finite number, got {self.weight!r}")
-        if (self.regularizer == "none") != (self.weight == 0):
-            raise InputError(
-                "weight: expected a number other than 0 with a regularizer, and 0 without, got "
-                f"weight {self.weight!r} with regularizer {self.regularizer!r}"
-            )
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the callback is told after every epoch, averages over the epoch in nats per sample.
-
-    ``log_density`` is the regularizer's log det g or log volume, without λ; None without one.
-    ``held_out_loss`` and ``best_epoch`` are None without early stopping, and during the warm-up.
-    """
-
-    epoch: int
-    epochs: int
-    loss: float
-    log_likelihood: float
-    divergence: float
-    log_density: float | None = None
-    held_out_loss: float | None = None
-    best_epoch: int | None = None
-
-
-@dataclass
-class _Best:
-    """The weights with the least held-out loss so far; epoch 0 where there are none yet."""
-
-    epoch: int = 0
-    loss: float = math.inf
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-
-def state_path(out: str | Path) -> Path:
-    """Where the training state of an unfinished run stands, beside its checkpoint."""
-    out = Path(out)
-    return out.with_name(out.name + ".training")
 
 
 def train(
@@ -222,11 +90,11 @@ def _train(
     model.standardise(data.train.x)
     trainable = dict(model.named_parameters())
     optimizer = torch.optim.Adam(trainable.values(), lr=options.learning_rate)
-    log_density = _log_density(model, options)
-    best = _Best()
+    log_density = log_density_of(model, options)
+    best = Best()
     done, seconds_before = 0, 0.0
     if resume and state_path(out).exists():
-        done, seconds_before = _load_state(state_path(out), model, optimizer, options, best)
+        done, seconds_before = load_state(state_path(out), model, optimizer, options, best)
     while done < options.epochs:
         progress = _train_epoch(model, optimizer, data.train.x, done, options, log_density)
         done += 1
@@ -234,7 +102,7 @@ def _train(
             loss = _held_out_loss(model, data.validation.x, done, options, log_density)
             if loss < best.loss:
                 weights = {name: value.clone() for name, value in model.state_dict().items()}
-                best = _Best(done, loss, weights)
+                best = Best(done, loss, weights)
             progress = replace(progress, held_out_loss=loss, best_epoch=best.epoch)
         if on_progress is not None:
             on_progress(progress)
@@ -242,7 +110,7 @@ def _train(
             break
         if done % options.save_every == 0 and done < options.epochs:
             seconds = seconds_before + time.perf_counter() - started
-            _save_state(state_path(out), model, optimizer, options, best, done, seconds)
+            save_state(state_path(out), model, optimizer, options, best, done, seconds)
     if best.epoch:
         model.load_state_dict(best.weights)
     model.eval()
@@ -281,48 +149,6 @@ def _require_outputs(out: str | Path) -> None:
         raise InputError("out: expected the path of a checkpoint, got '-'")
     require_writable("out", out)
     require_writable("out (its training state)", state_path(out))
-
-
-def _log_density(model: Model, options: TrainingOptions) -> LogDensity | None:
-    """The log density that the options name, or None without a regularizer."""
-    if options.regularizer == "none":
-        return None
-    if isinstance(model, RealVAE):
-        return _log_volume_at_real_latents(model, options)
-    from kahler_verify.geometry.fisher import FisherMetric  # which itself imports decoders
-    from kahler_verify.statistics.proxy import closed_form_mixture
-
-    name = {"log-volume": "log_volume", "logdet-hermitian": "log_det_hermitian"}
-    quantity = name[options.regularizer]
-    fisher = FisherMetric(model.decoder, check=False, validate_args=False)
-
-    def of_fisher(points: Tensor, _: Tensor) -> Tensor:
-        out: Tensor = getattr(fisher, quantity)(points)
-        return out
-
-    def of_mixture(points: Tensor, latents: Tensor) -> Tensor:
-        centres = latents[-options.components :]
-        mixture = closed_form_mixture(fisher, centres, detach=False)
-        out: Tensor = getattr(mixture, quantity)(points)
-        return out
-
-    return of_fisher if options.metric == "fisher" else of_mixture
-
-
-def _log_volume_at_real_latents(model: RealVAE, options: TrainingOptions) -> LogDensity:
-    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-
-    if options.regularizer != "log-volume" or options.metric != "fisher":
-        raise InputError(
-            "regularizer: expected log-volume of the Fisher metric at real latents, got "
-            f"{options.regularizer} of {options.metric}"
-        )
-    metric = FisherRaoMetric(model.decoder, validate_args=False)
-
-    def of_fisher(points: Tensor, _: Tensor) -> Tensor:
-        return metric.log_volume(points)
-
-    return of_fisher
 
 
 def _train_epoch(
@@ -429,125 +255,3 @@ def _require_finite_density(density: float, epoch: int, regularizer: Regularizer
             "causes: more (real, for log-volume) latent directions than the outputs can tell "
             "apart, a positive weight too large, or a pole of a holomorphic activation"
         )
-
-
-# The training state
-
-
-def _save_state(
-    path: Path,
-    model: Model,
-    optimizer: torch.optim.Adam,
-    options: TrainingOptions,
-    best: _Best,
-    epoch: int,
-    seconds: float,
-) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.weights.items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value
-    write_tensors(
-        path,
-        {name: tensor.detach().cpu() for name, tensor in tensors.items()},
-        {
-            "format": _STATE_FORMAT,
-            "model": format_of(model.config),
-            "version": str(_STATE_VERSION),
-            "config": json.dumps(model.config.to_dict(), sort_keys=True),
-            "options": json.dumps(asdict(options), sort_keys=True),
-            "progress": json.dumps(
-                {
-                    "epoch": epoch,
-                    "seconds": seconds,
-                    "best_epoch": best.epoch,
-                    "held_out_loss": best.loss if best.epoch else None,
-                }
-            ),
-        },
-    )
-
-
-def _load_state(
-    path: Path,
-    model: Model,
-    optimizer: torch.optim.Adam,
-    options: TrainingOptions,
-    best: _Best,
-) -> tuple[int, float]:
-    """Put the saved state into model, optimizer and best; the epochs done and their seconds."""
-    metadata, tensors = read_tensors(path, (_STATE_FORMAT,), _STATE_VERSION)
-    config = config_from_json(path, metadata)
-    found = _json_or_none(metadata.get("options"))
-    if isinstance(found, dict):  # a state may be older than an option, whose default it has then
-        found = asdict(TrainingOptions()) | found
-    for expected, got, what in (
-        (model.config.to_dict(), config.to_dict(), "configuration"),
-        (asdict(options), found, "options"),
-    ):
-        if expected != got:
-            difference = {
-                key: (got.get(key) if isinstance(got, dict) else got, value)
-                for key, value in expected.items()
-                if not isinstance(got, dict) or got.get(key) != value
-            }
-            raise CheckpointError(
-                f"{path} is the state of another run: its {what} differs, (found, expected) = "
-                f"{difference}; delete it, or train without resuming"
-            )
-    progress = _json_or_none(metadata.get("progress"))
-    match progress:
-        case {"epoch": int(epoch), "seconds": int() | float() as seconds} if (
-            0 < epoch < options.epochs
-        ):
-            pass
-        case _:
-            raise CheckpointError(
-                f"{path}: expected its progress to name an epoch below {options.epochs} and "
-                f"seconds, but got {progress!r}"
-            )
-    best.epoch, best.loss = _best_of(path, progress, epoch, options)
-    expected_tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    if best.epoch:
-        expected_tensors |= {f"best.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        expected_tensors[f"step.{name}"] = torch.zeros(())
-        expected_tensors[f"exp_avg.{name}"] = parameter
-        expected_tensors[f"exp_avg_sq.{name}"] = parameter
-    require_tensors(path, tensors, expected_tensors)
-    model.load_state_dict(
-        {name: tensors[f"model.{name}"] for name in model.state_dict()}, strict=True
-    )
-    if best.epoch:
-        best.weights = {name: tensors[f"best.{name}"] for name in model.state_dict()}
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
-        }
-    return epoch, float(seconds)
-
-
-def _best_of(
-    path: Path, progress: dict[str, Any], epoch: int, options: TrainingOptions
-) -> tuple[int, float]:
-    """The best epoch and its loss; (0, inf) where there is none yet."""
-    match progress.get("best_epoch", 0), progress.get("held_out_loss"):
-        case 0, None:
-            return 0, math.inf
-        case int(best), float(loss) if (
-            0 < best <= epoch < best + options.early_stopping and math.isfinite(loss)
-        ):
-            return best, loss
-        case _:
-            raise CheckpointError(
-                f"{path}: expected its progress to name a best epoch, less than "
-                f"{options.early_stopping} before epoch {epoch}, and its loss, but got {progress!r}"
-            )
-
-
-def _json_or_none(text: str | None) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        return None

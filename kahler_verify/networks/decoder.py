@@ -18,6 +18,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
+from kahler_verify.linear_algebra.heads import AffineHeads
 from kahler_verify.networks.activations import ActivationLayer
 from kahler_verify.networks.config import DecoderConfig
 from kahler_verify.torch_state import outside_autocast
@@ -123,6 +124,21 @@ class Decoder(nn.Module):
     def is_holomorphic(self) -> bool:
         """Whether the mean is holomorphic in z, away from poles."""
         return self.config.decoder == "holomorphic"
+
+    def heads(self) -> AffineHeads:
+        """The heads' matrices, as they are now: what a metric takes of a decoder behind h(z)."""
+        head = self.log_variance_head
+        return AffineHeads(
+            mean=self.mean_head.weight,
+            log_variance=None if head is None else head.weight,
+            log_variance_bias=None if head is None else head.bias,
+            constant=self.constant_log_variance,
+            scale=self.scale,
+            covariance=self.config.covariance,
+            real=self.config.likelihood == "real",
+            latent=self.config.latent_dim,
+            widest=max(self.mean_head.out_features, *self.config.hidden),
+        )
 
     @outside_autocast()
     def parameters_at(self, z: Tensor) -> DecoderFields:

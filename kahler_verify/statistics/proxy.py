@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric
+from kahler_verify.geometry.mixture import MixtureMetric
 
 Start = Literal["best", "closed form", "constant"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kahler_verify import PotentialMetric
 from kahler_verify.codegen.compiled import compile_file
-from kahler_verify.codegen.lowering import HEADS
+from kahler_verify.codegen.heads import HEADS
 from kahler_verify.codegen.writing import generate_files
 from kahler_verify.running import variants as unrolled_kernels
 

@@ -40,8 +40,9 @@ from kahler_verify.calculus import (
     parameter,
     potential,
 )
+from kahler_verify.codegen.formatting import body_of, difference, formatted
 from kahler_verify.codegen.lowering import Lowering
-from kahler_verify.codegen.module import body_of, difference, formatted, generate_module
+from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.program import Program
 from kahler_verify.codegen.registry import KERNELS, load_file, shipped
 from kahler_verify.errors import DerivationError, GenerationError

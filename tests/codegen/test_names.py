@@ -27,7 +27,7 @@ from kahler_verify.calculus import (
     potential,
 )
 from kahler_verify.calculus.pointwise import Pointwise
-from kahler_verify.codegen.lowering import HEADS
+from kahler_verify.codegen.heads import HEADS
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.codegen.names import OF_COMPILED, OF_METRICS, OF_MODULES, check_argument
 from kahler_verify.codegen.pointwise import generate_pointwise

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, MixtureMetric, PotentialMetric, fisher
-from kahler_verify.linear_algebra.kept import reduced, reduced_real
+from kahler_verify.linear_algebra.heads import reduced, reduced_real
 from kahler_verify.linear_algebra.planes import Weight
 from kahler_verify.models.vae import VAEConfig
 from kahler_verify.networks.decoder import Decoder

@@ -10,6 +10,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 
 from kahler_verify import FisherMetric, PotentialMetric
 from kahler_verify.errors import InputError
+from kahler_verify.geometry import HermitianJet, HermitianMetric
 from kahler_verify.geometry.base import keep_freed_memory
 
 POINTS = torch.tensor([[0.3 + 0.1j], [1.0 + 0j], [-0.2 - 0.5j]], dtype=torch.complex128)
@@ -113,3 +114,28 @@ def test_freed_memory_is_kept() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     hold()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5000
+
+
+class Disc(HermitianMetric):
+    """The Poincaré metric of the unit disc, g = 1 / (1 - |z|²)²: all that a metric has to give."""
+
+    def jet(self, z, order):
+        x = z[..., 0, None, None]
+        square = x * x.conj()
+        room = 1 - square
+        d = 2 * x.conj() / room**3 if order > 0 else None
+        dd = 2 / room**3 + 6 * square / room**4 if order > 1 else None
+        d, dd = (None if d is None else d[..., None]), (None if dd is None else dd[..., None, None])
+        return HermitianJet(1 / room**2, d, dd)
+
+
+def test_a_hermitian_metric_is_a_class_with_one_method() -> None:
+    metric, z = Disc(), torch.tensor([[0.3 + 0.2j], [0j]], dtype=torch.complex128)
+    g = metric.metric_matrix(z)
+    torch.testing.assert_close(metric.scalar_curvature(z), torch.full((2,), -2.0).double())
+    torch.testing.assert_close(metric.ricci_tensor(z), -2 * g)
+    torch.testing.assert_close(metric.log_volume(z), (2 * g[:, 0, 0].real).log())
+    torch.testing.assert_close(metric.inner_product(z + 1, z + 1, z), metric.norm(z + 1, z) ** 2)
+    assert not metric.complementary_part(z).any()
+    assert not metric.kahler_defect(z).any()
+    assert metric.holomorphic_sectional_curvature(z, z + 1).allclose(torch.tensor(-2.0).double())

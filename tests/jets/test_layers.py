@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from kahler_verify.jets.decoders import routes
 from kahler_verify.jets.fields import decoder_jets
-from kahler_verify.jets.layers import routes
 from kahler_verify.models.vae import VAEConfig
 from kahler_verify.networks.activations import ACTIVATIONS, ActivationLayer
 from kahler_verify.networks.decoder import ComplexLinear, Decoder, Residual

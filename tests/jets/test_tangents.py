@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kahler_verify.jets.layers import coordinates, propagate
+from kahler_verify.jets.layers import propagate
+from kahler_verify.jets.stacked import coordinates
 from kahler_verify.jets.tangents import deviation, hidden_tangents, image, real_image
 from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.planes import Image, Weight

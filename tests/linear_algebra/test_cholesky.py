@@ -12,15 +12,15 @@ from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
 from torch.func import hessian, jacfwd, jacrev
 
 from kahler_verify.kernels.hermitian_geometry import log_det_pullback
-from kahler_verify.linear_algebra import cholesky
+from kahler_verify.linear_algebra import cholesky, elimination
 from kahler_verify.linear_algebra.cholesky import factored, log_det
 
 DTYPES = (torch.complex64, torch.complex128, torch.float32, torch.float64)
 SIZES = (1, 2, 3, 5, 8, 9, 16)
-ROUTES: dict[str, cholesky.Eliminate] = {
-    "library": cholesky._by_library,
-    "written out": cholesky._written_out,
-    "batch last": cholesky._batch_last,
+ROUTES: dict[str, elimination.Eliminate] = {
+    "library": elimination._by_library,
+    "written out": elimination._written_out,
+    "batch last": elimination._batch_last,
 }
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_route = pytest.mark.parametrize("route", ROUTES)
@@ -56,9 +56,9 @@ def test_large_steps_are_made_in_parts(
     n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     g = matrices(6, n, dtype)
-    pivots, inverse = cholesky._batch_last(g, True)
+    pivots, inverse = elimination._batch_last(g, True)
     monkeypatch.setattr(cholesky, "PARTS", 0)
-    again, apart = cholesky._batch_last(g, True)
+    again, apart = elimination._batch_last(g, True)
     tolerance = {"rtol": 10 * torch.finfo(dtype).eps, "atol": 10 * torch.finfo(dtype).eps}
     torch.testing.assert_close(again, pivots, **tolerance)
     torch.testing.assert_close(apart, inverse, **tolerance)
@@ -107,17 +107,17 @@ def test_none_is_less_accurate_than_lapack(route: str, condition: float, n: int)
 
 def test_sizes_and_numbers_choose_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(g: Tensor, *, inverse: bool = True) -> str:
-        method = cholesky._method(g, inverse=inverse)
+        method = elimination._method(g, inverse=inverse)
         return next(name for name, route in ROUTES.items() if route is method)
 
-    many = cholesky.MANY
+    many = elimination.MANY
     assert chosen(matrices(1, 1)) == "written out"
     assert chosen(matrices(many, 2)) == "written out"
     assert chosen(matrices(many, 2, torch.float64)) == "batch last"
     assert chosen(matrices(many - 1, 3)) == "library"
     assert chosen(matrices(many, 3)) == "batch last"
     assert chosen(matrices(many, 3), inverse=False) == "library"
-    assert chosen(matrices(cholesky.MANY_VALUES, 3), inverse=False) == "batch last"
+    assert chosen(matrices(elimination.MANY_VALUES, 3), inverse=False) == "batch last"
     assert chosen(matrices(many, 9)) == "library"
     assert chosen(matrices(many, 9, torch.float64)) == "batch last"
     monkeypatch.setattr(cholesky, "CHUNK", 7 * 9 * 16)

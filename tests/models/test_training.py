@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from kahler_verify.errors import CheckpointError, InputError
 from kahler_verify.geometry import FisherMetric
 from kahler_verify.models.data import Dataset, Split
+from kahler_verify.models.regularizer import log_density_of
 from kahler_verify.models.training import (
     TrainingOptions,
     _held_out_loss,
-    _log_density,
     state_path,
     train,
 )
@@ -263,7 +263,7 @@ def test_gradients_of_the_regularizer_are_those_of_differences(
     model.double()
     x = data.train.x[:40].to(torch.complex128)
     options = replace(REGULARIZED, regularizer=regularizer, metric=metric, components=3)
-    log_density = _log_density(model, options)
+    log_density = log_density_of(model, options)
     assert log_density is not None
 
     def term():
@@ -341,7 +341,7 @@ def test_a_mixture_has_the_metrics_at_its_centres_as_precisions():
     model = ComplexVAE(_config(data, latent_dim=2)).double()
     z = torch.randn(9, 2, dtype=torch.complex128, generator=torch.Generator().manual_seed(3))
     options = replace(REGULARIZED, metric="mixture", components=4)
-    log_density = _log_density(model, options)
+    log_density = log_density_of(model, options)
     assert log_density is not None
     proxy = closed_form_mixture(FisherMetric(model.decoder), z[-4:])
     torch.testing.assert_close(log_density(z[:3], z), proxy.log_volume(z[:3]))
@@ -381,7 +381,11 @@ def test_training_stops_early_and_keeps_the_best_weights(regularizer, tmp_path):
     assert all(torch.equal(state[f"model.{name}"], weights[name]) for name in weights)
     assert checkpoint.report["held_out_loss"] == losses[best]
     loss = _held_out_loss(
-        checkpoint.model, data.validation.x, best, options, _log_density(checkpoint.model, options)
+        checkpoint.model,
+        data.validation.x,
+        best,
+        options,
+        log_density_of(checkpoint.model, options),
     )
     assert loss == losses[best]
 

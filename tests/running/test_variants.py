@@ -20,7 +20,7 @@ import kahler_verify
 from kahler_verify import MixtureMetric, PotentialMetric
 from kahler_verify.calculus import coordinates, dimension, parameter, potential
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import potential as potential_module
+from kahler_verify.geometry import mixture as mixture_module
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.kernels import mixture_potential, quadratic_form
 from kahler_verify.running import variants as unrolled_kernels
@@ -115,7 +115,7 @@ def test_a_shipped_potential(name: str, d: int) -> None:
     assert_same(general, unrolled, z)
     assert_same(general, unrolled, z[0, 0])
     assert used(unrolled) == {"metric", "metric_d", "metric_db"}
-    variants = potential_module._chern._variants
+    variants = mixture_module.chern._variants
     chern = {kernel for (kernel, of), variant in variants.items() if of == d and variant}
     assert chern >= {"chern_connection"}
     assert (chern >= {"chern_curvature", "chern_ricci", "chern_scalar"}) == (d < LARGEST)

@@ -14,7 +14,13 @@ from scipy import stats
 
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import FisherMetric, HermitianMetric, MixtureMetric, PotentialMetric
+from kahler_verify.geometry import (
+    FisherMetric,
+    HermitianJet,
+    HermitianMetric,
+    MixtureMetric,
+    PotentialMetric,
+)
 from kahler_verify.models.vae import VAEConfig
 from kahler_verify.networks.decoder import Decoder
 from kahler_verify.statistics import (
@@ -180,13 +186,10 @@ def test_decoders_in_single_precision_and_any_default_device(
 class Exponential(HermitianMetric):
     """g = e^{|z|²} I, of which the volume alone is wanted."""
 
-    def _parts(self, z: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return torch.diag_embed(_square(z).exp().unsqueeze(-1).expand(z.shape)).to(z.dtype), None
-
-    def _metric_d(self, z: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    _metric_db = _metric_d
+    def jet(self, z: torch.Tensor, order: int) -> HermitianJet:
+        assert order == 0
+        g = torch.diag_embed(_square(z).exp().unsqueeze(-1).expand(z.shape)).to(z.dtype)
+        return HermitianJet(g)
 
 
 def test_tails_that_are_degenerate_or_overflow_are_no_nan() -> None:

@@ -14,7 +14,8 @@ from kahler_verify.evidence.laws.drawn_metrics import Held, curved, makes_metric
 from kahler_verify.evidence.laws.law import Law, Trial, agree, register
 from kahler_verify.evidence.laws.readings import multiply_axes
 from kahler_verify.geometry.fisher import FisherMetric
-from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.potential import PotentialMetric
 
 LAWS: dict[str, Law] = {}
 law = partial(register, LAWS)

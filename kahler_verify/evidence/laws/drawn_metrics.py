@@ -15,8 +15,9 @@ from kahler_verify.evidence.laws.law import DoesNotApply, Trial
 from kahler_verify.evidence.laws.readings import assumed_fields, is_divergence_metric
 from kahler_verify.evidence.numbers.readings import coordinate_of, fields_of, is_real_latent
 from kahler_verify.geometry.fisher import FisherMetric
-from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric, PotentialMetric
+from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
+from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.running.kernel_set import KernelSet
 
 
@@ -115,7 +116,7 @@ def _decoder(trial: Trial) -> Callable[[Tensor], ComplexNormal]:
     return decoder
 
 
-class Held(HermitianMetric):
+class Held(PartwiseMetric):
     """A metric's derivatives at one point, computed once."""
 
     def __init__(self, g: Tensor, g_d: Tensor, g_db: Tensor, geometry: KernelSet):

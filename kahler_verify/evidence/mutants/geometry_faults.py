@@ -24,13 +24,13 @@ from kahler_verify.evidence.mutants.faults import (
     WEIGHT,
 )
 from kahler_verify.evidence.mutants.rules import Rule, edited, plain_function
-from kahler_verify.geometry import layouts
+from kahler_verify.geometry import layouts, summands
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.potential import MixtureMetric
+from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.jets import tangents
-from kahler_verify.linear_algebra import cholesky, kept, planes
+from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, heads, planes, rows
 
 __all__ = ["GEOMETRY_RULES", "Noticed", "first_difference"]
 
@@ -117,35 +117,35 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(BATCH, Mixture._blocks, "range(0, count, size)", "range(0, max(1, count - 1), size)"),
     ),
     "decoders": (
-        Rule(FACTOR, Fisher._split, "0.5 if decoder", "1.0 if decoder"),
+        Rule(FACTOR, Fisher._split, "0.5 if heads", "1.0 if heads"),
         Rule(LOST, Fisher._split, "g + dg, dk if k", "g, dk if k"),
         Rule(LOST, Fisher._split, "else k + dk", "else k"),
-        Rule(FACTOR, Fisher._from_mean, "(constant / 2).exp()", "constant.exp()"),
-        Rule(FACTOR, Fisher._from_mean, "2 * sigma", "sigma"),
-        Rule(CONJUGATE, Fisher._from_mean, "mu_d.conj()", "mu_d"),
+        Rule(FACTOR, summands.from_mean, "(constant / 2).exp()", "constant.exp()"),
+        Rule(FACTOR, summands.from_mean, "2 * sigma", "sigma"),
+        Rule(CONJUGATE, summands.from_mean, "mu_d.conj()", "mu_d"),
         Rule(
             REAL,
-            Fisher._from_mean,
+            summands.from_mean,
             "reduced_real(weight) if real else reduced(weight)",
             "reduced(weight)",
         ),
-        Rule(LOST, Fisher._from_mean, "weight / (constant / 2).exp()[:, None]", "weight"),
+        Rule(LOST, summands.from_mean, "weight / (constant / 2).exp()[:, None]", "weight"),
         Rule(
             FACTOR,
-            Fisher._from_covariance,
+            summands.from_covariance,
             "math.sqrt(2 / math.sqrt(copies))",
             "math.sqrt(2 / copies)",
         ),
-        Rule(FACTOR, Fisher._from_covariance, "math.sqrt(2 / ", "math.sqrt(1 / "),
+        Rule(FACTOR, summands.from_covariance, "math.sqrt(2 / ", "math.sqrt(1 / "),
         Rule(
             LOST,
-            Fisher._from_covariance,
+            summands.from_covariance,
             'covariance == "scalar" else 1',
             'covariance == "none" else 1',
         ),
         Rule(
             REAL,
-            Fisher._from_covariance,
+            summands.from_covariance,
             "not complementary and hidden.holomorphic",
             "hidden.holomorphic",
         ),
@@ -169,8 +169,8 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
             "new = new + rows.flip(0) * crossed",
             "new = new + 0 * crossed",
         ),
-        Rule(CONJUGATE, kept.reduced_real, "torch.complex(x, -y)", "torch.complex(x, y)"),
-        Rule(CONJUGATE, kept.reduced, "torch.linalg.qr(weight)", "torch.linalg.qr(weight.conj())"),
+        Rule(CONJUGATE, heads.reduced_real, "torch.complex(x, -y)", "torch.complex(x, y)"),
+        Rule(CONJUGATE, heads.reduced, "torch.linalg.qr(weight)", "torch.linalg.qr(weight.conj())"),
         Rule(
             CONJUGATE,
             HermitianMetric._covector,
@@ -181,13 +181,13 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(CONJUGATE, planes.Weight.gram, "conjugated=True", "conjugated=False"),
         Rule(SIGN, planes.Weight.real_part, "-self.matrix.imag", "self.matrix.imag"),
         Rule(LOST, planes.Image.__matmul__, "out * factor", "out"),
-        Rule(SIGN, planes._Scaled.backward, "im * x - re * y", "im * x + re * y"),
+        Rule(SIGN, rows._Scaled.backward, "im * x - re * y", "im * x + re * y"),
     ),
     "planes": (
         Rule(SIGN, planes.Pairs.__matmul__, "yu - sign * xv", "yu + sign * xv"),
         Rule(CONJUGATE, planes.Pairs.__matmul__, "-im if self.conjugated else im", "im"),
         Rule(SIGN, planes.Pairs.__matmul__, "1 if with_conjugate else -1", "1"),
-        Rule(SIGN, planes._gram, "yx - yx.mT", "yx + yx.mT"),
+        Rule(SIGN, rows.gram_parts, "yx - yx.mT", "yx + yx.mT"),
         Rule(LOST, planes._three_products, "xa.add_(yb)", "xa"),
         Rule(SIGN, planes._four_products, "xa - yb", "xa + yb"),
         Rule(
@@ -208,27 +208,27 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
     "volumes": (
         Rule(SIGN, cholesky._inverse_along, "v.unsqueeze(-3)", "-v.unsqueeze(-3)"),
         Rule(LOST, cholesky._scaled, "w[..., None, None] * inverse", "inverse.mT"),
-        Rule(FACTOR, cholesky._cholesky, "roots * roots", "roots"),
-        Rule(CONJUGATE, cholesky._written_out, "u, -v, q, zero", "u, v, q, zero"),
-        Rule(SIGN, cholesky._written_out, "c - torch.addcmul", "c + torch.addcmul"),
-        Rule(CONJUGATE, cholesky._batch_last, "column.conj().resolve_conj()", "column"),
-        Rule(SIGN, cholesky._batch_last, "m.neg_()", "m"),
-        Rule(CONJUGATE, cholesky._batch_last, "torch.conj_physical(x, out=row)", "row.copy_(x)"),
+        Rule(FACTOR, elimination.factor_and_pivots, "roots * roots", "roots"),
+        Rule(CONJUGATE, elimination._written_out, "u, -v, q, zero", "u, v, q, zero"),
+        Rule(SIGN, elimination._written_out, "c - torch.addcmul", "c + torch.addcmul"),
+        Rule(CONJUGATE, elimination._batch_last, "column.conj().resolve_conj()", "column"),
+        Rule(SIGN, elimination._batch_last, "m.neg_()", "m"),
+        Rule(CONJUGATE, elimination._batch_last, "torch.conj_physical(x, out=row)", "row.copy_(x)"),
         Rule(TRANSPOSED, cholesky._LogDet.backward, "_scaled(inverse,", "_scaled(inverse.mT,"),
-        Rule(LOST, cholesky._are_large, "math.e * limit(", "0 * limit("),
-        Rule(LOST, cholesky._are_positive, "pivots > floor", "pivots < torch.inf"),
-        Rule(FACTOR, cholesky.limit, "torch.finfo(dtype).eps", "torch.finfo(dtype).eps ** 2"),
-        Rule(SIGN, cholesky._Closer.log_det, "+ scale", "- scale"),
-        Rule(FACTOR, cholesky._Closer.log_det, "2 * roots", "roots"),
-        Rule(LOST, cholesky._Closer.inverse, "* roots[:, None]", ""),
-        Rule(POWER, cholesky._Closer.inverse, "rsqrt()", "reciprocal()"),
-        Rule(POWER, cholesky._Closer.of, "roots = units.rsqrt()", "roots = units.reciprocal()"),
-        Rule(LOST, cholesky._eliminated, "out[few] = closer", "out[few] = 0 * closer"),
-        Rule(SIGN, cholesky._eliminated, "degenerate[few] = ~closer", "degenerate[few] = closer"),
+        Rule(LOST, degeneracy.are_large, "math.e * limit(", "0 * limit("),
+        Rule(LOST, degeneracy.are_positive, "pivots > floor", "pivots < torch.inf"),
+        Rule(FACTOR, degeneracy.limit, "torch.finfo(dtype).eps", "torch.finfo(dtype).eps ** 2"),
+        Rule(SIGN, degeneracy.Closer.log_det, "+ scale", "- scale"),
+        Rule(FACTOR, degeneracy.Closer.log_det, "2 * roots", "roots"),
+        Rule(LOST, degeneracy.Closer.inverse, "* roots[:, None]", ""),
+        Rule(POWER, degeneracy.Closer.inverse, "rsqrt()", "reciprocal()"),
+        Rule(POWER, degeneracy.Closer.of, "roots = units.rsqrt()", "roots = units.reciprocal()"),
+        Rule(LOST, elimination.eliminated, "out[few] = closer", "out[few] = 0 * closer"),
+        Rule(SIGN, elimination.eliminated, "degenerate[few] = ~closer", "degenerate[few] = closer"),
         Rule(
             SIGN, cholesky.factored, "index_put(few, ~closer.sound)", "index_put(few, closer.sound)"
         ),
-        Rule(POWER, cholesky._Closer.factor, ".sqrt()", ""),
+        Rule(POWER, degeneracy.Closer.factor, ".sqrt()", ""),
     ),
 }
 

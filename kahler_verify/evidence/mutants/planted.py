@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.wirtinger import _chain, _leibniz, _power, _with_score, wirtinger
+from kahler_verify.codegen import contraction, numbers, program, whitening
 from kahler_verify.codegen import kernel as printing
-from kahler_verify.codegen import lowering, program
 from kahler_verify.codegen.lowering import Lowering
 from kahler_verify.evidence.mutants.faults import (
     AXIS,
@@ -25,25 +25,25 @@ from kahler_verify.evidence.mutants.misprints import Misprint
 from kahler_verify.evidence.mutants.rules import Rule
 
 RULES = (
-    Rule(TRIANGLE, Lowering._solve, "{x}, upper=False", "{x}, upper=True"),
+    Rule(TRIANGLE, whitening.solve, "{x}, upper=False", "{x}, upper=True"),
     Rule(
         TRIANGLE,
-        Lowering._solve,
+        whitening.solve,
         "{factor}.{adjoint}, {half}, upper=True",
         "{factor}, {half}, upper=False",
     ),
-    Rule(CONJUGATE, Lowering._solve, "{factor}.{adjoint}, {half}", "{factor}.mT, {half}"),
-    Rule(CONJUGATE, Lowering._solve_into, "{x}.{adjoint}", "{x}.mT"),
-    Rule(CONJUGATE, Lowering._solve_into, "{solved}.{adjoint}", "{solved}.mT"),
+    Rule(CONJUGATE, whitening.solve, "{factor}.{adjoint}, {half}", "{factor}.mT, {half}"),
+    Rule(CONJUGATE, whitening.solve_into, "{x}.{adjoint}", "{x}.mT"),
+    Rule(CONJUGATE, whitening.solve_into, "{solved}.{adjoint}", "{solved}.mT"),
     Rule(
         AXIS,
-        Lowering._solve_into,
+        whitening.solve_into,
         "(letter.right, letter.left) if dagger",
         "(letter.left, letter.right) if dagger",
     ),
-    Rule(POWER, Lowering._solve_into, "s if halves == 1", "s if halves"),
-    Rule(TRIANGLE, Lowering._whitened, '"whole" if last and not cyclic else "half"', '"half"'),
-    Rule(TRIANGLE, Lowering._whitened, 'pending = (owner, "whole")', 'pending = (owner, "half")'),
+    Rule(POWER, whitening.solve_into, "s if halves == 1", "s if halves"),
+    Rule(TRIANGLE, whitening.whitened, '"whole" if last and not cyclic else "half"', '"half"'),
+    Rule(TRIANGLE, whitening.whitened, 'pending = (owner, "whole")', 'pending = (owner, "half")'),
     Rule(
         TRANSPOSED,
         Lowering._letter,
@@ -86,7 +86,7 @@ RULES = (
     Rule(LOST, Lowering.monomials, "if term == 0:", "if term == 0 or (out and free):"),
     Rule(FACTOR, Lowering.monomials, "term * sizes", "term"),
     Rule(FACTOR, Lowering.times, "if above != 1:", "if False:"),
-    Rule(BATCH, Lowering._spread, '".unsqueeze(-3)"', '".unsqueeze(0)"'),
+    Rule(BATCH, whitening.spread, '".unsqueeze(-3)"', '".unsqueeze(0)"'),
     Rule(BATCH, Lowering._centred, ".unsqueeze({position})", ".unsqueeze(0)"),
     Rule(CONJUGATE, program._spell, "o.conj != flip and not o.real", "o.conj and not o.real"),
     Rule(
@@ -129,19 +129,19 @@ RULES = (
     Rule(TRANSPOSED, printing._as_pair, "if a not in x.axes:", "if a in x.axes:"),
     Rule(FACTOR, printing._as_pair, "not monomial.coefficient.is_Rational or ", ""),
     Rule(AXIS, printing._rows, "(operand.axes[0], *summed)", "operand.axes"),
-    Rule(SIGN, lowering.signed_sum, '"-" if coefficient < 0 else "+"', '"+"'),
-    Rule(FACTOR, lowering.signed_sum, "if size.p != 1 or not body:", "if not body:"),
+    Rule(SIGN, numbers.signed_sum, '"-" if coefficient < 0 else "+"', '"+"'),
+    Rule(FACTOR, numbers.signed_sum, "if size.p != 1 or not body:", "if not body:"),
     Rule(
-        LOST, lowering.signed_sum, "in sorted(terms,", "in sorted(terms[: max(1, len(terms) - 1)],"
+        LOST, numbers.signed_sum, "in sorted(terms,", "in sorted(terms[: max(1, len(terms) - 1)],"
     ),
     Rule(AXIS, Lowering._trace, "turn = inverses[-1] + 1", "turn = inverses[-1]"),
     Rule(
         TRANSPOSED,
-        Lowering._contract_deltas,
+        contraction.contract_deltas,
         "(j, i) if i in free else (i, j)",
         "(i, j) if i in free else (j, i)",
     ),
-    Rule(FACTOR, Lowering._contract_deltas, "coefficient *= i.size", "coefficient *= 1"),
+    Rule(FACTOR, contraction.contract_deltas, "coefficient *= i.size", "coefficient *= 1"),
     # the calculus
     Rule(
         SIGN,

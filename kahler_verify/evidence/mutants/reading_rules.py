@@ -6,10 +6,10 @@ notation by itself.
 
 from __future__ import annotations
 
-from kahler_verify.codegen import circuit, circuit_printer, explicit, module
+from kahler_verify.codegen import circuit, circuit_printer, module
 from kahler_verify.codegen.circuit import Circuit, Gaussian
 from kahler_verify.codegen.circuit_printer import CircuitPrinter
-from kahler_verify.codegen.explicit import Reading, conjugated, polarised
+from kahler_verify.codegen.explicit import Reading, conjugated, polarised, printing, reading
 from kahler_verify.evidence.mutants.faults import (
     AXIS,
     CONJUGATE,
@@ -179,7 +179,7 @@ CIRCUIT = (
     ),
     Rule(
         CONJUGATE,
-        explicit._value_of_head,
+        reading._value_of_head,
         "conjugate_residue(random_residue((name, mirrored)))",
         "random_residue((name, mirrored))",
     ),
@@ -188,22 +188,22 @@ CIRCUIT = (
 # Rules by which a circuit is printed.
 PRINTED = (
     Rule(
-        AXIS, explicit.begin, 'f"z.select(-1, {i})"', 'f"z.select(-1, {len(coordinates) - 1 - i})"'
+        AXIS, printing.begin, 'f"z.select(-1, {i})"', 'f"z.select(-1, {len(coordinates) - 1 - i})"'
     ),
-    Rule(CONJUGATE, explicit.begin, "{names[reading.node(z)]}.conj()", "{names[reading.node(z)]}"),
+    Rule(CONJUGATE, printing.begin, "{names[reading.node(z)]}.conj()", "{names[reading.node(z)]}"),
     Rule(
         CONJUGATE,
-        explicit.print_explicit,
+        printing.print_explicit,
         "{program.let(code, 'e')}.conj()",
         "{program.let(code, 'e')}",
     ),
     Rule(
         TRANSPOSED,
-        explicit.print_explicit,
+        printing.print_explicit,
         "codes[t.value] for t in entries.values()",
         "codes[t.value] for t in list(entries.values())[::-1]",
     ),
-    Rule(LOST, explicit._entry, "{zero} + {printer.code(term)}", "{zero}"),
+    Rule(LOST, printing._entry, "{zero} + {printer.code(term)}", "{zero}"),
     Rule(
         FACTOR,
         CircuitPrinter.code,

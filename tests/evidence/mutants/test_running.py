@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 
 from kahler_verify.calculus.wirtinger import wirtinger
-from kahler_verify.codegen.lowering import Lowering
 from kahler_verify.codegen.registry import shipped_folder
+from kahler_verify.codegen.whitening import solve
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.listing import print_mutants
 from kahler_verify.evidence.mutants.candidate import Candidate
@@ -148,7 +148,7 @@ def test_every_misprint_still_stands() -> None:
 
 
 def test_an_edit_whose_line_is_gone_is_an_error() -> None:
-    rule = Rule("sign", Lowering._solve, "no such line", "")
+    rule = Rule("sign", solve, "no such line", "")
     with pytest.raises(EvidenceError, match="adapt the mutant"), edited(rule):
         pass
     with pytest.raises(EvidenceError, match="adapt the mutant"):

@@ -20,7 +20,8 @@ from kahler_verify.calculus.definition import Contract, Entry, Expected, Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel, Output
 from kahler_verify.calculus.letters import index
 from kahler_verify.calculus.mixture import Total
-from kahler_verify.codegen.module import Module, body_of, generate_module
+from kahler_verify.codegen.formatting import body_of
+from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.evidence.proofs.schwartz_zippel import schwartz_zippel
 from kahler_verify.evidence.routes.componentwise import componentwise

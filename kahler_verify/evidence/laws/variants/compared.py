@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.evidence.finding import Finding
-from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.metric import PartwiseMetric
 
 C, R = torch.complex128, torch.float64
 TOLERANCE = 1e-12
@@ -54,7 +54,7 @@ def gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
 
 
-class PlainMetric(HermitianMetric):
+class PlainMetric(PartwiseMetric):
     """A metric from its parts as plain kernels give them."""
 
     def __init__(self, parts: Callable[[Tensor], tuple[Tensor, Tensor | None]]):

@@ -22,7 +22,7 @@ from kahler_verify.evidence.laws.variants.compared import (
     numbers,
     relative,
 )
-from kahler_verify.geometry.potential import MixtureMetric
+from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.running.kernel_set import KernelSet
 
 

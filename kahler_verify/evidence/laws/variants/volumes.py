@@ -12,7 +12,7 @@ from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.finding import Finding
 from kahler_verify.evidence.laws.variants.compared import TOLERANCE, C, R, beside, numbers, relative
 from kahler_verify.kernels import hermitian_geometry
-from kahler_verify.linear_algebra import cholesky
+from kahler_verify.linear_algebra import cholesky, elimination
 
 
 def volumes() -> Iterator[Finding]:
@@ -26,7 +26,7 @@ def volumes() -> Iterator[Finding]:
         factor, truth = torch.linalg.cholesky(g), torch.linalg.slogdet(g)[1]
         inverse = hermitian_geometry.log_det_pullback(factor)
         for with_inverse in (False, True):
-            method = cholesky._method(g, inverse=with_inverse)
+            method = elimination._method(g, inverse=with_inverse)
             used.add(method)
             name = f"{method.__name__.strip('_')}, n = {n}{', real' if real else ''}"
             pivots, found = method(g, with_inverse)
@@ -49,7 +49,7 @@ def volumes() -> Iterator[Finding]:
         missed = len(bad) if degenerate is None else int((~degenerate).sum())
         yield beside(f"n = {n}: degenerate", float((bad != -math.inf).sum() + missed), 0.0)
         yield from _small_eigenvalues(n, count, real=real)
-    methods = {cholesky._written_out, cholesky._batch_last, cholesky._by_library}
+    methods = {elimination._written_out, elimination._batch_last, elimination._by_library}
     if used != methods:
         raise EvidenceError("log det: an elimination was chosen for no size")
 

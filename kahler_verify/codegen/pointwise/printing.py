@@ -1,21 +1,12 @@
-"""Functions of one complex variable, printed as real torch code of x = Re z and y = Im z.
-
-torch's complex ``tanh`` and ``exp`` cost 15 to 30 times their real twins, so that every complex
-value is a pair (re, im) here, and a function of a complex argument is one of the identities below.
-Derivatives are taken in z and z̄ before anything is split into pairs, and stay short.
-"""
+"""Complex expressions as real code: every complex value is a pair (re, im)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import sympy
 from sympy import (
-    Abs,
     Add,
-    Derivative,
     Expr,
     Function,
     Integer,
@@ -29,17 +20,14 @@ from sympy import (
     asinh,
     atan,
     atanh,
-    conjugate,
     cos,
     cosh,
     cse,
     erf,
     exp,
-    im,
     log,
     loggamma,
     polygamma,
-    re,
     sin,
     sinh,
     sympify,
@@ -48,7 +36,6 @@ from sympy import (
 )
 
 from kahler_verify.calculus.pointwise import (
-    Pointwise,
     absolute,
     expm1,
     log1p,
@@ -61,15 +48,12 @@ from kahler_verify.calculus.pointwise import (
 )
 from kahler_verify.codegen.explicit import bar
 from kahler_verify.codegen.kernel import Printed, _live
-from kahler_verify.codegen.lowering import check_name, signed_sum
-from kahler_verify.codegen.module import Module, _function, formatted
-from kahler_verify.codegen.names import check_functions
+from kahler_verify.codegen.numbers import signed_sum
 from kahler_verify.codegen.program import Program
+from kahler_verify.codegen.storage import check_name
 from kahler_verify.errors import GenerationError
 
 Pair = tuple[Expr, Expr]  # real and imaginary part, in real symbols
-
-
 X, Y = Symbol("x", real=True), Symbol("y", real=True)
 
 
@@ -95,7 +79,6 @@ COMPLEX: dict[type[Function], Callable[[Expr, Expr], Pair]] = {
     cosh: lambda x, y: (cosh(x) * cos(y), sinh(x) * sin(y)),
     exp: lambda x, y: (exp(x) * cos(y), exp(x) * sin(y)),
 }
-
 # The same and others at a real argument.
 REAL: dict[type[Function], str] = {
     tanh: "torch.tanh({})",
@@ -126,133 +109,6 @@ REAL: dict[type[Function], str] = {
 }
 
 
-def derivative_types(order: int, *, holomorphic: bool) -> list[tuple[int, int]]:
-    """(∂, ∂̄) orders of all derivatives up to a total order, in the order that functions return."""
-    return [
-        (total - anti, anti)
-        for total in range(order + 1)
-        for anti in range(1 if holomorphic else total + 1)
-    ]
-
-
-def generate_pointwise(family: Pointwise) -> Module:
-    """Derive, print and format a family's functions with all their derivatives.
-
-    ``name(x, y)`` is the value, ``name_1``, ``name_2``, … all derivatives up to that order as well.
-    Of what is not holomorphic ``name_real`` is the value with its real Jacobian matrix.  Where one
-    real function p acts on both parts, f = p(x) + i p(y), it is p with its derivative, and
-    ``FUNCTIONS`` says so.
-
-    Raises:
-        GenerationError: an expression has no rule in the printer.
-    """
-    functions: list[str] = []
-    names: list[str] = []
-    table: dict[str, tuple[str, bool, tuple[str, ...], bool]] = {}
-    digest = hashlib.sha256(family.name.encode())
-    for name, declared in family.functions.items():
-        z = family.variable
-        if sympify(declared).has(X, Y):
-            raise GenerationError(f"{name}: x and y are the parts of z: rename the parameter")
-        f = _separated(sympify(declared), z)
-        holomorphic = not f.has(bar(z), X, Y)
-        parameters = tuple(sorted(f.free_symbols - {z, bar(z), X, Y}, key=str))
-        formula = str(declared).replace("conjugate(z)", "z̄")
-        by_x, by_y = _real_derivatives(f, z)
-        split = not holomorphic and _is_split(f, by_x, by_y)
-        table[name] = (formula, holomorphic, tuple(map(str, parameters)), split)
-        digest.update(f"{name}|{declared}|{family.order}".encode())
-        for order in range(family.order + 1):
-            types = derivative_types(order, holomorphic=holomorphic)
-            derivatives = {t: _derivative(f, z, *t) for t in types}
-            printed = print_pointwise(list(derivatives.values()), z, parameters)
-            function = f"{name}_{order}" if order else name
-            outputs = [f"{part}{_suffix(*t)}" for t in types for part in "pq"]
-            meaning = f"p + iq = {formula}" + (", and its derivatives" if order else "")
-            text = _function(function, printed, tuple(outputs), [meaning])
-            functions.append(_returning_several(text, len(outputs)))
-            names.append(function)
-        if not holomorphic:
-            kept = (0, 2) if split else (0, 1, 2, 3, 4, 5)
-            printed = print_pointwise([f, by_x, by_y], z, parameters, kept)
-            if split:
-                printed = replace(printed, arguments=("x", *printed.arguments[2:]))
-            outputs = [("p", "q", "p_x", "q_x", "p_y", "q_y")[i] for i in kept]
-            meaning = f"{'p(x) + ip(y)' if split else 'p + iq'} = {formula}, with real derivatives"
-            text = _function(f"{name}_real", printed, tuple(outputs), [meaning])
-            functions.append(_returning_several(text, len(outputs)))
-            names.append(f"{name}_real")
-    check_functions(family.name, names)
-    header = [
-        f'"""{family.title}.',
-        "",
-        f"Generated by `kahler-verify generate` from the derivation {family.name}; do not edit.",
-        "",
-        "x and y are the real and the imaginary part of z; a result is a pair of real tensors.",
-        "p_db is the real part of ∂∂̄(p + iq), and so on; p_x is ∂p/∂x.",
-        "",
-        f"Source: {family.source or 'the derivation itself'}",
-        f"Fingerprint: {digest.hexdigest()[:16]}",
-        f"SymPy: {sympy.__version__}",
-        '"""',
-    ]
-    text = "\n".join(header) + "\n\nfrom __future__ import annotations\n\nimport torch\n\n"
-    text += f"__all__ = {sorted(names)!r}\n\n"
-    text += f"# formula, holomorphic, parameters, is it p(x) + i p(y)?\nFUNCTIONS = {table!r}\n\n\n"
-    text += "\n\n\n".join(functions) + "\n"
-    return Module(family.name, formatted(text), digest.hexdigest()[:16], {})
-
-
-def _returning_several(text: str, count: int) -> str:
-    """The text of a function, with a shorter annotation."""
-    several = f"tuple[{', '.join(['torch.Tensor'] * count)}]"
-    return text.replace(several, "tuple[torch.Tensor, ...]", 1)
-
-
-def _suffix(hol: int, anti: int) -> str:
-    return "_" + "d" * hol + "b" * anti if hol + anti else ""
-
-
-def _separated(expr: Expr, z: Symbol) -> Expr:
-    """The expression in four symbols z, z̄, x and y; |z| is √(z z̄)."""
-    values = {conjugate(z): bar(z), re(z): X, im(z): Y}
-    out = expr.subs({Abs(z): sympy.sqrt(z * bar(z)), **values})
-    if out.has(conjugate, re, im, Abs):
-        raise GenerationError(f"expected conjugate, re, im and Abs of {z} alone, got {expr}")
-    return out
-
-
-def _derivative(f: Expr, z: Symbol, hol: int, anti: int) -> Expr:
-    """∂ = ∂_z + ½(∂_x - i ∂_y), with each symbol differentiated on its own, and ∂̄ likewise."""
-    i = S.ImaginaryUnit
-    for symbol, sign in [(z, -i)] * hol + [(bar(z), i)] * anti:
-        f = f.diff(symbol) + (f.diff(X) + sign * f.diff(Y)) / 2
-    _check_evaluated(f)
-    return f
-
-
-def _real_derivatives(f: Expr, z: Symbol) -> tuple[Expr, Expr]:
-    """∂f/∂x and ∂f/∂y, with x and y also where they stand in z and z̄."""
-    by_z, by_bar = f.diff(z), f.diff(bar(z))
-    by_x, by_y = by_z + by_bar + f.diff(X), S.ImaginaryUnit * (by_z - by_bar) + f.diff(Y)
-    for derivative in (by_x, by_y):
-        _check_evaluated(derivative)
-    return by_x, by_y
-
-
-def _is_split(f: Expr, by_x: Expr, by_y: Expr) -> bool:
-    """Is f = p(x) + i p(y)?"""
-    i, at_zero = S.ImaginaryUnit, sympy.expand(f.subs({X: 0, Y: 0}))
-    real = by_x.free_symbols <= {X} and not by_x.has(i)
-    same_slope = sympy.simplify(by_y - i * by_x.subs(X, Y)) == 0
-    return real and same_slope and sympy.expand(at_zero - (1 + i) * at_zero.coeff(i)) == 0
-
-
-def _check_evaluated(derivative: Expr) -> None:
-    if derivative.has(Derivative):
-        raise GenerationError(f"SymPy left a derivative unevaluated in {derivative}")
-
-
 def print_pointwise(
     values: list[Expr],
     z: Symbol,
@@ -268,7 +124,7 @@ def print_pointwise(
         if not symbol.is_real or symbol.name in ("x", "y"):
             raise GenerationError(f"{symbol}: expected a real parameter, other than x and y")
     reals: dict[Expr, Pair] = {p: (p, Integer(0)) for p in (X, Y, *parameters)}
-    pairs = _Pairs({z: (X, Y), bar(z): (X, -Y), **reals})
+    pairs = Pairs({z: (X, Y), bar(z): (X, -Y), **reals})
     shared, reduced = cse(values, order="canonical")
     for symbol, value in shared:
         pairs.known[symbol] = pairs.pair(value)
@@ -288,7 +144,7 @@ def print_pointwise(
 
 
 @dataclass
-class _Pairs:
+class Pairs:
     """Lowers complex expressions to pairs of real ones; shared parts are lines of a program."""
 
     known: dict[Expr, Pair]
