@@ -15,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from traceback import extract_tb
 
+from kahler_verify import derivations
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
+from kahler_verify.derivations import shipped_folder
 from kahler_verify.errors import DerivationError, KahlerVerifyError
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -45,12 +47,14 @@ NO_ATTRIBUTE = {
 }
 
 
-def shipped_folder() -> Path:
-    """The folder of shipped derivations: in the wheel, or at the top of a checkout."""
-    for folder in (PACKAGE / "_derivations", PACKAGE.parent / "derivations"):
-        if folder.is_dir():
-            return folder
-    raise DerivationError("the shipped derivations are missing from this installation")
+def shipped_files() -> list[Path]:
+    """The files of shipped derivations, in the order of their folders and names."""
+    return sorted(path for path in shipped_folder().rglob("*.py") if path.name[0] != "_")
+
+
+def shipped_file(name: str) -> Path | None:
+    """The shipped file of this name, in whatever folder; None where there is none."""
+    return next((path for path in shipped_files() if path.stem == name), None)
 
 
 def load_file(path: str | Path) -> list[Derivation]:
@@ -63,7 +67,10 @@ def load_file(path: str | Path) -> list[Derivation]:
 
 
 def declared(path: str | Path) -> list[Derivation | Pointwise]:
-    """Everything that a derivation file declares; see :func:`load_file`."""
+    """Everything that a derivation file declares; see :func:`load_file`.
+
+    What it imports from a shipped file is declared there.
+    """
     path = Path(path)
     if not path.is_file():
         raise DerivationError(f"path: expected a derivation file, got {path}, which is not a file")
@@ -83,15 +90,23 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
         raise DerivationError(_located(path, error)) from error
     finally:
         sys.dont_write_bytecode = writes
+        theirs = _shipped_objects()
         for own in own_modules(set(sys.modules) - known) | {
             name
         }:  # so that it is loaded as it then stands
             sys.modules.pop(own, None)
     found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]
+    found = [v for v in found if id(v) not in theirs]
     unique = list({id(d): d for d in found}.values())
     if not unique:
         raise DerivationError(f"{path}: declares no Derivation at its top level")
     return unique
+
+
+def _shipped_objects() -> set[int]:
+    """The ids of what shipped files hold that were imported by others."""
+    modules = [m for name, m in sys.modules.items() if name.startswith(f"{derivations.__name__}.")]
+    return {id(value) for module in modules for value in vars(module).values()}
 
 
 @cache
@@ -140,14 +155,14 @@ def _located(path: Path, error: Exception) -> str:
 
 def shipped_pointwise() -> list[Pointwise]:
     """All shipped families of pointwise functions."""
-    found = [each for path in sorted(shipped_folder().glob("[!_]*.py")) for each in declared(path)]
+    found = [each for path in shipped_files() for each in declared(path)]
     return [each for each in found if isinstance(each, Pointwise)]
 
 
 def shipped() -> dict[str, Derivation]:
     """All shipped derivations by name, in the order of their files."""
     out: dict[str, Derivation] = {}
-    for path in sorted(shipped_folder().glob("[!_]*.py")):
+    for path in shipped_files():
         for derivation in load_file(path):
             if derivation.name in out:
                 raise DerivationError(f"two derivations are named {derivation.name}")

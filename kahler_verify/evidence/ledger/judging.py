@@ -31,6 +31,7 @@ from kahler_verify.calculus.claims import (
     Gram,
     Measured,
     Part,
+    Positive,
     Vanishing,
     Witness,
 )
@@ -44,6 +45,7 @@ from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.dependencies import Reads, watched
+from kahler_verify.evidence.proofs.enclosures import enclose
 from kahler_verify.evidence.proofs.schwartz_zippel import (
     reads_as_written,
     schwartz_zippel,
@@ -210,6 +212,16 @@ def _formula(part: Formula) -> Item:
     return Item("SymPy and 50 digits", part.what, outcome, zero, points)
 
 
+def _positive(part: Positive) -> Item:
+    """Whether intervals show an expression to be positive on the whole box."""
+    found = enclose(part)
+    outcome = f"positive on {found.boxes} boxes that cover it"
+    if not found.passed:
+        at = ", ".join(f"{s} = {x}" for s, x in found.at.items())
+        outcome = f"at most {found.value:.2g} at {at}" if at else "not decided"
+    return Item("interval arithmetic", part.what, outcome, found.passed, found.boxes)
+
+
 def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
     """All evidence for one part under a case's assumptions.
 
@@ -224,6 +236,8 @@ def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
         return [Item("two derivations", part.what, outcome, left == 0, 2)]
     if isinstance(part, Gram):
         return [_gram(part)]
+    if isinstance(part, Positive):
+        return [_positive(part)]
     if part.expr == 0:
         raise EvidenceError(f"{part.what}: it is zero as written, there is nothing to check")
     items = _numbers(part, case, profile)
@@ -265,9 +279,8 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
         return _measured(claim, claim.measured)
     evidence = [i for part in claim.parts for i in judge_part(part, EVERYWHERE, profile)]
     if claim.kernels:
-        evidence += kernel_items(
-            derivation, claim.kernels, profile, KERNELS / f"{derivation.name}.py"
-        )
+        owner = claim.of or derivation
+        evidence += kernel_items(owner, claim.kernels, profile, KERNELS / f"{owner.name}.py")
     holds = all(i.passed for i in evidence)
     under: list[str] = []
     if claim.regions:
@@ -579,7 +592,7 @@ class Cache:
         from kahler_verify.evidence.ledger.measurements import results_folders
 
         digest = hashlib.sha256(profile.encode())
-        sources = sorted(shipped_folder().glob("*.py")) + [Path(f) for f in files]
+        sources = sorted(shipped_folder().rglob("*.py")) + [Path(f) for f in files]
         sources += sorted(PACKAGE.rglob("*.py"))
         sources += [p for folder in results_folders() for p in sorted(folder.glob("*.json"))]
         sources += [p for f in files for p in sorted(Path(f).parent.glob("*_kernels.py"))]

@@ -6,7 +6,7 @@ the equation is algebraic in them, so that nothing else matters.
 
 from sympy import Matrix, Rational, Symbol, zeros
 
-from kahler_verify.calculus import Case, Claim, Derivation, Formula, Witness, dimension
+from kahler_verify.calculus import Case, Claim, Formula, Witness, paper
 
 
 def symmetric(name: str, size: int) -> Matrix:
@@ -43,12 +43,10 @@ stretching = (v.T * M_dot * v)[0]
 values = {s: 0 for k in dM for s in k.free_symbols}
 values |= {M[0, 0]: 1, M[0, 1]: 0, M[1, 1]: 4, dM[0][1, 1]: 4, v[0]: 1, v[1]: Rational(1, 2)}
 
-locally_adaptive_normal = Derivation(
-    name="locally_adaptive_normal",
-    title="Geodesics of the locally adaptive normal distribution",
-    source="Arvanitidis, Hansen, Hauberg, arXiv 1606.02518",
-    latent=dimension("d"),
-    kernels=(),
+locally_adaptive_normal = paper(
+    "locally_adaptive_normal",
+    "The locally adaptive normal distribution",
+    "Arvanitidis, Hansen, Hauberg, arXiv 1606.02518",
     claims=(
         Claim(
             "L5",
