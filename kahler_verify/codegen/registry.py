@@ -90,11 +90,10 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
         raise DerivationError(_located(path, error)) from error
     finally:
         sys.dont_write_bytecode = writes
-        theirs = _shipped_objects()
-        for own in own_modules(set(sys.modules) - known) | {
-            name
-        }:  # so that it is loaded as it then stands
-            sys.modules.pop(own, None)
+        shipped_ones = _imported_derivations()
+        theirs = {id(v) for other in shipped_ones for v in vars(sys.modules[other]).values()}
+        for own in {name, *own_modules(set(sys.modules) - known), *shipped_ones}:
+            sys.modules.pop(own, None)  # so that it is loaded as it then stands
     found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]
     found = [v for v in found if id(v) not in theirs]
     unique = list({id(d): d for d in found}.values())
@@ -103,10 +102,9 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
     return unique
 
 
-def _shipped_objects() -> set[int]:
-    """The ids of what shipped files hold that were imported by others."""
-    modules = [m for name, m in sys.modules.items() if name.startswith(f"{derivations.__name__}.")]
-    return {id(value) for module in modules for value in vars(module).values()}
+def _imported_derivations() -> list[str]:
+    """The names of loaded modules that are shipped derivations."""
+    return [name for name in sys.modules if name.startswith(f"{derivations.__name__}.")]
 
 
 @cache

@@ -42,7 +42,8 @@ from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
 from kahler_verify.codegen import compiled
 from kahler_verify.codegen.module import Module, generate_module
-from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped, shipped_folder
+from kahler_verify.codegen.registry import KERNELS, PACKAGE, load_file, shipped
+from kahler_verify.derivations import shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.dependencies import Reads, watched
 from kahler_verify.evidence.proofs.enclosures import enclose

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sympy import Expr
 from torch import Tensor
 
-from kahler_verify.calculus.claims import Derived, Gram, Vanishing
+from kahler_verify.calculus.claims import Claim, Derived, Gram, Vanishing
 from kahler_verify.calculus.derivation import Derivation, Kernel
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.codegen.module import generate_module
@@ -483,14 +483,14 @@ def misprint_mutant(number: int, misprint: Misprint) -> Mutant:
 # ------------------------------------------------------------------ claims
 
 
-def changed_claims(original: Derivation, mutated: Derivation) -> Iterator[str]:
+def changed_claims(original: Sequence[Claim], mutated: Sequence[Claim]) -> Iterator[str]:
     """Parts of claims that come out otherwise than for the original, the cheapest first."""
-    for before, after in zip(original.claims, mutated.claims, strict=True):
+    for before, after in zip(original, mutated, strict=True):
         cases = [(before.parts, after.parts)]
         cases += [(x.parts, y.parts) for x, y in zip(before.cases, after.cases, strict=True)]
         for olds, news in cases:
             for old, new in zip(olds, news, strict=True):
-                if type(old) is type(new) and holds(old) != holds(new):
+                if type(old) is type(new) and old != new and holds(old) != holds(new):
                     yield f"{after.id}: {new.what}"
 
 
@@ -624,7 +624,9 @@ def _tests_of_misprint(mutated: Derivation, bench: Bench) -> dict[str, Test]:
     other = Bench(target, module.heads, module.text, trusted=False)
     tests = dict(other.tests)
     if any(c.parts or c.cases for c in mutated.claims):
-        tests["claims"] = lambda _: not any(changed_claims(bench.derivation, mutated))
+        known = {c.id: c for d in shipped_derivations().values() for c in d.claims}
+        true = [known[c.id] for c in mutated.claims]
+        tests["claims"] = lambda _: not any(changed_claims(true, mutated.claims))
     return tests
 
 

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from kahler_verify.calculus.wirtinger import wirtinger
 from kahler_verify.codegen.lowering import Lowering
-from kahler_verify.codegen.registry import shipped_folder
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.listing import print_mutants
 from kahler_verify.evidence.mutants.faults import (
@@ -27,6 +26,7 @@ from kahler_verify.evidence.mutants.faults import (
     kernel_mutants,
     misprinted,
     rule_mutants,
+    source_of,
     spread,
     sum_of,
     terms_of,
@@ -160,7 +160,7 @@ def test_every_rule_still_stands_and_is_restored() -> None:
 
 def test_every_misprint_still_stands() -> None:
     for misprint in MISPRINTS:
-        text = (shipped_folder() / f"{misprint.file}.py").read_text(encoding="utf-8")
+        text = source_of(misprint.file).read_text(encoding="utf-8")
         assert text.count(misprint.old) == 1, misprint
         assert misprint.old != misprint.new
 
