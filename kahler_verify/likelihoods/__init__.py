@@ -12,10 +12,12 @@ from kahler_verify.likelihoods import (  # noqa: F401  (each registers its famil
     dirichlet,
     exponential,
     gamma,
+    laplace,
     multivariate_normal,
     negative_binomial,
     normal,
     poisson,
+    student_t,
 )
 from kahler_verify.likelihoods.register import FAMILIES, Fields, Likelihood, fields_of, likelihood
 
