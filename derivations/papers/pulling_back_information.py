@@ -60,9 +60,9 @@ pulling_back_information = paper(
         ),
         Claim(
             "PB1-likelihoods",
-            "the same for Bernoulli, categorical, Beta, Dirichlet and von Mises-Fisher likelihoods",
+            "the same for von Mises-Fisher likelihoods; other families have claims of their own",
             "PULLBACK",
-            waits_for="divergences of these families as derivations",
+            waits_for="a Bessel quotient that has its digits at small and at large κ",
         ),
     ),
 )
