@@ -1,7 +1,6 @@
 """Pulling back information geometry (Arvanitidis et al., arXiv 2106.05367).
 
-The families of derivations/likelihoods/exponential_families.py have the same claim beside them,
-each for its own divergence.
+Every family of derivations/likelihoods/ has the same claim beside it, for its own law.
 """
 
 from kahler_verify.derivations.likelihoods.gaussian_kl import KL, Sigma, a, b, c, g, k, mu
@@ -57,12 +56,6 @@ pulling_back_information = paper(
                 ),
             ),
             expected="refuted: it has a cubic bias, which KL(z‖z+ε) + KL(z‖z-ε) cancels by parity",
-        ),
-        Claim(
-            "PB1-likelihoods",
-            "the same for von Mises-Fisher likelihoods; other families have claims of their own",
-            "PULLBACK",
-            waits_for="a Bessel quotient that has its digits at small and at large κ",
         ),
     ),
 )

@@ -18,6 +18,7 @@ from kahler_verify.likelihoods import (  # noqa: F401  (each registers its famil
     normal,
     poisson,
     student_t,
+    von_mises,
 )
 from kahler_verify.likelihoods.register import FAMILIES, Fields, Likelihood, fields_of, likelihood
 

@@ -14,7 +14,6 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     TransformedDistribution,
-    VonMises,
 )
 
 from kahler_verify.errors import InputError, KahlerVerifyError
@@ -72,14 +71,6 @@ class Fields(NamedTuple):
 _FAMILIES: dict[type[Distribution], Likelihood] = {}
 FAMILIES: Mapping[type[Distribution], Likelihood] = MappingProxyType(_FAMILIES)
 """The families by types of torch distributions."""
-
-# What is asked for and not there, with what it waits for.
-_MISSING: Mapping[type[Distribution], str] = MappingProxyType(
-    {
-        VonMises: "its metric needs the Bessel quotient A(κ) = I₁(κ)/I₀(κ) with two derivatives, "
-        "and no function of torch gives A′ to its digits for large κ (1 - A² - A/κ cancels)"
-    }
-)
 
 _UNIT = Likelihood(
     "Gaussian of unit variance", "pulled_back_metric", lambda mean: {"mu": mean}, stem="metric"
@@ -178,8 +169,6 @@ def _family(law: Distribution) -> Likelihood:
     for kind in type(law).__mro__:
         if kind in _FAMILIES:
             return _FAMILIES[kind]
-        if kind in _MISSING:
-            raise InputError(f"decoder: {kind.__name__} has no kernels yet: {_MISSING[kind]}")
     known = ", ".join(sorted(kind.__name__ for kind in _FAMILIES))
     more = (
         "; a transformed law has its base's metric if the transform does not depend on z: return "

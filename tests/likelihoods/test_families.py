@@ -57,6 +57,7 @@ ZOO = {
     "Laplace": lambda z: laws.Laplace(a(z), b(z).exp()),
     "StudentT": lambda z: laws.StudentT(DEGREES, a(z), b(z).exp()),
     "Cauchy": lambda z: laws.Cauchy(a(z), b(z).exp()),
+    "VonMises": lambda z: laws.VonMises(a(z), b(z).exp()),
 }
 DEGREES = torch.arange(3.0, N + 3).double()
 # KL of Student's t has no closed form, and that of Laplace's law is not smooth enough for autograd.
@@ -73,6 +74,12 @@ def _divergence(p, q) -> Tensor:
         r, x, y = p.total_count, p.probs, q.probs
         both = torch.log1p(-x) - torch.log1p(-y) + x / (1 - x) * (x.log() - y.log())
         return (r * both).sum()
+    if isinstance(p, laws.VonMises):  # nor of these
+        r = p.concentration
+        A = torch.special.i1e(r) / torch.special.i0e(r)
+        k, turn = q.concentration, q.loc - p.loc
+        both = torch.log(torch.special.i0(k)) - torch.log(torch.special.i0(r))
+        return (both - A * (k * torch.cos(turn) - r)).sum()
     return laws.kl_divergence(p, q).sum() + _mended(q)
 
 
@@ -207,7 +214,6 @@ def test_a_bernoulli_line_has_length_pi() -> None:
         (lambda z: (a(z) + 0j, b(z)), "real mean and log variance"),
         (lambda z: a(z)[0], r"shape \[2, ...\] for 2 points"),
         (lambda z: laws.Gumbel(a(z), 1.0), "expected one of the families .*Poisson.*got Gumbel"),
-        (lambda z: laws.VonMises(a(z), b(z).exp()), "VonMises has no kernels yet: .* Bessel"),
         (
             lambda z: laws.StudentT(b(z).exp(), a(z), 1.0),
             "nu of a Student's t likelihood not to depend on z",

@@ -89,6 +89,7 @@ EXPECTED = {
     "PB1-negative_binomial": "holds",
     "PB1-laplace": "holds",
     "PB1-student_t": "holds",
+    "PB1-von_mises_fisher": "holds",
     "G7": "measured",
     "O6": "open",
 }
