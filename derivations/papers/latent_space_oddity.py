@@ -131,7 +131,7 @@ M2 = Matrix([[m11, m12], [m12, m22]])
 energy = (velocity.T * M2 * velocity)[0] / 2
 slope = Matrix([energy.diff(each) * 2 for each in at])  # (∂vec M)ᵀ(ẋ ⊗ ẋ)
 stretch = M2.diff(x1) * v1 + M2.diff(x2) * v2  # Ṁ
-acceleration = -M2.inv() * (2 * stretch * velocity - slope) / 2
+acceleration = -M2.adjugate() * (2 * stretch * velocity - slope) / (2 * M2.det())
 as_symbols = {
     value: Symbol(f"M{number}", positive=True)
     for number, value in enumerate(
