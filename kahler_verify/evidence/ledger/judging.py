@@ -214,13 +214,19 @@ def _formula(part: Formula) -> Item:
 
 
 def _positive(part: Positive) -> Item:
-    """Whether intervals show an expression to be positive on the whole box."""
+    """Whether intervals show an expression to be positive on the whole box, or a point refutes it.
+
+    Raises:
+        EvidenceError: neither.
+    """
     found = enclose(part)
     outcome = f"positive on {found.boxes} boxes that cover it"
     if not found.passed:
+        if not found.at:
+            raise EvidenceError(f"{part.what}: {found.boxes} boxes do not decide it")
         at = ", ".join(f"{s} = {x}" for s, x in found.at.items())
-        outcome = f"at most {found.value:.2g} at {at}" if at else "not decided"
-    return Item("interval arithmetic", part.what, outcome, found.passed, found.boxes)
+        outcome = f"at most {found.value:.2g} at {at}"
+    return Item(INTERVALS, part.what, outcome, found.passed, found.boxes)
 
 
 def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
@@ -255,6 +261,7 @@ def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
 # ---------------------------------------------------------------- claims
 
 EVERYWHERE = Case("")
+INTERVALS = "interval arithmetic"
 
 
 def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Judgement:
@@ -293,8 +300,8 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
             holds = holds and found == "proved"
             if found == "proved":
                 under.append(where)
-    if not holds:
-        evidence += _refutation(claim)
+    if not holds and all(i.passed for i in evidence if i.route == INTERVALS):
+        evidence += _refutation(claim)  # intervals name their own point
     for case in claim.cases:
         items = [i for part in case.parts or claim.parts for i in judge_part(part, case, profile)]
         evidence += [Item(i.route, f"{case.what}: {i.what}", *_rest(i)) for i in items]

@@ -3,7 +3,7 @@
 import pytest
 from sympy import E, Rational, besseli, exp, log, pi, sqrt, symbols
 
-from kahler_verify.calculus import Claim, Derivation, Positive, dimension
+from kahler_verify.calculus import Claim, Derivation, Formula, Positive, dimension
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.judging import judge
 from kahler_verify.evidence.proofs import enclosures
@@ -45,9 +45,12 @@ def test_a_point_where_it_is_not_positive(expr, box) -> None:
 
 def test_a_zero_off_the_grid_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enclosures, "MOST_BOXES", 200)
-    found = enclose(Positive((3 * x - 1) ** 2, {x: (0, 1)}, "it"))
+    touching = Positive((3 * x - 1) ** 2, {x: (0, 1)}, "it")
+    found = enclose(touching)
     assert not found.passed
     assert not found.at
+    with pytest.raises(EvidenceError, match=r"it: .* boxes do not decide it"):
+        judge(Claim("X", "a square is positive", "test", parts=(touching,)), EMPTY)
 
 
 def test_what_cannot_be_enclosed_is_an_error() -> None:
@@ -58,8 +61,10 @@ def test_what_cannot_be_enclosed_is_an_error() -> None:
 
 
 def test_a_claim_with_a_point_where_it_fails_is_refuted() -> None:
+    right = Formula((x + 1) ** 2, x**2 + 2 * x + 1, "a square")
     wrong = Positive(x - Rational(1, 2), {x: (0, 1)}, "half")
-    judgement = judge(Claim("X", "x > ½", "test", parts=(wrong,)), EMPTY)
-    assert judgement.verdict == "refuted"
-    assert judgement.evidence[0].route == "interval arithmetic"
-    assert "at most" in judgement.evidence[0].outcome
+    for parts in ((wrong,), (right, wrong)):
+        judgement = judge(Claim("X", "x > ½", "test", parts=parts), EMPTY)
+        assert judgement.verdict == "refuted"
+        assert judgement.evidence[-1].route == "interval arithmetic"
+        assert "at most" in judgement.evidence[-1].outcome
