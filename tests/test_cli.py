@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from kahler_verify.codegen.registry import KERNELS, shipped, shipped_folder
+from kahler_verify.codegen.registry import KERNELS, shipped
+from kahler_verify.derivations import shipped_folder
 from kahler_verify.models import ComplexVAE, VAEConfig, load_checkpoint, save_checkpoint
 from tests.command import run
 
@@ -237,4 +238,4 @@ def test_diagnose_refuses_bad_choices(
 
 
 def test_shipped_folder_is_the_checkouts() -> None:
-    assert (shipped_folder() / "gaussian_kl.py").is_file()
+    assert (shipped_folder() / "likelihoods" / "gaussian_kl.py").is_file()

@@ -7,6 +7,7 @@ from kahler_verify.calculus.claims import (
     Derived,
     Formula,
     Gram,
+    Positive,
     Region,
     Vanishing,
     Witness,
@@ -27,6 +28,7 @@ from kahler_verify.calculus.derivation import (
     Kernel,
     Output,
     explicit_coordinates,
+    paper,
     potential,
 )
 from kahler_verify.calculus.indexed import Contract, Entry
@@ -67,6 +69,7 @@ __all__ = [
     "OnDiagonal",
     "Output",
     "Partial",
+    "Positive",
     "Region",
     "Total",
     "Tr",
@@ -86,6 +89,7 @@ __all__ = [
     "index",
     "let",
     "map_letters",
+    "paper",
     "parameter",
     "potential",
     "pullback",

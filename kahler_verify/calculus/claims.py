@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sympy import Expr, Matrix, Symbol
 
@@ -53,6 +54,19 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Positive:
+    """A plain SymPy expression (real symbols, no letters) claimed to be > 0 on a box.
+
+    ``box`` gives each symbol a closed interval of exact numbers.  Interval arithmetic decides, by
+    bisection: no sample is taken.
+    """
+
+    expr: Expr
+    box: Mapping[Symbol, tuple[Expr | int, Expr | int]]
+    what: str = ""
+
+
+@dataclass(frozen=True)
 class Gram(Vanishing):
     """A matrix [a, b] of letters claimed to be positive semidefinite by its form Σ X_a X̄_b.
 
@@ -60,7 +74,7 @@ class Gram(Vanishing):
     """
 
 
-Part = Vanishing | Formula | Derived
+Part = Vanishing | Formula | Derived | Positive
 
 
 @dataclass(frozen=True)
@@ -156,7 +170,8 @@ class Claim:
     cases: tuple[Case, ...] = ()
     witnesses: tuple[Witness, ...] = ()
     regions: tuple[Region, ...] = ()
-    kernels: tuple[str, ...] = ()  # kernels of the same derivation that must equal their definition
+    kernels: tuple[str, ...] = ()  # that must equal their definition
+    of: Any = None  # the derivation whose kernels these are: by default, the one that has the claim
     assumptions: str = ""
     expected: str = ""
     waits_for: str = ""

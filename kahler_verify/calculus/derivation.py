@@ -97,6 +97,13 @@ def explicit_coordinates(names: str) -> tuple[Symbol, ...]:
     return tuple(Symbol(name, complex=True) for name in names.split())
 
 
+def paper(name: str, title: str, source: str, claims: tuple[Claim, ...]) -> Derivation:
+    """A paper: claims alone, about what files of derivations define."""
+    return Derivation(
+        name=name, title=title, source=source, claims=claims, kernels=(), latent=dimension("d")
+    )
+
+
 def potential(
     name: str,
     expr: Expr,

@@ -1,9 +1,9 @@
-"""Functions of one variable, applied entry by entry (see derivations/activations.py).
+"""Functions of one variable, applied entry by entry (see derivations/functions/activations.py).
 
 Of a complex variable, a function is a SymPy expression in ``z``, ``re(z)``, ``im(z)`` and
 ``conjugate(z)``, and in real parameters; it is holomorphic exactly if z̄ drops out.  Of a real one
-it is an expression in that variable (see derivations/real_functions.py).  What SymPy lacks, or
-would write in a form that loses digits or joins pieces wrongly, is added here.
+it is an expression in that variable (see derivations/functions/real_functions.py).  What SymPy
+lacks, or would write in a form that loses digits or joins pieces wrongly, is added here.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ def derive(
     latex: Annotated[bool, typer.Option(help="Print LaTeX.")] = False,
 ) -> None:
     """Show a definition and what the calculus derives from it."""
-    from kahler_verify.codegen.registry import load_file, shipped, shipped_folder
+    from kahler_verify.codegen.registry import load_file, shipped, shipped_file, shipped_files
 
     if name is None:
-        for path in sorted(shipped_folder().glob("[!_]*.py")):
+        for path in shipped_files():
             console.print(path.stem, style="bold", markup=False)
             for derivation in load_file(path):
                 say(f"  {derivation.name}: {derivation.title}")
@@ -28,11 +28,11 @@ def derive(
     from kahler_verify.codegen.listing import describe
 
     known = shipped()
-    subject = shipped_folder() / f"{name}.py"  # the list names files too
+    subject = shipped_file(name)  # the list names files too
     if name in known:
         chosen = [known[name]]
-    elif subject.is_file() or Path(name).suffix == ".py":
-        chosen = load_file(subject if subject.is_file() else name)
+    elif subject is not None or Path(name).suffix == ".py":
+        chosen = load_file(subject or name)
     else:
         raise typer.BadParameter(f"expected a file or one of {', '.join(known)}, got {name!r}")
     for derivation in chosen:

@@ -11,12 +11,14 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from traceback import extract_tb
 
+from kahler_verify import derivations
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.calculus.pointwise import Pointwise
+from kahler_verify.derivations import shipped_folder
 from kahler_verify.errors import DerivationError, KahlerVerifyError
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -45,12 +47,14 @@ NO_ATTRIBUTE = {
 }
 
 
-def shipped_folder() -> Path:
-    """The folder of shipped derivations: in the wheel, or at the top of a checkout."""
-    for folder in (PACKAGE / "_derivations", PACKAGE.parent / "derivations"):
-        if folder.is_dir():
-            return folder
-    raise DerivationError("the shipped derivations are missing from this installation")
+def shipped_files() -> list[Path]:
+    """The files of shipped derivations, in the order of their folders and names."""
+    return sorted(path for path in shipped_folder().rglob("*.py") if path.name[0] != "_")
+
+
+def shipped_file(name: str) -> Path | None:
+    """The shipped file of this name, in whatever folder; None where there is none."""
+    return next((path for path in shipped_files() if path.stem == name), None)
 
 
 def load_file(path: str | Path) -> list[Derivation]:
@@ -63,7 +67,10 @@ def load_file(path: str | Path) -> list[Derivation]:
 
 
 def declared(path: str | Path) -> list[Derivation | Pointwise]:
-    """Everything that a derivation file declares; see :func:`load_file`."""
+    """Everything that a derivation file declares; see :func:`load_file`.
+
+    What it imports from a shipped file is declared there.
+    """
     path = Path(path)
     if not path.is_file():
         raise DerivationError(f"path: expected a derivation file, got {path}, which is not a file")
@@ -83,15 +90,21 @@ def declared(path: str | Path) -> list[Derivation | Pointwise]:
         raise DerivationError(_located(path, error)) from error
     finally:
         sys.dont_write_bytecode = writes
-        for own in own_modules(set(sys.modules) - known) | {
-            name
-        }:  # so that it is loaded as it then stands
-            sys.modules.pop(own, None)
+        shipped_ones = _imported_derivations()
+        theirs = {id(v) for other in shipped_ones for v in vars(sys.modules[other]).values()}
+        for own in {name, *own_modules(set(sys.modules) - known), *shipped_ones}:
+            sys.modules.pop(own, None)  # so that it is loaded as it then stands
     found = [v for v in vars(module).values() if isinstance(v, Derivation | Pointwise)]
+    found = [v for v in found if id(v) not in theirs]
     unique = list({id(d): d for d in found}.values())
     if not unique:
         raise DerivationError(f"{path}: declares no Derivation at its top level")
     return unique
+
+
+def _imported_derivations() -> list[str]:
+    """The names of loaded modules that are shipped derivations."""
+    return [name for name in sys.modules if name.startswith(f"{derivations.__name__}.")]
 
 
 @cache
@@ -140,16 +153,36 @@ def _located(path: Path, error: Exception) -> str:
 
 def shipped_pointwise() -> list[Pointwise]:
     """All shipped families of pointwise functions."""
-    found = [each for path in sorted(shipped_folder().glob("[!_]*.py")) for each in declared(path)]
-    return [each for each in found if isinstance(each, Pointwise)]
+    return [each for each in _shipped(_stamps()) if isinstance(each, Pointwise)]
 
 
 def shipped() -> dict[str, Derivation]:
-    """All shipped derivations by name, in the order of their files."""
+    """All shipped derivations by name, in the order of their files.
+
+    Raises:
+        DerivationError: a file fails, or two derivations have one name.
+    """
     out: dict[str, Derivation] = {}
-    for path in sorted(shipped_folder().glob("[!_]*.py")):
-        for derivation in load_file(path):
-            if derivation.name in out:
-                raise DerivationError(f"two derivations are named {derivation.name}")
-            out[derivation.name] = derivation
+    for derivation in _shipped(_stamps()):
+        if not isinstance(derivation, Derivation):
+            continue
+        if derivation.name in out:
+            raise DerivationError(f"two derivations are named {derivation.name}")
+        out[derivation.name] = derivation
     return out
+
+
+Stamps = tuple[tuple[Path, int, int], ...]
+
+
+def _stamps() -> Stamps:
+    """What changes when a shipped file does."""
+    return tuple(
+        (path, (stat := path.stat()).st_mtime_ns, stat.st_size) for path in shipped_files()
+    )
+
+
+@lru_cache(maxsize=1)
+def _shipped(stamps: Stamps) -> tuple[Derivation | Pointwise, ...]:
+    """What the shipped files declare, executed once: they take a second."""
+    return tuple(each for path, *_ in stamps for each in declared(path))

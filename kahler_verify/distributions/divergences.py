@@ -72,7 +72,7 @@ def _kl_improper(p: ComplexNormal, q: ComplexNormal) -> Tensor:
     With variances σ, relations δ and ``r = μ_p - μ_q``, the sum over dimensions of
     ``½ log(σ_q²-|δ_q|²) - ½ log(σ_p²-|δ_p|²) - 1
     + (σ_q (σ_p + |r|²) - Re δ̄_q (δ_p + r²)) / (σ_q²-|δ_q|²)``.
-    Derived in derivations/improper_gaussian.py (claim G9).
+    Derived in derivations/likelihoods/improper_gaussian.py (claim G9).
 
     It is summed as the chain rule of divergences has it, for the real part and for the imaginary
     part given that: all terms are ≥ 0.  In units of q's deviation the real part's variance is

@@ -110,8 +110,8 @@ class LocalVarianceMetric(_DataMetric):
     Raises:
         InputError: data are not points, σ or ρ is not positive.
 
-    Source: Arvanitidis, Hansen, Hauberg, arXiv 1606.02518; derived in derivations/data_metrics.py
-    and derivations/local_covariance.py.
+    Source: Arvanitidis, Hansen, Hauberg, arXiv 1606.02518; derived in data_metrics.py and
+    local_covariance.py of derivations/geometry/.
     """
 
     _diagonal = KernelSet("local_variance")
@@ -174,7 +174,7 @@ class PrecisionWeightedMetric(_DataMetric):
         InputError: shapes do not go together, or a number is out of its range.
 
     Source: Chadebec, Thibeau-Sutre, Burgos, Allassonnière, arXiv 2105.00026; derived in
-    derivations/data_metrics.py.
+    derivations/geometry/data_metrics.py.
     """
 
     _cometric = KernelSet("precision_weighted")

@@ -76,7 +76,7 @@ class FisherMetric(PartwiseMetric):
         fold: replace heads where it pays ("auto"), wherever possible, or never.
         fold_ratio: "auto" replaces heads with at least this many times the rows of the triangle.
 
-    Source: Gracyk, arXiv 2511.15172; derived in derivations/gaussian_kl.py.
+    Source: Gracyk, arXiv 2511.15172; derived in derivations/likelihoods/gaussian_kl.py.
     """
 
     _fisher = KERNELS

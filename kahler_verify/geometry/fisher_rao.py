@@ -42,8 +42,8 @@ class FisherRaoMetric(RiemannianMetric):
     Raises:
         InputError: ``decoder`` is not callable; later, where a point's law depends on other points.
 
-    Source: Arvanitidis et al., arXiv 2106.05367; derived in derivations/real_gaussian_kl.py and
-    derivations/exponential_families.py.
+    Source: Arvanitidis et al., arXiv 2106.05367; derived in
+    derivations/likelihoods/.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class PulledBackMetric(RiemannianMetric):
         InputError: ``function`` is not callable; later, where it returns no real tensor.
 
     Source: Arvanitidis, Hansen, Hauberg, arXiv 1710.11379; derived in
-    derivations/pulled_back_metric.py.
+    derivations/geometry/pulled_back_metric.py.
     """
 
     _gauss = KernelSet("pulled_back_metric")
@@ -136,7 +136,7 @@ class ExpectedMetric(PulledBackMetric):
         InputError: ``function`` is not callable; later, where it returns something else.
 
     Source: Arvanitidis, Hansen, Hauberg, arXiv 1710.11379; derived in
-    derivations/expected_metric.py.
+    derivations/geometry/expected_metric.py.
     """
 
     _expected = KernelSet("expected_metric")

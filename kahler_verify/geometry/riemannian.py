@@ -1,7 +1,7 @@
 """Riemannian metrics on real latents, and their Levi-Civita geometry.
 
 Signs: R_abce = ⟨R(∂_c, ∂_e)∂_b, ∂_a⟩, so that round spheres have R_abab > 0, positive sectional,
-Ricci and scalar curvature.  The formulas are derived in derivations/real_geometry.py.
+Ricci and scalar curvature.  The formulas are derived in derivations/geometry/real_geometry.py.
 """
 
 from __future__ import annotations

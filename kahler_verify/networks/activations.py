@@ -5,9 +5,9 @@ holomorphic decoder needs activations that are holomorphic away from isolated po
 branch cuts (log, sqrt, asinh, ...) are holomorphic only on a cut plane: a decoder built from them
 jumps across the cut, and they are refused by name, as are functions with kinks (ReLU and its kin).
 
-Formulas stand in derivations/activations.py; the functions and their derivatives are generated from
-there, as real torch functions of the real and imaginary part. Here stands what a formula does not
-say: where the poles lie.
+Formulas stand in derivations/functions/activations.py; the functions and their derivatives are
+generated from there, as real torch functions of the real and imaginary part. Here stands what a
+formula does not say: where the poles lie.
 """
 
 import math
@@ -166,7 +166,7 @@ _POLES = {"tanh": _HALF_ODD, "sigmoid": _ODD, "silu": _ODD}
 
 
 def _generated(name: str) -> Activation:
-    """The activation that derivations/activations.py declares."""
+    """The activation that derivations/functions/activations.py declares."""
     formula, holomorphic, parameters, split = kernels.FUNCTIONS[name]
 
     def function(z: Tensor, *bias: Tensor) -> Tensor:

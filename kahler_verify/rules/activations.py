@@ -1,4 +1,4 @@
-"""Activations of complex layers, by the generated kernels of derivations/activations.py.
+"""Activations of complex layers, by the generated kernels of derivations/functions/activations.py.
 
 Composed of real functions of Re z and Im z, as its kernel is, a holomorphic activation would not be
 known to be one, and each product of the kernel would be a rule of its own.  So it is one function
@@ -21,7 +21,7 @@ __all__ = ["activation"]
 
 
 def activation(z: Tensor, name: str, *bias: Tensor) -> Tensor:
-    """A function of derivations/activations.py, entry by entry."""
+    """A function of derivations/functions/activations.py, entry by entry."""
     if has_torch_function_variadic(z):
         out: Tensor = handle_torch_function(activation, (z,), z, name, *bias)
         return out

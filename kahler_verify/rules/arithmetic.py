@@ -217,7 +217,7 @@ def power(call: Any, base: Varying, exponent: Varying) -> Expansion:
 
 
 def by_kernel(x: Expansion, name: str, *parameters: Any) -> Expansion:
-    """A function of derivations/real_functions.py, entry by entry."""
+    """A function of derivations/functions/real_functions.py, entry by entry."""
     if not x.varies:
         return x.constant(getattr(kernels, name)(x.value, *parameters))
     linear_pieces = kernels.FUNCTIONS[name][2]

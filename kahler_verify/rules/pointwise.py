@@ -1,4 +1,7 @@
-"""Functions that act entry by entry, by the generated kernels of derivations/real_functions.py."""
+"""Functions that act entry by entry, by generated kernels.
+
+They are those of derivations/functions/real_functions.py.
+"""
 
 from __future__ import annotations
 

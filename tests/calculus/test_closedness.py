@@ -14,10 +14,10 @@ from kahler_verify.calculus import (
     wirtinger,
 )
 from kahler_verify.calculus.definition import at_base
-from kahler_verify.codegen.registry import load_file, shipped_folder
+from kahler_verify.codegen.registry import shipped
 
 a, b, c = index("a b c")
-source = load_file(shipped_folder() / "gaussian_kl.py")[0]
+source = shipped()["gaussian_kl"]
 KL = source.definition
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import sympy
 import torch
 
-from kahler_verify.codegen.registry import PACKAGE, shipped_folder
+from kahler_verify.codegen.registry import PACKAGE
+from kahler_verify.derivations import shipped_folder
 from kahler_verify.evidence.ledger import measurements
 from kahler_verify.evidence.ledger.dependencies import Reads
 from kahler_verify.evidence.ledger.items import Item, Judgement
@@ -28,7 +29,7 @@ class Cache:
 
     def __init__(self, profile: str, files: Sequence[str], reads: Reads | None = None):
         digest = hashlib.sha256(profile.encode())
-        sources = sorted(shipped_folder().glob("*.py")) + [Path(f) for f in files]
+        sources = sorted(shipped_folder().rglob("*.py")) + [Path(f) for f in files]
         sources += sorted(PACKAGE.rglob("*.py"))
         sources += [
             p for folder in measurements.results_folders() for p in sorted(folder.glob("*.json"))

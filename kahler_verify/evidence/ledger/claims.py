@@ -12,7 +12,7 @@ from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.items import Item, Judgement
 from kahler_verify.evidence.ledger.kernels import kernel_items
 from kahler_verify.evidence.ledger.measurements import measured
-from kahler_verify.evidence.ledger.parts import EVERYWHERE, judge_part
+from kahler_verify.evidence.ledger.parts import EVERYWHERE, INTERVALS, judge_part
 from kahler_verify.evidence.ledger.region_claims import judge_region
 from kahler_verify.evidence.proofs.witnesses import (
     evaluate_witness,
@@ -44,9 +44,8 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
         return _measured(claim, claim.measured)
     evidence = [i for part in claim.parts for i in judge_part(part, EVERYWHERE, profile)]
     if claim.kernels:
-        evidence += kernel_items(
-            derivation, claim.kernels, profile, KERNELS / f"{derivation.name}.py"
-        )
+        owner = claim.of or derivation
+        evidence += kernel_items(owner, claim.kernels, profile, KERNELS / f"{owner.name}.py")
     holds = all(i.passed for i in evidence)
     under: list[str] = []
     if claim.regions:
@@ -56,8 +55,8 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
             holds = holds and found == "proved"
             if found == "proved":
                 under.append(where)
-    if not holds:
-        evidence += _refutation(claim)
+    if not holds and all(i.passed for i in evidence if i.route == INTERVALS):
+        evidence += _refutation(claim)  # intervals name their own point
     for case in claim.cases:
         items = [i for part in case.parts or claim.parts for i in judge_part(part, case, profile)]
         evidence += [Item(i.route, f"{case.what}: {i.what}", *_rest(i)) for i in items]

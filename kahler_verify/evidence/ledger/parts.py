@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from sympy import Add, Expr, Rational, simplify
 
-from kahler_verify.calculus.claims import Case, Derived, Formula, Gram, Part, Vanishing
+from kahler_verify.calculus.claims import Case, Derived, Formula, Gram, Part, Positive, Vanishing
 from kahler_verify.calculus.definition import Covariance, Expected, assume, derive
 from kahler_verify.calculus.letters import Jet
 from kahler_verify.calculus.mixture import Centred, Moment, factors_of
 from kahler_verify.calculus.words import adjoint, distribute
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.items import Item
+from kahler_verify.evidence.proofs.positivity import enclose
 from kahler_verify.evidence.proofs.schwartz_zippel import vanishes
 
 SIZES = {
@@ -31,6 +32,7 @@ WIDE = {
     "n": 32,
     "K": 16,
 }  # one wide trial for kernels, on one entry, in the default profile
+INTERVALS = "interval arithmetic"
 MOST_NORMAL = 5  # entries of a normal vector that means are taken over
 
 
@@ -116,6 +118,22 @@ def _formula(part: Formula) -> Item:
     return Item("SymPy and 50 digits", part.what, outcome, zero, points)
 
 
+def _positive(part: Positive) -> Item:
+    """Whether intervals show an expression to be positive on the whole box, or a point refutes it.
+
+    Raises:
+        EvidenceError: neither.
+    """
+    found = enclose(part)
+    outcome = f"positive on {found.boxes} boxes that cover it"
+    if not found.passed:
+        if not found.at:
+            raise EvidenceError(f"{part.what}: {found.boxes} boxes do not decide it")
+        at = ", ".join(f"{s} = {x}" for s, x in found.at.items())
+        outcome = f"at most {found.value:.2g} at {at}"
+    return Item(INTERVALS, part.what, outcome, found.passed, found.boxes)
+
+
 def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
     """All evidence for one part under a case's assumptions.
 
@@ -130,6 +148,8 @@ def judge_part(part: Part, case: Case, profile: str) -> list[Item]:
         return [Item("two derivations", part.what, outcome, left == 0, 2)]
     if isinstance(part, Gram):
         return [_gram(part)]
+    if isinstance(part, Positive):
+        return [_positive(part)]
     if part.expr == 0:
         raise EvidenceError(f"{part.what}: it is zero as written, there is nothing to check")
     items = _numbers(part, case, profile)

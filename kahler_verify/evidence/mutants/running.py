@@ -15,12 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kahler_verify.calculus.claims import Derived, Gram, Vanishing
+from kahler_verify.calculus.claims import Claim, Derived, Gram, Vanishing
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.codegen.module import generate_module
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.parts import EVERYWHERE, judge_part
-from kahler_verify.evidence.mutants.bench import SMALL, Bench
+from kahler_verify.evidence.mutants.bench import SMALL, Bench, shipped_derivations
 from kahler_verify.evidence.mutants.candidate import Candidate, Test, passes
 from kahler_verify.evidence.mutants.faults import Mutant, Target, body_of_kernel
 from kahler_verify.evidence.mutants.geometry_faults import GEOMETRY_RULES, Noticed, first_difference
@@ -31,14 +31,14 @@ from kahler_verify.evidence.mutants.workshop import Workshop
 from kahler_verify.evidence.proofs.schwartz_zippel import vanishes
 
 
-def changed_claims(original: Derivation, mutated: Derivation) -> Iterator[str]:
+def changed_claims(original: Sequence[Claim], mutated: Sequence[Claim]) -> Iterator[str]:
     """Parts of claims that come out otherwise than for the original, the cheapest first."""
-    for before, after in zip(original.claims, mutated.claims, strict=True):
+    for before, after in zip(original, mutated, strict=True):
         cases = [(before.parts, after.parts)]
         cases += [(x.parts, y.parts) for x, y in zip(before.cases, after.cases, strict=True)]
         for olds, news in cases:
             for old, new in zip(olds, news, strict=True):
-                if type(old) is type(new) and holds(old) != holds(new):
+                if type(old) is type(new) and old != new and holds(old) != holds(new):
                     yield f"{after.id}: {new.what}"
 
 
@@ -94,7 +94,9 @@ def _tests_of_misprint(mutated: Derivation, bench: Bench) -> dict[str, Test]:
     other = Bench(target, module.heads, module.text, trusted=False)
     tests = dict(other.tests)
     if any(c.parts or c.cases for c in mutated.claims):
-        tests["claims"] = lambda _: not any(changed_claims(bench.derivation, mutated))
+        known = {c.id: c for d in shipped_derivations().values() for c in d.claims}
+        true = [known[c.id] for c in mutated.claims]
+        tests["claims"] = lambda _: not any(changed_claims(true, mutated.claims))
     return tests
 
 

@@ -179,7 +179,7 @@ def _partial(expr: Partial, place: Place) -> Term:
     if place.fields.real:
         found = derivative(place.u)
         pair = found.ndim - order - 1
-        value = torch.complex(found.select(pair, 0), found.select(pair, 1))
+        value = torch.complex(found.select(pair, 0), found.select(pair, 1)) * 1  # see _adjoint
         value = value.movedim(list(range(pair, pair + order)), list(range(order)))
     else:
         value = wirtinger_jet(derivative(place.u), len(expr.hol), len(expr.anti))

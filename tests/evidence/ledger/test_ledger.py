@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from sympy import Integer, Matrix, Rational, Symbol, conjugate, eye
+from sympy import Float, Integer, Matrix, Rational, Symbol, conjugate, eye, sqrt
 
 from kahler_verify.calculus import (
     Bar,
@@ -60,7 +60,17 @@ EXPECTED = {
     "G8-gradient": "holds",
     "G9": "holds",
     "O1": "holds",
+    "O2": "holds under A",
+    "O2-form": "holds",
+    "O3": "holds",
+    "O5": "holds",
     "O9": "refuted",
+    "O9-form": "holds",
+    "L1": "holds",
+    "L3": "holds",
+    "P4": "holds",
+    "S1": "holds",
+    "S5-discrete": "holds",
     "L5": "holds under A",
     "L5-speed": "holds",
     "P1": "holds under A",
@@ -74,6 +84,9 @@ EXPECTED = {
     "PB1-categorical": "holds",
     "PB1-gaussian_natural": "holds",
     "PB1-negative_binomial": "holds",
+    "PB1-laplace": "holds",
+    "PB1-student_t": "holds",
+    "PB1-von_mises_fisher": "holds",
     "G7": "measured",
     "O6": "open",
 }
@@ -107,6 +120,23 @@ def test_verdicts(claim_id: str, verdict: str) -> None:
     if judgement.verdict == "measured":
         assert judgement.command
         assert sum(i.samples for i in judgement.evidence)
+
+
+def test_reference_values() -> None:
+    """Numbers of earlier, independent work, from the expressions that the claims judge."""
+    claims = {c.id: c for dv in shipped().values() for c in dv.claims}
+    (d,) = claims["P4"].parts[0].right.free_symbols
+    mean = claims["P4"].parts[0].right
+    for size, radius, deviation in (
+        (2, "1.2533141373155003", ".65513637756203356"),
+        (64, "7.9688122219986286", ".70571366043550500"),
+    ):
+        found = mean.subs(d, size)
+        assert abs(found.evalf(30) - Float(radius, 30)) < 1e-15
+        assert abs(sqrt(size - found**2).evalf(30) - Float(deviation, 30)) < 1e-16
+    limit = claims["O2"].parts[0].left
+    (ratio,) = limit.free_symbols
+    assert limit.subs(ratio, Rational(1, 2)) == Rational(1, 2)  # CV² of rows 2^{-i}
 
 
 def test_every_listed_claim_is_there() -> None:

@@ -11,14 +11,13 @@ import torch
 from rich.console import Console
 
 from kahler_verify.calculus.wirtinger import wirtinger
-from kahler_verify.codegen.registry import shipped_folder
 from kahler_verify.codegen.whitening import solve
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.listing import print_mutants
 from kahler_verify.evidence.mutants.candidate import Candidate
 from kahler_verify.evidence.mutants.derived_faults import derived_mutants
 from kahler_verify.evidence.mutants.faults import BATCH, FAULTS, FUNCTION, SWAPPED, Mutant, spread
-from kahler_verify.evidence.mutants.misprints import misprinted
+from kahler_verify.evidence.mutants.misprints import misprinted, source_of
 from kahler_verify.evidence.mutants.planted import MISPRINTS, RULES
 from kahler_verify.evidence.mutants.rules import Rule, edited, rule_mutants
 from kahler_verify.evidence.mutants.running import judge, run_mutants
@@ -142,7 +141,7 @@ def test_every_rule_still_stands_and_is_restored() -> None:
 
 def test_every_misprint_still_stands() -> None:
     for misprint in MISPRINTS:
-        text = (shipped_folder() / f"{misprint.file}.py").read_text(encoding="utf-8")
+        text = source_of(misprint.file).read_text(encoding="utf-8")
         assert text.count(misprint.old) == 1, misprint
         assert misprint.old != misprint.new
 

@@ -75,6 +75,9 @@ def test_every_route_fails_on_a_planted_fault(route: str, fault: str) -> None:
         ("mixture_density", "metric", ("t1 - p0", "t1 + p0")),
         ("mixture_potential", "metric_db", ("...abcd->...cbad", "...abcd->...abcd")),
         ("fubini_study", "metric_d", (".conj()", "")),
+        ("laplace", "fisher_metric_d", ("- 2 * t6", "+ 2 * t6")),
+        ("student_t", "fisher_metric", ("3 * t0 + t2", "2 * t0 + t2")),
+        ("von_mises_fisher", "fisher_metric", ("return g_0", "return g_0.mT / 2")),
     ],
 )
 def test_the_routes_of_every_user_find_faults_of_every_derivation(

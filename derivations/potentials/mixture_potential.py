@@ -13,7 +13,6 @@ from kahler_verify.calculus import (
     Contract,
     Derivation,
     Entry,
-    Gram,
     Kernel,
     LogSumExp,
     Mean,
@@ -107,19 +106,6 @@ mixture_potential = Derivation(
     positive=True,  # for positive definite P_k
     kernels=tuple(kernels),
     claims=(
-        Claim(
-            "G4",
-            "∂∂̄ log Σ_k π_k e^{q_k} = E_w[∂∂̄q] + Cov_w(∂q, ∂̄q), the law of total covariance; the "
-            "covariance is positive semidefinite, so that λ_min(g) ≥ min_k λ_min(∂∂̄q_k), "
-            "for every K and d",
-            "KVAE",
-            parts=(
-                Vanishing(g - within - between, (a, b), "law of total covariance"),
-                Gram(between, (a, b), "Cov_w(∂q, ∂̄q) ⪰ 0"),
-            ),
-            kernels=("metric", "metric_within", "metric_between"),
-            expected="holds; note that the weights favour far centres",
-        ),
         Claim(
             "G4-blocks",
             "the law of total covariance over blocks: two blocks with potentials Φ₁, Φ₂ and shares "

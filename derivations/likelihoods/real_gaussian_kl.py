@@ -13,7 +13,6 @@ from kahler_verify.calculus import (
     Claim,
     Derivation,
     Derived,
-    Jet,
     Kernel,
     LogDet,
     OnDiagonal,
@@ -22,6 +21,7 @@ from kahler_verify.calculus import (
     Tr,
     Vanishing,
     adjoint,
+    at_base,
     derive,
     dimension,
     field,
@@ -41,9 +41,9 @@ def log_density(x: Expr, mu: Expr, Sigma: Expr, weight: Expr) -> Expr:
     return scalars(weight * (-LogDet(Sigma) - adjoint(x - mu) * Sigma**-1 * (x - mu)))
 
 
-def divergence(mu: Jet, Sigma: Jet, weight: Expr) -> Expr:
+def divergence(mu: Expr, Sigma: Expr, weight: Expr) -> Expr:
     """KL(p_{z₀} ‖ p_z)."""
-    mu0, Sigma0 = mu.at_base(), Sigma.at_base()
+    mu0, Sigma0 = at_base(mu), at_base(Sigma)
     return scalars(
         weight
         * (

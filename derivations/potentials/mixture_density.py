@@ -6,8 +6,6 @@ centres, and the covariance term is subtracted, so that Ψ need not be plurisubh
 
 from kahler_verify.calculus import (
     Bar,
-    Case,
-    Claim,
     Contract,
     Derivation,
     Entry,
@@ -16,9 +14,7 @@ from kahler_verify.calculus import (
     Mean,
     Output,
     Partial,
-    Region,
     Tr,
-    Vanishing,
     covariance,
     dimension,
     field,
@@ -70,41 +66,5 @@ mixture_density = Derivation(
         Kernel("ricci", {"ricci": Output(ricci, (c, e))}, {}, quadratic),
         Kernel("scalar", {"scalar": Output(scalar)}, {}, quadratic),
         Kernel("holomorphic_sectional", {"curvature": Output(along_v / length**2)}, {}, quadratic),
-    ),
-    claims=(
-        Claim(
-            "G5-form",
-            "∂∂̄ of minus the log density of a complex Gaussian mixture is E_w[∂∂̄q] - Cov_w(∂q, ∂̄q)",
-            "KVAE",
-            parts=(
-                Vanishing(
-                    g - within - between,
-                    (a, b),
-                    "the covariance is subtracted",
-                ),
-            ),
-            kernels=("metric", "metric_within", "metric_between"),
-            expected="holds",
-        ),
-        Claim(
-            "G5",
-            "minus the log density of a complex Gaussian mixture is plurisubharmonic",
-            "KVAE",
-            cases=(
-                Case(
-                    "K = 1",
-                    sizes={"K": 1},
-                    parts=(Vanishing(g - Mean(-q, Partial(q, a, Bar(b))), (a, b), "g = P"),),
-                ),
-            ),
-            regions=(
-                Region("4.1"),
-                Region("3.9"),
-                Region("3.5", dimension=2),
-                Region("3.9", weights=("1/3", "2/3")),
-                Region("4.1", weights=("1/3", "2/3")),
-            ),
-            expected="refuted; holds for K = 1, and for two equal components iff δᴴPδ ≤ 4",
-        ),
     ),
 )

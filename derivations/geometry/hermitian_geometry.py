@@ -67,24 +67,6 @@ hermitian_geometry = Derivation(
     ),
     claims=(
         Claim(
-            "G6",
-            "the Chern-Ricci form tr(G⁻¹R_{cē}) is -∂_c∂_ē log det g, and a holomorphic "
-            "change of chart, "
-            "G ↦ J G Jᴴ, does not change it",
-            "KVAE",
-            parts=(
-                Vanishing(Tr(G**-1 * R) - ricci, (c, e), "trace of the curvature = -∂∂̄ log det"),
-                Vanishing(
-                    Partial(LogDet(J * G * J.H), c, Bar(e)) - Partial(LogDet(G), c, Bar(e)),
-                    (c, e),
-                    "∂∂̄ log det is the same in every chart",
-                    normal_form=False,
-                ),
-            ),
-            kernels=("chern_ricci", "chern_scalar", "chern_curvature"),
-            expected="holds",
-        ),
-        Claim(
             "G8-gradient",
             "∂ log det g = Tr(P ∂g) with P = g⁻¹, and ∂P = -P ∂g P: the gradients of log-det "
             "regularisation",

@@ -6,7 +6,7 @@ covariance ½ [[σ + Re δ, Im δ], [Im δ, σ - Re δ]], positive definite if a
 
 from sympy import Matrix, Rational, eye, log, symbols
 
-from kahler_verify.calculus import Claim, Derivation, Formula, dimension
+from kahler_verify.calculus import Derivation, dimension
 
 m_re, m_im, d_re, d_im = symbols("m_re m_im delta_re delta_im", real=True)
 sigma = symbols("sigma", positive=True)
@@ -46,18 +46,4 @@ improper_gaussian = Derivation(
     assumptions=("|δ| < σ",),
     latent=dimension("d"),
     kernels=(),
-    claims=(
-        Claim(
-            "G9",
-            "KL per dimension of CN(μ, σ, δ) from CN(0, 1) is |μ|² + σ - 1 - ½ log(σ² - |δ|²)",
-            "KVAE",
-            parts=(
-                Formula(covariance.det(), gap / 4, "det of the real covariance = (σ² - |δ|²)/4"),
-                Formula(KL, printed, "KL of real Gaussians = the printed formula"),
-                Formula(KL_general, computed, "KL from CN(0, σ', δ') = what the package computes"),
-            ),
-            assumptions="|δ| < σ (otherwise the covariance is not positive definite)",
-            expected="holds; needs |δ| < σ, else a clear error",
-        ),
-    ),
 )

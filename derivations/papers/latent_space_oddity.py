@@ -1,0 +1,340 @@
+"""Latent Space Oddity (Arvanitidis, Hansen, Hauberg, arXiv 1710.11379).
+
+The metric that x = μ(z) + S(z) ε has in the mean, beside the decoder's Fisher-Rao metric; its
+variance; its geodesics; and a precision of radial basis functions, which falls away from data.
+With S = diag(σ) the forms are sums over outputs, so that one output and two coordinates a, b say
+what they are; the same is judged for full S, where Σ = S².
+"""
+
+from kahler_verify.derivations.geometry import real_geometry as levi_civita
+from kahler_verify.derivations.geometry.expected_metric import (
+    M,
+    S,
+    a,
+    b,
+    c,
+    e,
+    eps,
+    expected_metric,
+    g,
+    mu,
+    n,
+    variance,
+    x,
+)
+from kahler_verify.derivations.likelihoods.real_gaussian_kl import divergence
+from sympy import (
+    Expr,
+    Function,
+    Matrix,
+    Rational,
+    Symbol,
+    exp,
+    expand,
+    log,
+    oo,
+    symbols,
+)
+
+from kahler_verify.calculus import (
+    Case,
+    Claim,
+    Contract,
+    Covariance,
+    Entry,
+    Expected,
+    Formula,
+    OnDiagonal,
+    Partial,
+    Positive,
+    Tr,
+    Vanishing,
+    Witness,
+    adjoint,
+    paper,
+)
+
+half = Rational(1, 2)
+
+# ---------------------------------------------------------------- the expected metric (O1, O9)
+
+# One output: J = ∂x = ∂μ + ε ∂σ with E ε = 0, E ε² = 1
+mu_a, mu_b, sigma_a, sigma_b = symbols("mu_a mu_b sigma_a sigma_b", real=True)  # ∂_a, ∂_b
+sigma, epsilon = symbols("sigma epsilon", real=True)
+JTJ = expand((mu_a + epsilon * sigma_a) * (mu_b + epsilon * sigma_b))
+of_one = sum(JTJ.coeff(epsilon, power) * moment for power, moment in ((0, 1), (1, 0), (2, 1)))
+printed_of_one = mu_a * mu_b + sigma_a * sigma_b
+
+# Its Fisher-Rao metric: KL(N(μ, σ²) ‖ N(μ', σ'²)) = log(σ'/σ) + (σ² + (μ' - μ)²)/(2σ'²) - ½ to
+# second order in the step, μ' = μ + μ_a s + μ_b t and σ' likewise
+s, t = symbols("s t", real=True)
+other_mu, other_sigma = mu_a * s + mu_b * t, sigma + sigma_a * s + sigma_b * t
+KL_of_one = log(other_sigma / sigma) + (sigma**2 + other_mu**2) / (2 * other_sigma**2) - half
+fisher_rao_of_one = KL_of_one.diff(s, t).subs({s: 0, t: 0})
+
+# Any number of outputs, S symmetric and full
+mu_1, mu_2, S_1, S_2 = Partial(mu, a), Partial(mu, b), Partial(S, a), Partial(S, b)
+printed = Tr(adjoint(mu_1) * mu_2) + Tr(S_1 * S_2)
+norm = Tr(adjoint(eps) * eps)
+fisher_rao = OnDiagonal(Partial(divergence(mu, S * S, half), a, b))
+printed_fisher_rao = (
+    Tr(adjoint(mu_1) * S**-2 * mu_2)
+    + Tr(S**-1 * S_1 * S**-1 * S_2)
+    + Tr(S**-2 * S_1 * S_2) / 2
+    + Tr(S**-2 * S_2 * S_1) / 2
+)
+
+# ---------------------------------------------------------------- its variance (O2)
+
+mu_3, mu_4, S_3, S_4 = Partial(mu, c), Partial(mu, e), Partial(S, c), Partial(S, e)
+g_ce = Tr(adjoint(Partial(x, c)) * Partial(x, e))
+covariance = Covariance(g, g_ce, eps)
+printed_covariance = Tr(adjoint(S_2 * mu_1 + S_1 * mu_2) * (S_4 * mu_3 + S_3 * mu_4)) + Tr(
+    S_1 * S_2 * (S_3 * S_4 + S_4 * S_3)
+)
+
+# Along one direction, output i adds m_i = α_i² + β_i² to the mean and 4α_i²β_i² + 2β_i⁴ to the
+# variance, where α_i and β_i are the slopes of μ_i and σ_i.
+alpha, beta = symbols("alpha beta", positive=True)
+mean_of_row = alpha**2 + beta**2
+variance_of_row = 4 * alpha**2 * beta**2 + 2 * beta**4
+
+
+def series(ratio: Expr) -> Expr:
+    """Σ_i ratioⁱ over all outputs."""
+    return 1 / (1 - ratio)
+
+
+r = Symbol("r", positive=True)
+# outputs with m_i = rⁱ, half of it from σ: Σ variances / (Σ means)²
+equal_shares = {alpha: 1, beta: 1}
+row = variance_of_row.subs(equal_shares) / mean_of_row.subs(equal_shares) ** 2
+of_decaying_rows = row * series(r**2) / series(r) ** 2
+of_shared_noise = variance_of_row / mean_of_row**2  # one ε for all, equal rows: for every D
+
+# ---------------------------------------------------------------- geodesics (O3)
+
+G, v, f = levi_civita.G, levi_civita.v, levi_civita.f
+i, j = levi_civita.a, levi_civita.b
+velocities = Entry(v, i) * Entry(v, j)
+# ½ [2 (1 ⊗ ẋᵀ)(∂vec M) ẋ - (∂vec M)ᵀ(ẋ ⊗ ẋ)], of which -M⁻¹ times is ẍ
+printed_force = Contract(velocities * Entry(Partial(G, i), f, j), i, j) - half * Contract(
+    velocities * Entry(Partial(G, f), i, j), i, j
+)
+
+# In two dimensions, from the energy ½ ẋᵀM(x)ẋ: d/dt ∂L/∂ẋ = ∂L/∂x
+x1, x2, v1, v2 = symbols("x_1 x_2 v_1 v_2", real=True)
+at = Matrix([x1, x2])
+velocity = Matrix([v1, v2])
+m11, m12, m22 = (Function(name)(x1, x2) for name in ("m_11", "m_12", "m_22"))
+M2 = Matrix([[m11, m12], [m12, m22]])
+energy = (velocity.T * M2 * velocity)[0] / 2
+slope = Matrix([energy.diff(each) * 2 for each in at])  # (∂vec M)ᵀ(ẋ ⊗ ẋ)
+stretch = M2.diff(x1) * v1 + M2.diff(x2) * v2  # Ṁ
+acceleration = -M2.adjugate() * (2 * stretch * velocity - slope) / (2 * M2.det())
+as_symbols = {
+    value: Symbol(f"M{number}", positive=True)
+    for number, value in enumerate(
+        [m.diff(each) for m in (m11, m12, m22) for each in at] + [m11, m12, m22]
+    )
+}
+
+
+def free(expr: Expr) -> Expr:
+    """Entries of M and of its derivatives as symbols of their own."""
+    for value, symbol in as_symbols.items():
+        expr = expr.subs(value, symbol)
+    return expr
+
+
+momentum_rate = stretch * velocity + M2 * acceleration
+
+# ---------------------------------------------------------------- radial basis functions (O5)
+
+# One centre: β = w e^{-λs} + ζ at the squared distance s, and σ = β^{-½}
+w, rate, zeta = symbols("w lambda zeta", positive=True)
+distance = Symbol("s", positive=True)
+deviation = (w * exp(-rate * distance) + zeta) ** -half
+kernel = w * exp(-rate * distance)
+bend = rate**2 * kernel * (kernel - 2 * zeta) / (4 * (kernel + zeta) ** (5 * half))
+height = deviation.limit(distance, oo) - deviation.subs(distance, 0)
+
+# Four centres in the unit disc, and the ray (3/5, 4/5) R from its middle
+R = Symbol("R", positive=True)
+centres = (
+    (0, 0),
+    (Rational(4, 5), Rational(1, 5)),
+    (-half, half),
+    (Rational(1, 4), -Rational(3, 4)),
+)
+weights = (2, 1, 3, 1)
+ray = (3 * R / 5, 4 * R / 5)
+precision = sum(
+    weight * exp(-((ray[0] - p) ** 2 + (ray[1] - q) ** 2))
+    for weight, (p, q) in zip(weights, centres, strict=True)
+) + Rational(1, 1000)
+
+latent_space_oddity = paper(
+    "latent_space_oddity",
+    "Latent space oddity",
+    "Arvanitidis, Hansen, Hauberg, arXiv 1710.11379",
+    claims=(
+        Claim(
+            "O1",
+            "x = μ(z) + σ(z) ε gives E[JᵀJ] = J_μᵀJ_μ + J_σᵀJ_σ",
+            "ODDITY",
+            parts=(
+                Formula(of_one, printed_of_one, "E[JᵀJ], one output"),
+                Vanishing(M - printed, (a, b), "E[JᵀJ], full S"),
+            ),
+            of=expected_metric,
+            kernels=("metric", "metric_d", "metric_dd"),
+            expected="holds",
+        ),
+        Claim(
+            "O1-form",
+            "x = μ(z) + S(z) ε gives E[JᵀJ]_ab = ∂_aμ·∂_bμ + tr(∂_aS ∂_bS) in every dimension, and "
+            "Var |ε|² = 2n",
+            "ODDITY",
+            parts=(
+                Vanishing(M - printed, (a, b), "E[JᵀJ]"),
+                Vanishing(Covariance(norm, norm, eps) - 2 * n, (), "Var |ε|²"),
+                Vanishing(
+                    variance - (Expected(g**2, eps) - M**2), (a, b), "Cov(x, x) = E[x²] - E[x]²"
+                ),
+            ),
+            of=expected_metric,
+            kernels=("metric",),
+            expected="holds",
+        ),
+        Claim(
+            "O2",
+            "the expected metric's relative variance vanishes as the number of outputs grows",
+            "ODDITY",
+            parts=(
+                Formula(of_decaying_rows, 0 * r, "outputs of decreasing share, m_i = rⁱ"),
+                Formula(of_shared_noise, 0 * alpha, "one ε for all outputs, equal rows"),
+            ),
+            cases=(
+                Case(
+                    "independent ε_i, and no output dominates: max m_i/Σm → 0, for CV² ≤ "
+                    "2 Σ(m_i/Σm)² ≤ 2 max m_i/Σm",
+                    parts=(
+                        Formula(
+                            2 * mean_of_row**2 - variance_of_row,
+                            2 * alpha**4,
+                            "2 m_i² - Var_i = 2α_i⁴ ≥ 0",
+                        ),
+                    ),
+                ),
+            ),
+            witnesses=(
+                Witness("m_i = 2^{-i}, half of each from σ: the limit of CV²", at={r: half}),
+                Witness("one ε, α = β = 1: CV² for every D", part=1, at={alpha: 1, beta: 1}),
+            ),
+            expected="holds under A (no row dominates); rows 2^{-i} keep CV² = ½",
+        ),
+        Claim(
+            "O2-form",
+            "Cov(JᵀJ_ab, JᵀJ_ce) = (∂_bS ∂_aμ + ∂_aS ∂_bμ)·(∂_eS ∂_cμ + ∂_cS ∂_eμ) + "
+            "tr(∂_aS ∂_bS (∂_cS ∂_eS + ∂_eS ∂_cS)); for S = diag(σ) that is Σ_i [s_ab s_ce + "
+            "2 q_ab q_ce]",
+            "ODDITY",
+            parts=(Vanishing(covariance - printed_covariance, (a, b, c, e), "Cov"),),
+            of=expected_metric,
+            kernels=("variance",),
+            expected="holds",
+        ),
+        Claim(
+            "O3",
+            "geodesics solve ẍ = -½ M⁻¹[2 (1 ⊗ ẋᵀ)(∂vec M) ẋ - (∂vec M)ᵀ(ẋ ⊗ ẋ)], which is "
+            "ẍ^e = -Γ^e_ab ẋ^a ẋ^b",
+            "ODDITY",
+            parts=(
+                Vanishing(levi_civita.force - printed_force, (f,), "the equation = -Γẋẋ"),
+                Formula(free(momentum_rate[0]), free(slope[0] / 2), "Euler-Lagrange, D = 2, first"),
+                Formula(
+                    free(momentum_rate[1]), free(slope[1] / 2), "Euler-Lagrange, D = 2, second"
+                ),
+            ),
+            of=levi_civita.real_geometry,
+            kernels=("geodesic_acceleration", "christoffel"),
+            expected="holds",
+        ),
+        Claim(
+            "O4",
+            "the metric is smooth for C² activations",
+            "ODDITY",
+            waits_for="a smoothness check of decoders",
+        ),
+        Claim(
+            "O5",
+            "an RBF precision head makes σ grow away from data, up to a wall of finite height "
+            "ζ^{-½} - (w + ζ)^{-½}, steepest in r² at r² = ln(w/2ζ)/λ",
+            "ODDITY",
+            parts=(
+                Positive(-precision.diff(R), {R: (1, 5)}, "dσ/dR > 0 from R = 1 to 5"),
+                Formula(height, zeta**-half - (w + zeta) ** -half, "the wall's height"),
+                Formula(
+                    deviation.diff(distance, 2),
+                    bend,
+                    "∂²σ/∂(r²)² changes its sign where w e^{-λr²} = 2ζ",
+                ),
+            ),
+            assumptions=(
+                "growth is enclosed on one ray, for four centres in the unit disc, λ = 1, "
+                "ζ = 1/1000"
+            ),
+            expected="holds; that a standard head does not is measured",
+        ),
+        Claim(
+            "O6",
+            "steps U Λ^{-1/2} ε simulate Brownian motion of the metric",
+            "ODDITY",
+            waits_for="samplers",
+        ),
+        Claim(
+            "O7",
+            "Riemannian k-means beats Euclidean k-means in latent space",
+            "ODDITY",
+            waits_for="geodesics",
+        ),
+        Claim(
+            "O8",
+            "RBF variance gives a better test marginal likelihood",
+            "ODDITY",
+            waits_for="the RBF head",
+        ),
+        Claim(
+            "O9",
+            "this expected metric is the decoder's Fisher-Rao metric",
+            "ODDITY",
+            parts=(
+                Formula(fisher_rao_of_one, printed_of_one, "Fisher-Rao = expected metric"),
+                Vanishing(fisher_rao - M, (a, b), "the same for full S"),
+            ),
+            witnesses=(
+                Witness(
+                    "σ = 2, ∂μ = ∂σ = 1",
+                    at={sigma: 2, mu_a: 1, mu_b: 1, sigma_a: 1, sigma_b: 1},
+                ),
+            ),
+            expected="refuted: Fisher-Rao has 1/σ² weights and a factor 2 on the σ term",
+        ),
+        Claim(
+            "O9-form",
+            "the Fisher-Rao metric is (J_μᵀJ_μ + 2 J_σᵀJ_σ)/σ²; for Σ = S² with full S it is "
+            "∂_aμᵀΣ⁻¹∂_bμ + tr(S⁻¹∂_aS S⁻¹∂_bS) + ½ tr(Σ⁻¹(∂_aS ∂_bS + ∂_bS ∂_aS))",
+            "ODDITY",
+            parts=(
+                Formula(
+                    fisher_rao_of_one,
+                    (mu_a * mu_b + 2 * sigma_a * sigma_b) / sigma**2,
+                    "one output",
+                ),
+                Vanishing(fisher_rao - printed_fisher_rao, (a, b), "full S"),
+            ),
+            expected="holds",
+        ),
+    ),
+)

@@ -1,0 +1,70 @@
+"""Positive on a box: proved where it is, refuted at a point where it is not, else undecided."""
+
+import pytest
+from kahler_verify.evidence.ledger.judging import judge
+from sympy import E, Rational, besseli, exp, log, pi, sqrt, symbols
+
+from kahler_verify.calculus import Claim, Derivation, Formula, Positive, dimension
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.proofs import positivity
+from kahler_verify.evidence.proofs.positivity import enclose
+
+x, y = symbols("x y", positive=True)
+EMPTY = Derivation("empty", "nothing", (), dimension("d"))
+
+
+@pytest.mark.parametrize(
+    ("expr", "box"),
+    [
+        (x**2 - x + Rational(26, 100), {x: (0, 1)}),  # 1/100 at ½
+        (exp(-x) - Rational(1, 1000), {x: (0, 6)}),
+        (x / E - log(x) + Rational(1, 100), {x: (1, 10)}),
+        (sqrt(x) + pi - y, {x: (1, 4), y: (0, 4)}),
+    ],
+)
+def test_positive_on_the_whole_box(expr, box) -> None:
+    found = enclose(Positive(expr, box, "it"))
+    assert found.passed
+    assert found.boxes >= 1
+
+
+@pytest.mark.parametrize(
+    ("expr", "box"),
+    [
+        (x**2 - x + Rational(24, 100), {x: (0, 1)}),  # -1/100 at ½
+        (x**2 - x + Rational(26, 100) - Rational(1, 99), {x: (0, 1)}),
+        (exp(-x) - Rational(1, 100), {x: (0, 6)}),
+    ],
+)
+def test_a_point_where_it_is_not_positive(expr, box) -> None:
+    found = enclose(Positive(expr, box, "it"))
+    assert not found.passed
+    assert found.value <= 0
+    assert expr.subs(found.at) <= 0
+
+
+def test_a_zero_off_the_grid_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positivity, "MOST_BOXES", 200)
+    touching = Positive((3 * x - 1) ** 2, {x: (0, 1)}, "it")
+    found = enclose(touching)
+    assert not found.passed
+    assert not found.at
+    with pytest.raises(EvidenceError, match=r"it: .* boxes do not decide it"):
+        judge(Claim("X", "a square is positive", "test", parts=(touching,)), EMPTY)
+
+
+def test_what_cannot_be_enclosed_is_an_error() -> None:
+    with pytest.raises(EvidenceError, match=r"an interval for each of \{y\}"):
+        enclose(Positive(x + y, {x: (0, 1)}, "it"))
+    with pytest.raises(EvidenceError, match="expected one of exp, log, gamma"):
+        enclose(Positive(besseli(0, x), {x: (0, 1)}, "it"))
+
+
+def test_a_claim_with_a_point_where_it_fails_is_refuted() -> None:
+    right = Formula((x + 1) ** 2, x**2 + 2 * x + 1, "a square")
+    wrong = Positive(x - Rational(1, 2), {x: (0, 1)}, "half")
+    for parts in ((wrong,), (right, wrong)):
+        judgement = judge(Claim("X", "x > ½", "test", parts=parts), EMPTY)
+        assert judgement.verdict == "refuted"
+        assert judgement.evidence[-1].route == "interval arithmetic"
+        assert "at most" in judgement.evidence[-1].outcome
