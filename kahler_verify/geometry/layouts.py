@@ -7,7 +7,7 @@ real matrix product along memory.
 :func:`on_layouts` runs the very code of a kernel with another ``torch``, whose ``einsum`` knows
 these layouts.  Each product that it knows is one function below; every other one is torch's, of the
 complex tensors that the layouts stand for.  So a kernel computes the same on layouts as on tensors,
-up to rounding: evidence compares the two (``kahler_verify.evidence.laws_of_variants``).
+up to rounding: evidence compares the two (``kahler_verify.evidence.laws.variants``).
 """
 
 from __future__ import annotations

@@ -128,5 +128,5 @@ def test_the_deviation_is_that_of_the_decoder(name):
     decoder, _, tangents = _both(name)
     with torch.no_grad():
         expected = (decoder.parameters_at(_points()).log_variance / 2).exp() / decoder.scale
-        got = deviation(decoder, tangents, ReducedHeads())
+        got = deviation(decoder.heads(), tangents, ReducedHeads())
     torch.testing.assert_close(got, expected)
