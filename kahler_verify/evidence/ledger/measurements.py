@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 from kahler_verify.calculus.claims import Comparison, Measured, Speed
 from kahler_verify.codegen.registry import PACKAGE
@@ -219,9 +219,9 @@ def _paired(differences: Sequence[float], level: float) -> Json:
         return {"difference": differences[0] if n else None, "low": None, "high": None, "p": None}
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(n)
-    half = float(student.ppf(1 - level / 2, n - 1)) * error
+    half = float(stdtrit(n - 1, 1 - level / 2)) * error
     if error == 0:
         p = 1.0 if mean == 0 else 0.0
     else:
-        p = 2 * float(student.sf(abs(mean) / error, n - 1))
+        p = 2 * float(stdtr(n - 1, -abs(mean) / error))
     return {"difference": mean, "low": mean - half, "high": mean + half, "p": p}
