@@ -4,28 +4,6 @@ What the paper says of the Fisher metric of a circular complex Gaussian, of mixt
 curvature, and of what closed forms and log-det terms are good for.
 """
 
-from kahler_verify.derivations.geometry import hermitian_geometry as hermitian
-from kahler_verify.derivations.likelihoods import improper_gaussian as improper
-from kahler_verify.derivations.likelihoods.gaussian_kl import (
-    KL,
-    Sigma,
-    Sigma0,
-    a,
-    b,
-    c,
-    flat_kaehler,
-    g,
-    gaussian_kl,
-    k,
-    log_p,
-    log_p0,
-    mean,
-    mu,
-    mu0,
-    n,
-)
-from kahler_verify.derivations.potentials import mixture_density as density
-from kahler_verify.derivations.potentials import mixture_potential as potential
 from sympy import Integer, Matrix, conjugate, exp, eye
 
 from kahler_verify.calculus import (
@@ -52,6 +30,28 @@ from kahler_verify.calculus import (
     wirtinger,
 )
 from kahler_verify.calculus.claims import Comparison, Speed
+from kahler_verify.derivations.geometry import hermitian_geometry as hermitian
+from kahler_verify.derivations.likelihoods import improper_gaussian as improper
+from kahler_verify.derivations.likelihoods.gaussian_kl import (
+    KL,
+    Sigma,
+    Sigma0,
+    a,
+    b,
+    c,
+    flat_kaehler,
+    g,
+    gaussian_kl,
+    k,
+    log_p,
+    log_p0,
+    mean,
+    mu,
+    mu0,
+    n,
+)
+from kahler_verify.derivations.potentials import mixture_density as density
+from kahler_verify.derivations.potentials import mixture_potential as potential
 
 score_a, score_b = wirtinger(log_p, a), wirtinger(log_p, b)
 score_b_bar = wirtinger(log_p, b, True)

@@ -6,23 +6,6 @@ With S = diag(σ) the forms are sums over outputs, so that one output and two co
 what they are; the same is judged for full S, where Σ = S².
 """
 
-from kahler_verify.derivations.geometry import real_geometry as levi_civita
-from kahler_verify.derivations.geometry.expected_metric import (
-    M,
-    S,
-    a,
-    b,
-    c,
-    e,
-    eps,
-    expected_metric,
-    g,
-    mu,
-    n,
-    variance,
-    x,
-)
-from kahler_verify.derivations.likelihoods.real_gaussian_kl import divergence
 from sympy import (
     Expr,
     Function,
@@ -53,6 +36,23 @@ from kahler_verify.calculus import (
     adjoint,
     paper,
 )
+from kahler_verify.derivations.geometry import real_geometry as levi_civita
+from kahler_verify.derivations.geometry.expected_metric import (
+    M,
+    S,
+    a,
+    b,
+    c,
+    e,
+    eps,
+    expected_metric,
+    g,
+    mu,
+    n,
+    variance,
+    x,
+)
+from kahler_verify.derivations.likelihoods.real_gaussian_kl import divergence
 
 half = Rational(1, 2)
 

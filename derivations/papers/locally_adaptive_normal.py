@@ -4,7 +4,6 @@ Its data metric along a ray; the two metrics in which it is known in closed form
 the paper states them, and as they are widely implemented.
 """
 
-from kahler_verify.derivations.geometry import real_geometry as levi_civita
 from sympy import E, Matrix, Rational, Symbol, asinh, exp, pi, sqrt, symbols, zeros
 
 from kahler_verify.calculus import (
@@ -18,6 +17,7 @@ from kahler_verify.calculus import (
     map_letters,
     paper,
 )
+from kahler_verify.derivations.geometry import real_geometry as levi_civita
 
 # ---------------------------------------------------------------- the data metric on a ray (L1)
 

@@ -1,6 +1,5 @@
 """From Points to Spheres (Shi, arXiv 2507.17255): variational autoencoders as balls of codes."""
 
-from kahler_verify.derivations.geometry.reparametrisation import a, b, f, loss, metric, x
 from sympy import (
     Expr,
     Matrix,
@@ -28,6 +27,7 @@ from kahler_verify.calculus import (
     paper,
     scalars,
 )
+from kahler_verify.derivations.geometry.reparametrisation import a, b, f, loss, metric, x
 
 printed_metric = scalars(
     adjoint(Partial(f, b)) * Partial(f, a) + adjoint(Partial(f, Bar(a))) * Partial(f, Bar(b))

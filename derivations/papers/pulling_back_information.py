@@ -3,8 +3,6 @@
 Every family of derivations/likelihoods/ has the same claim beside it, for its own law.
 """
 
-from kahler_verify.derivations.likelihoods.gaussian_kl import KL, Sigma, a, b, c, g, k, mu
-from kahler_verify.derivations.papers.complex_vae import printed_g, printed_k
 from sympy import Matrix, conjugate
 
 from kahler_verify.calculus import (
@@ -17,6 +15,8 @@ from kahler_verify.calculus import (
     explicit_coordinates,
     paper,
 )
+from kahler_verify.derivations.likelihoods.gaussian_kl import KL, Sigma, a, b, c, g, k, mu
+from kahler_verify.derivations.papers.complex_vae import printed_g, printed_k
 
 cubic = OnDiagonal(Partial(KL, a, c, Bar(b)))
 (z1,) = explicit_coordinates("z1")
