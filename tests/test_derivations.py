@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from kahler_verify.evidence.ledger.judging import Cache
 
 from kahler_verify import derivations
 from kahler_verify.calculus import Derivation
 from kahler_verify.codegen.registry import declared, load_file, shipped, shipped_file, shipped_files
 from kahler_verify.errors import DerivationError
-from kahler_verify.evidence.ledger import judging
+from kahler_verify.evidence.ledger import cache
+from kahler_verify.evidence.ledger.cache import Cache
 
 ROOMS = {"functions", "geometry", "likelihoods", "papers", "potentials"}
 PAPERS = [path for path in shipped_files() if path.parent.name == "papers"]
@@ -81,7 +81,7 @@ def test_a_verdict_is_kept_only_while_every_file_stands(
 ) -> None:
     """Files in rooms count, not only those at the top of the folder."""
     shutil.copytree(derivations.shipped_folder(), tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(judging, "shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr(cache, "shipped_folder", lambda: tmp_path)
     before = Cache("default", []).folder
     assert Cache("default", []).folder == before
     subject = tmp_path / "likelihoods" / "gaussian_kl.py"

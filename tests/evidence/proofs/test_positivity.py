@@ -1,11 +1,11 @@
 """Positive on a box: proved where it is, refuted at a point where it is not, else undecided."""
 
 import pytest
-from kahler_verify.evidence.ledger.judging import judge
 from sympy import E, Rational, besseli, exp, log, pi, sqrt, symbols
 
 from kahler_verify.calculus import Claim, Derivation, Formula, Positive, dimension
 from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.ledger.claims import judge
 from kahler_verify.evidence.proofs import positivity
 from kahler_verify.evidence.proofs.positivity import enclose
 
