@@ -1,6 +1,6 @@
 # Every target works on a fresh machine with Python >= 3.11 and pip; each sets up .venv when needed.
 #   make setup   .venv with the kahler-verify command     make docs      the documentation, in site/
-#   make demo    train, verify, write demo/report.html    make thorough  the slow test profile
+#   make demo    train, verify, write demo/*.html         make thorough  the slow test profile
 #   make test    every check that CI runs                 make clean     remove what is generated
 # Another interpreter: make setup PYTHON=/path/to/python3.12
 
@@ -42,7 +42,9 @@ demo: setup
 	mkdir -p demo
 	$(bin)/kahler-verify train --data digits --decoder holomorphic --latent-dim 4 --seed 0 --out demo/digits.safetensors
 	$(bin)/kahler-verify verify demo/digits.safetensors --json demo/verify.json --html demo/report.html
-	@echo "The report: demo/report.html"
+	$(bin)/kahler-verify train --latent real --likelihood bernoulli --seed 0 --out demo/vae.safetensors
+	$(bin)/kahler-verify verify demo/vae.safetensors --no-kernels --json demo/vae.json --html demo/vae.html
+	@echo "The reports: demo/report.html, and demo/vae.html of an ordinary VAE at real latents"
 
 test: setup
 	$(bin)/ruff format --check .

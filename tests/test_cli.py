@@ -237,5 +237,20 @@ def test_diagnose_refuses_bad_choices(
     assert "Traceback" not in done.stderr
 
 
+def test_verify_without_kernels_checks_the_decoder_alone(checkpoint: Path, tmp_path: Path) -> None:
+    data, page, out = checkpoint.with_name("signals.npy"), tmp_path / "r.html", tmp_path / "r.json"
+    choices = ("--no-kernels", "--data", str(data), "--html", str(page), "--json", str(out))
+    done = run("verify", str(checkpoint), *choices)
+    assert done.returncode == 0, done.stdout
+    assert "Kernels against" not in done.stdout
+    rows = json.loads(out.read_text())["rows"]
+    assert rows
+    assert all(row["kernel"].startswith("decoder.") for row in rows)
+    assert "<h1>Cross-check of a trained decoder</h1>" in page.read_text()
+    done = run("verify", "--no-kernels")
+    assert done.returncode == 2
+    assert "checkpoint: expected one where kernels are not checked" in done.stderr
+
+
 def test_shipped_folder_is_the_checkouts() -> None:
     assert (shipped_folder() / "likelihoods" / "gaussian_kl.py").is_file()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kahler_verify.cli.consoles import beside, console, errors, say
+from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable
 
 
@@ -18,6 +19,7 @@ def verify(
     data: Annotated[
         Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
     ] = None,
+    kernels: Annotated[bool, typer.Option(help="Check kernels, not the decoder alone.")] = True,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
     self_test: Annotated[
@@ -34,10 +36,13 @@ def verify(
 
         print_faults(console, run_self_test())
         return
+    if checkpoint is None and not kernels:
+        raise InputError("checkpoint: expected one where kernels are not checked, got none")
     for name, output in (("json", json), ("html", html)):
         require_writable(name, output)
     with checking_bar(errors) as progress:
-        result = crosscheck(checkpoint, data=data, progress=progress)
+        chosen = None if kernels else {}
+        result = crosscheck(checkpoint, derivations=chosen, data=data, progress=progress)
     report.print_table(beside(json, html), result)
     if json is not None:
         report.write_json(result, json)

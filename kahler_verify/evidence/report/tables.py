@@ -33,7 +33,8 @@ def print_table(console: Console, result: CrossCheck, *, every: bool = False) ->
     """Print the summary, what failed, and the verdict; ``every`` prints each row too."""
     kernels, decoder = kernels_and_decoder(result)
     width = console.width
-    console.print(_table("Kernels against independent routes", "derivation", kernels, width))
+    if kernels or not decoder:
+        console.print(_table("Kernels against independent routes", "derivation", kernels, width))
     if decoder:
         name = f"The decoder of {result.checkpoint}, on held-out and on random latents"
         console.print(_table(name, "quantity", decoder, width))
