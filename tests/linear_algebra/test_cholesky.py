@@ -57,7 +57,7 @@ def test_large_steps_are_made_in_parts(
 ) -> None:
     g = matrices(6, n, dtype)
     pivots, inverse = elimination._batch_last(g, True)
-    monkeypatch.setattr(cholesky, "PARTS", 0)
+    monkeypatch.setattr(elimination, "PARTS", 0)
     again, apart = elimination._batch_last(g, True)
     tolerance = {"rtol": 10 * torch.finfo(dtype).eps, "atol": 10 * torch.finfo(dtype).eps}
     torch.testing.assert_close(again, pivots, **tolerance)
@@ -120,7 +120,7 @@ def test_sizes_and_numbers_choose_the_way(monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen(matrices(elimination.MANY_VALUES, 3), inverse=False) == "batch last"
     assert chosen(matrices(many, 9)) == "library"
     assert chosen(matrices(many, 9, torch.float64)) == "batch last"
-    monkeypatch.setattr(cholesky, "CHUNK", 7 * 9 * 16)
+    monkeypatch.setattr(elimination, "CHUNK", 7 * 9 * 16)
     for g in (matrices(many + 3, 3), matrices(many, 9), matrices(2 * many + 1, 4)):
         g.requires_grad_()
         value = log_det(g)[0]
@@ -192,7 +192,7 @@ def raw(*shape: int, dtype: torch.dtype = torch.complex128) -> Tensor:
 def forced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Only one way is taken."""
     route = ROUTES[request.param]
-    monkeypatch.setattr(cholesky, "_method", lambda g, *, inverse: route)
+    monkeypatch.setattr(elimination, "_method", lambda g, *, inverse: route)
     return str(request.param)
 
 

@@ -169,7 +169,7 @@ def test_pole_distance_is_least_over_all_units():
         ({"beta": math.nan}, "beta"),
         ({"noise": math.inf}, "noise"),
         ({"seed": -1}, "seed"),
-        ({"data": None}, "strings"),
+        ({"data": None}, "string"),
     ],
 )
 def test_bad_configurations(changes, message):
