@@ -42,7 +42,7 @@ def expands_divergence(trial: Trial) -> None:
     apart = _divergence(trial, here, {f: t[0, 0] for f, t in there.point.jets.items()})
     if not apart >= 0:
         raise PropertyViolation(f"the divergence between two points is {float(apart):.3g}")
-    step = mpmath.mpf(10) ** -10
+    step = mpmath.mpf(10) ** -15  # third derivatives are below it, and rounding is 1e-48
     direction = [decimal.draw(trial.rng) for _ in range(trial.d)]
     moved = {
         f: _taylor(table, [step * x for x in direction]) for f, table in here.point.jets.items()
