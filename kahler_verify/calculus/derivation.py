@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sympy import Expr, Symbol
@@ -11,7 +12,7 @@ from sympy import Expr, Symbol
 from kahler_verify.calculus.abbreviation import staged
 from kahler_verify.calculus.claims import Claim
 from kahler_verify.calculus.definition import Partial, assume, derive
-from kahler_verify.calculus.letters import Bar, Jet, dimension, index
+from kahler_verify.calculus.letters import Bar, Index, Jet, dimension, index
 from kahler_verify.calculus.words import scalars
 from kahler_verify.errors import DerivationError
 
@@ -54,6 +55,17 @@ class Kernel:
     assumptions: tuple[tuple[Jet, str], ...] = ()
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials: z1, z2, …
     least: Mapping[str, int] = field(default_factory=dict)  # sizes below which it is not defined
+
+    @cached_property
+    def letters(self) -> frozenset[Jet]:
+        """All letters in the definitions of its outputs."""
+        return frozenset().union(*(out.definition.atoms(Jet) for out in self.outputs.values()))
+
+    @cached_property
+    def indices(self) -> frozenset[Index]:
+        """All indices of its outputs and in their definitions."""
+        inside = (out.definition.atoms(Index) for out in self.outputs.values())
+        return frozenset().union(*inside, *(out.indices for out in self.outputs.values()))
 
     def derived(self) -> dict[str, Expr]:
         """Every output evaluated by the calculus."""

@@ -27,6 +27,7 @@ def verify(
     ] = False,
 ) -> None:
     """Cross-check every kernel by independent routes, and a trained decoder's geometry."""
+    from kahler_verify.codegen.registry import shipped
     from kahler_verify.evidence import report
     from kahler_verify.evidence.crosscheck import crosscheck
     from kahler_verify.evidence.listing import checking_bar, print_faults
@@ -41,7 +42,7 @@ def verify(
     for name, output in (("json", json), ("html", html)):
         require_writable(name, output)
     with checking_bar(errors) as progress:
-        chosen = None if kernels else {}
+        chosen = shipped() if kernels else {}
         result = crosscheck(checkpoint, derivations=chosen, data=data, progress=progress)
     report.print_table(beside(json, html), result)
     if json is not None:

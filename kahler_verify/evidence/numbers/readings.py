@@ -6,31 +6,19 @@ from sympy import Expr
 
 from kahler_verify.calculus.definition import Partial
 from kahler_verify.calculus.derivation import Derivation, Kernel
-from kahler_verify.calculus.letters import Field, Index, Jet, is_real_index
+from kahler_verify.calculus.letters import Field, Jet, is_real_index
 
 Order = tuple[int, int]
 
 
 def fields_of(kernel: Kernel) -> list[Field]:
     """All fields in a kernel's definitions, with the traits that its assumptions add."""
-    return sorted(
-        {
-            j.field
-            for out in kernel.outputs.values()
-            for j in out.definition.atoms(Jet)
-            if not j.field.abbreviated
-        },
-        key=str,
-    )
+    return sorted({j.field for j in kernel.letters if not j.field.abbreviated}, key=str)
 
 
 def is_real_latent(kernel: Kernel) -> bool:
     """Whether a kernel's definitions are about real coordinates."""
-    return any(
-        is_real_index(i)
-        for out in kernel.outputs.values()
-        for i in (*out.definition.atoms(Index), *out.indices)
-    )
+    return any(is_real_index(i) for i in kernel.indices)
 
 
 def derivative_order(expr: Expr) -> Order:
