@@ -1,7 +1,7 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
-from kahler_verify.curves.connect import Collocation, Solver, Spectral, connect
+from kahler_verify.curves.connect import STRAIGHT, Collocation, Solver, Spectral, Starts, connect
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
@@ -10,6 +10,7 @@ from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
 from kahler_verify.curves.transport import Carried, transport
 
 __all__ = [
+    "STRAIGHT",
     "Carried",
     "Collocation",
     "Curve",
@@ -20,6 +21,7 @@ __all__ = [
     "Shot",
     "Solver",
     "Spectral",
+    "Starts",
     "Status",
     "connect",
     "distance",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.connect import Solver, connect, end_points
+from kahler_verify.curves.connect import Solver, Starts, connect, end_points
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of
 from kahler_verify.curves.report import CurveReport, Status
@@ -30,6 +30,7 @@ def distance(
     b: Tensor,
     *,
     solver: Solver | None = None,
+    starts: Starts | None = None,
     raise_on_failure: bool = True,
 ) -> Tensor:
     """The length of a locally shortest geodesic from a to b [..., d], as [...].
@@ -42,13 +43,14 @@ def distance(
         a: where the geodesics begin.
         b: where they end.
         solver: see :func:`connect`.
+        starts: see :func:`connect`.
         raise_on_failure: with False, NaN where no minimum was found.
 
     Raises:
         InputError: end points are malformed.
         CurveError: no minimum was found, and ``raise_on_failure``.
     """
-    curve = connect(metric, a, b, solver=solver, raise_on_failure=raise_on_failure)
+    curve = connect(metric, a, b, solver=solver, starts=starts, raise_on_failure=raise_on_failure)
     report = curve.report
     assert report is not None
     length = torch.where(report.converged, report.length, torch.nan)
@@ -77,6 +79,7 @@ def distances(
     y: Tensor | None = None,
     *,
     solver: Solver | None = None,
+    starts: Starts | None = None,
     pairs_at_once: int = PAIRS_AT_ONCE,
     raise_on_failure: bool = True,
 ) -> Distances:
@@ -87,6 +90,7 @@ def distances(
         x: points.
         y: points; without them, each pair of x is solved once.
         solver: see :func:`connect`.
+        starts: see :func:`connect`.
         pairs_at_once: in a batch.
         raise_on_failure: with False, NaN where no minimum was found.
 
@@ -110,7 +114,12 @@ def distances(
     for start in range(0, max(1, len(rows)), pairs_at_once):
         cut = slice(start, start + pairs_at_once)
         curve = connect(
-            metric, x[rows[cut]], other[columns[cut]], solver=solver, raise_on_failure=False
+            metric,
+            x[rows[cut]],
+            other[columns[cut]],
+            solver=solver,
+            starts=starts,
+            raise_on_failure=False,
         )
         assert curve.report is not None
         reports.append(curve.report)

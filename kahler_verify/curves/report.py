@@ -39,6 +39,8 @@ class CurveReport:
             quarter of the Newton decrement over the energy, one level finer.  An estimate.
         residual: the largest |∇_ż ż| over the length, at quadrature points; 0 for a geodesic.
         speed_variation: (largest - smallest speed)/length.
+        agreeing: how many starts led to a curve of this energy.
+        starts: how many starts there were.
         morse_index: negative eigenvalues of the energy's second derivative; -1 where unknown.
         iterations: Newton steps, over all levels.
         evaluations: points at which the metric was asked for, its derivatives mostly with it.
@@ -50,6 +52,8 @@ class CurveReport:
     gap: Tensor
     residual: Tensor
     speed_variation: Tensor
+    agreeing: Tensor
+    starts: Tensor
     morse_index: Tensor
     iterations: Tensor
     evaluations: Tensor
