@@ -1,5 +1,6 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
+from kahler_verify.curves.bounds import Bounds, bounds
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
 from kahler_verify.curves.connect import STRAIGHT, Collocation, Solver, Spectral, Starts, connect
 from kahler_verify.curves.curve import Curve
@@ -11,6 +12,7 @@ from kahler_verify.curves.transport import Carried, transport
 
 __all__ = [
     "STRAIGHT",
+    "Bounds",
     "Carried",
     "Collocation",
     "Curve",
@@ -23,6 +25,7 @@ __all__ = [
     "Spectral",
     "Starts",
     "Status",
+    "bounds",
     "connect",
     "distance",
     "distances",

@@ -117,9 +117,9 @@ def descend(
             break
         step, definite = damped_step(at, damping, d)
         slope = slope_along(at, step, mesh)
-        definite &= damping < 1e-5
+        definite &= damping == 0
         stationary = slope <= tolerance * at.value
-        out.saddle[active] = stationary & ~definite & (damping < 1e-5)
+        out.saddle[active] = stationary & ~definite & (damping == 0)
         settled = stationary & definite
         if iteration == 0:
             gap = slope.abs() / (4 * at.value)

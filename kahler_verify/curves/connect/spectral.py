@@ -217,8 +217,11 @@ class Spectral(Solver):
             )
             found.evaluations[rows[own]] += again.evaluations
             descent.iterations[own] += again.iterations
-            for name in ("nodes", "inside", "converged", "saddle"):
-                getattr(descent, name)[own] = getattr(again, name)
+            ended = again.converged | again.saddle  # else the saddle is the best that is known
+            for name in ("nodes", "converged", "saddle"):
+                getattr(descent, name)[own[ended]] = getattr(again, name)[ended]
+            if not bool(ended.any()):
+                break
         status = torch.where(done, int(Status.MINIMUM), _status(descent))
         index = torch.where(descent.converged, 0, -1)  # the last Hessian was positive definite
         if bool(descent.saddle.any()):
