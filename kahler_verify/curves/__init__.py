@@ -6,6 +6,7 @@ from kahler_verify.curves.connect import STRAIGHT, Collocation, Solver, Spectral
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
+from kahler_verify.curves.mean import Mean, mean
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
 from kahler_verify.curves.transport import Carried, transport
@@ -18,6 +19,7 @@ __all__ = [
     "Curve",
     "CurveReport",
     "Distances",
+    "Mean",
     "Mesh",
     "SecondVariation",
     "Shot",
@@ -30,6 +32,7 @@ __all__ = [
     "distance",
     "distances",
     "initial_velocity",
+    "mean",
     "measure",
     "second_variation",
     "shoot",

@@ -1,8 +1,8 @@
 """Bounds of distances: proved where every layer of a decoder is known, else called estimates.
 
 An upper bound is the length of a curve that was found, bounded itself.  On a segment of duration
-h, with |d²x/dt²| ≤ M for x = f(z(t)), the length is at most √(chord² + h⁴M²/12), by Poincaré's
-inequality for dx/dt less its mean.  Chords and M are balls of Arb, which hold all rounding.
+h, with |d²x/dt²| ≤ M for x = f(z(t)), the length is at most √(chord² + h⁴M²/12), as the variance of
+dx/dt is at most h²M²/12.  Chords and M are balls of Arb, which hold all rounding.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def connect(
     if start is not None:
         if starts is not None:
             raise InputError("start, starts: expected one of them, got both")
-        points = start(torch.linspace(0, 1, 65)) if isinstance(start, Curve) else start
+        points = start(torch.linspace(0, 1, 513)) if isinstance(start, Curve) else start
         if points.ndim < 2 or points.shape[:-2] != batch or points.shape[-1] != d:
             raise InputError(f"start: expected points {[*batch, 'T', d]}, got {list(points.shape)}")
         points = points.detach().reshape(-1, *points.shape[-2:]).clone()
