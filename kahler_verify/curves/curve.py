@@ -82,18 +82,20 @@ class Curve:
     @property
     def length(self) -> Tensor:
         """∫ √g(ż, ż) dt, [...]; NaN for a curve that was not found."""
-        if self.report is not None:
+        if self.report is not None and not self.nodes.requires_grad:
             return self.report.length
         speed, weights = self.speed()
-        return (speed * weights).sum(-1)
+        length = (speed * weights).sum(-1)
+        return length if self.report is None else length - (length - self.report.length).detach()
 
     @property
     def energy(self) -> Tensor:
         """½ ∫ g(ż, ż) dt, [...]; NaN for a curve that was not found."""
-        if self.report is not None:
+        if self.report is not None and not self.nodes.requires_grad:
             return self.report.energy
         speed, weights = self.speed()
-        return (speed**2 * weights).sum(-1) / 2
+        energy = (speed**2 * weights).sum(-1) / 2
+        return energy if self.report is None else energy - (energy - self.report.energy).detach()
 
     def __repr__(self) -> str:
         batch, d = list(self.nodes.shape[:-2]), self.nodes.shape[-1]

@@ -50,7 +50,10 @@ def distance(
         InputError: end points are malformed.
         CurveError: no minimum was found, and ``raise_on_failure``.
     """
-    curve = connect(metric, a, b, solver=solver, starts=starts, raise_on_failure=raise_on_failure)
+    with torch.no_grad():
+        curve = connect(
+            metric, a, b, solver=solver, starts=starts, raise_on_failure=raise_on_failure
+        )
     report = curve.report
     assert report is not None
     length = torch.where(report.converged, report.length, torch.nan)

@@ -57,7 +57,8 @@ def mean(
     """The Karcher mean of points x [N, d].
 
     Steps go along Σ w log x, as far as the last two gradients advise (Barzilai and Borwein), and
-    are halved until the variance falls: the first whole one may increase it.  Curves after the first are searched from those before.
+    are halved until the variance falls: the first whole one may increase it.  Curves after the
+    first are searched from those before.
 
     Args:
         metric: of the latent space.

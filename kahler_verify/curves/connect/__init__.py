@@ -11,7 +11,8 @@ from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
 from kahler_verify.curves.connect.starts import STRAIGHT, Guesses, Starts
 from kahler_verify.curves.curve import Curve
-from kahler_verify.curves.energy import unchecked
+from kahler_verify.curves.energy import energy_of, unchecked
+from kahler_verify.curves.implicit import attached, depends
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -32,7 +33,8 @@ def connect(
     """Geodesics from a to b, [..., d] each, as a :class:`Curve` with a report.
 
     A minimum is a minimum among nearby curves, and the shortest that any start led to: that no
-    shorter curve exists elsewhere is not proved.
+    shorter curve exists elsewhere is not proved.  Curves have first derivatives by the end points
+    and by the metric's parameters, implicitly: the search is not differentiated.
 
     Args:
         metric: of the latent space.
@@ -66,12 +68,12 @@ def connect(
             unchecked(metric), solver or Spectral(), first, last, points, starts or Starts()
         )
         curve, report = _judged(metric, found)
-    curve = Curve(
-        metric,
-        curve.mesh,
-        curve.nodes.reshape(*batch, *curve.nodes.shape[1:]),
-        report.reshape(*batch),
-    )
+    nodes, energy = curve.nodes, energy_of(metric)
+    if depends(energy, nodes, curve.mesh, a, b):
+        shift = (nodes[:, -1] - last).nan_to_num(0)  # by periods
+        nodes = attached(energy, nodes, curve.mesh, a.reshape(-1, d), b.reshape(-1, d) + shift)
+    nodes = nodes.reshape(*batch, *nodes.shape[1:])
+    curve = Curve(metric, curve.mesh, nodes, report.reshape(*batch))
     if raise_on_failure:
         report.require()
     return curve
