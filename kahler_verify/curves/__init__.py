@@ -2,7 +2,16 @@
 
 from kahler_verify.curves.bounds import Bounds, bounds
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
-from kahler_verify.curves.connect import STRAIGHT, Collocation, Solver, Spectral, Starts, connect
+from kahler_verify.curves.connect import (
+    STRAIGHT,
+    Collocation,
+    Polygon,
+    Solver,
+    Spectral,
+    Spline,
+    Starts,
+    connect,
+)
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
@@ -21,10 +30,12 @@ __all__ = [
     "Distances",
     "Mean",
     "Mesh",
+    "Polygon",
     "SecondVariation",
     "Shot",
     "Solver",
     "Spectral",
+    "Spline",
     "Starts",
     "Status",
     "bounds",

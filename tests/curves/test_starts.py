@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves import STRAIGHT, Mesh, Spectral, Starts, connect
+from kahler_verify.curves import (
+    STRAIGHT,
+    Collocation,
+    Mesh,
+    Polygon,
+    Solver,
+    Spectral,
+    Spline,
+    Starts,
+    Status,
+    connect,
+)
 from kahler_verify.curves.connect.starts import bent, resampled, straight
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
@@ -162,3 +173,25 @@ def test_every_solver_is_given_several_starts() -> None:
     few = Spectral(levels=(Mesh(8, 8),), most_iterations=1)
     report = TORUS.geodesic(A, -A, solver=few, raise_on_failure=False).report
     assert report.agreeing.tolist() == [0] * 3
+
+
+@pytest.mark.parametrize("solver", [Spline(), Polygon(), Collocation()], ids=repr)
+def test_other_solvers_agree_as_far_as_they_go(solver: Solver) -> None:
+    """Their curves are longer than the geodesic, by no more than their reports' gaps say."""
+    metric = rough(1.3)
+    a, b = 0.8 * draw(2, 3, 2)
+    best = metric.distance(a, b)
+    path = metric.geodesic(a, b, solver=solver, starts=STRAIGHT)
+    excess = path.length / best - 1
+    assert bool((excess > -1e-10).all())
+    assert bool((excess < 5e-3).all())
+    assert bool((path.report.gap >= 0.3 * excess - 1e-10).all())
+    assert bool((path.report.evaluations > 100).all())
+
+
+def test_a_solver_that_has_not_arrived_says_so() -> None:
+    metric, (a, b) = rough(2.0), 1.2 * draw(2, 2, 2)
+    for solver in (Spline(most_iterations=2), Polygon(most_iterations=2)):
+        path = metric.geodesic(a, b, solver=solver, starts=STRAIGHT, raise_on_failure=False)
+        assert not bool(path.report.converged.any())
+        assert bool(path.length.isnan().all() | (path.report.status == Status.SADDLE).any())

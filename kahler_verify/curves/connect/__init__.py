@@ -7,8 +7,10 @@ from torch import Tensor
 
 from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
+from kahler_verify.curves.connect.polygon import Polygon
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
+from kahler_verify.curves.connect.spline import Spline
 from kahler_verify.curves.connect.starts import STRAIGHT, Guesses, Starts
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of, unchecked
@@ -17,7 +19,17 @@ from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
-__all__ = ["STRAIGHT", "Collocation", "Found", "Solver", "Spectral", "Starts", "connect"]
+__all__ = [
+    "STRAIGHT",
+    "Collocation",
+    "Found",
+    "Polygon",
+    "Solver",
+    "Spectral",
+    "Spline",
+    "Starts",
+    "connect",
+]
 
 
 def connect(

@@ -111,8 +111,13 @@ def judged(
     status: Tensor,
     iterations: Tensor,
     evaluations: Tensor,
+    *,
+    tolerance: float = torch.inf,
 ) -> Found:
-    """What a solver found by other means than Newton's, with gaps, and saddles told from minima."""
+    """What a solver found by other means than Newton's, with gaps, and saddles told from minima.
+
+    Curves with a gap above the tolerance count as not converged.
+    """
     finer = Mesh(2 * mesh.elements, mesh.degree)
     status, index = status.clone(), torch.full_like(status, -1)
     gap = nodes.new_full((len(nodes),), torch.inf)
@@ -127,6 +132,8 @@ def judged(
         evaluations[rows] += finer.size
         # no minimum is nearby, whatever the solver says of its equation
         status[rows] = torch.where(check.gap.isfinite(), status[rows], int(Status.SADDLE))
+        lost = check.gap.isfinite() & (check.gap > tolerance)
+        status[rows[lost]] = int(Status.NOT_CONVERGED)
         status[rows[~check.inside]] = int(Status.LEFT_DOMAIN)
     one = torch.ones_like(status)
     level = torch.zeros_like(status)
