@@ -15,6 +15,7 @@ from kahler_verify.curves.connect import (
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
+from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
@@ -28,6 +29,7 @@ __all__ = [
     "Curve",
     "CurveReport",
     "Distances",
+    "JacobiFields",
     "Mean",
     "Mesh",
     "Polygon",
@@ -43,6 +45,7 @@ __all__ = [
     "distance",
     "distances",
     "initial_velocity",
+    "jacobi_fields",
     "mean",
     "measure",
     "second_variation",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kahler_verify.curves.elements import Mesh, gauss
 from kahler_verify.curves.energy import unchecked
+from kahler_verify.curves.plots import plot
 from kahler_verify.curves.report import CurveReport
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Curve:
@@ -96,6 +101,10 @@ class Curve:
         speed, weights = self.speed()
         energy = (speed**2 * weights).sum(-1) / 2
         return energy if self.report is None else energy - (energy - self.report.energy).detach()
+
+    def plot(self, axes: Axes | None = None, **options: Any) -> Axes:
+        """Draw the curves; see :func:`kahler_verify.curves.plots.plot`."""
+        return plot(self, axes, **options)
 
     def __repr__(self) -> str:
         batch, d = list(self.nodes.shape[:-2]), self.nodes.shape[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +77,10 @@ class CurveReport:
         }
         index = torch.where(lost, -1, self.morse_index)
         return replace(self, status=status, morse_index=index, **nan)
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, or lists of them, by the attributes' names; infinity and NaN as they are."""
+        return {f.name: getattr(self, f.name).tolist() for f in fields(self)}
 
     def require(self) -> None:
         """Raise unless every pair ended at a minimum.
