@@ -17,8 +17,10 @@ from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
+from kahler_verify.curves.plots import strip
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
+from kahler_verify.curves.smoothness import SmoothnessWarning
 from kahler_verify.curves.transport import Carried, transport
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Polygon",
     "SecondVariation",
     "Shot",
+    "SmoothnessWarning",
     "Solver",
     "Spectral",
     "Spline",
@@ -50,5 +53,6 @@ __all__ = [
     "measure",
     "second_variation",
     "shoot",
+    "strip",
     "transport",
 ]

@@ -16,6 +16,7 @@ from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of, unchecked
 from kahler_verify.curves.implicit import attached, depends
 from kahler_verify.curves.report import CurveReport, Status
+from kahler_verify.curves.smoothness import warn_of_kinks
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
@@ -64,6 +65,7 @@ def connect(
         CurveError: a pair's search did not end at a minimum, and ``raise_on_failure``.
     """
     a, b = end_points(metric, a, b)
+    warn_of_kinks(metric)
     batch, d = a.shape[:-1], a.shape[-1]
     first, last = a.detach().reshape(-1, d), b.detach().reshape(-1, d)
     points = None
