@@ -107,3 +107,16 @@ def test_curves_that_were_not_found_leave_the_others_their_derivatives() -> None
     slope = torch.autograd.grad(path(0.5)[0].sum(), a)[0]
     assert bool((slope[0] != 0).all())
     assert bool((slope[1] == 0).all())
+
+
+@pytest.mark.parametrize("make", [pulled_back, given])
+def test_the_logarithm_has_derivatives(make: type) -> None:
+    metric = make(network().requires_grad_(False))
+    a, b = 0.7 * draw(2, 2, 2)
+    probe, aside, step = draw(2, 2, seed=5), draw(2, 2, seed=6), 1e-4
+    b.requires_grad_()
+    slope = torch.autograd.grad((metric.log(a, b, solver=FINE) * probe).sum(), b)[0]
+    with torch.no_grad():
+        ends = [metric.log(a, b + h * aside, solver=FINE) for h in (step, -step)]
+    difference = ((ends[0] - ends[1]) * probe).sum() / (2 * step)
+    assert torch.allclose((slope * aside).sum(), difference, rtol=1e-5)
