@@ -66,7 +66,8 @@ def test_the_bound_holds_for_a_curve_that_is_no_geodesic() -> None:
 
 
 def test_what_is_not_proved_is_called_an_estimate() -> None:
-    unknown = PulledBackMetric(lambda z: decoder(nn.Tanh())(z))
+    net = decoder(nn.Tanh())
+    unknown = PulledBackMetric(lambda z: net(z))
     a, b = draw(2, 3, 2)
     path = unknown.geodesic(a, b)
     found = bounds(path)
