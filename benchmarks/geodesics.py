@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--dimensions", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for d in arguments.dimensions:
