@@ -33,6 +33,8 @@ UPWARD = {
         # from_function makes an object of a subclass
         "kahler_verify.geometry.given",
     ),
+    # riemannian() makes the real form of the metric that it is asked of
+    "kahler_verify.geometry.metric": ("kahler_verify.geometry.real_form",),
     # a jet answers torch by a table of rules, whose outcomes are jets
     "kahler_verify.jets.tensor": ("kahler_verify.jets.dispatch",),
 }

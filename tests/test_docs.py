@@ -14,6 +14,7 @@ PAGES = [
     "conventions",
     "architecture",
     "reference",
+    "geodesics",
     "what-autograd-gets-wrong",
     "write-your-own-derivation",
     "proved-tested-assumed",

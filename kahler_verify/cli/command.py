@@ -11,7 +11,9 @@ from kahler_verify.cli import (
     bench,
     derive,
     diagnose,
+    distances,
     generate,
+    geodesic,
     mutate,
     prove,
     sample,
@@ -29,7 +31,19 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     help="Derive, generate, prove and use kernels for the complex geometry of decoders.",
 )
-for module in (derive, generate, train, verify, diagnose, sample, prove, bench, mutate):
+for module in (
+    derive,
+    generate,
+    train,
+    verify,
+    diagnose,
+    geodesic,
+    distances,
+    sample,
+    prove,
+    bench,
+    mutate,
+):
     commands.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 

@@ -1,32 +1,58 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
+from kahler_verify.curves.bounds import Bounds, bounds
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
-from kahler_verify.curves.connect import Collocation, Solver, Spectral, connect
+from kahler_verify.curves.connect import (
+    STRAIGHT,
+    Collocation,
+    Polygon,
+    Solver,
+    Spectral,
+    Spline,
+    Starts,
+    connect,
+)
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
+from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
+from kahler_verify.curves.mean import Mean, mean
+from kahler_verify.curves.plots import strip
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
+from kahler_verify.curves.smoothness import SmoothnessWarning
 from kahler_verify.curves.transport import Carried, transport
 
 __all__ = [
+    "STRAIGHT",
+    "Bounds",
     "Carried",
     "Collocation",
     "Curve",
     "CurveReport",
     "Distances",
+    "JacobiFields",
+    "Mean",
     "Mesh",
+    "Polygon",
     "SecondVariation",
     "Shot",
+    "SmoothnessWarning",
     "Solver",
     "Spectral",
+    "Spline",
+    "Starts",
     "Status",
+    "bounds",
     "connect",
     "distance",
     "distances",
     "initial_velocity",
+    "jacobi_fields",
+    "mean",
     "measure",
     "second_variation",
     "shoot",
+    "strip",
     "transport",
 ]

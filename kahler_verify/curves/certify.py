@@ -10,7 +10,7 @@ from torch import Tensor
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.elements import Mesh, gauss, rule
 from kahler_verify.curves.elimination import assembled, negative_eigenvalues
-from kahler_verify.curves.energy import Energy, by_pieces, energy_of, unchecked
+from kahler_verify.curves.energy import Energy, by_pieces, energy_of
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
 RESIDUALS = 3  # points of each element where the geodesic equation is looked at
@@ -34,7 +34,7 @@ def measure(curve: Curve, points: int | None = None) -> Measures:
         points: quadrature points in each element, degree + 2 by default; the residual is looked at
             in RESIDUALS of them.
     """
-    metric, d = unchecked(curve.metric), curve.nodes.shape[-1]
+    metric, d = energy_of(curve.metric).metric, curve.nodes.shape[-1]
     z, v, weights = curve.quadrature(points)
     g = by_pieces(metric.metric_matrix, z.reshape(-1, d)).reshape(*z.shape, d)
     inside = torch.linalg.cholesky_ex(g)[1] == 0

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kahler_verify.curves.elements import Mesh, gauss
 from kahler_verify.curves.energy import unchecked
+from kahler_verify.curves.plots import plot
 from kahler_verify.curves.report import CurveReport
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Curve:
@@ -82,18 +87,24 @@ class Curve:
     @property
     def length(self) -> Tensor:
         """∫ √g(ż, ż) dt, [...]; NaN for a curve that was not found."""
-        if self.report is not None:
+        if self.report is not None and not self.nodes.requires_grad:
             return self.report.length
         speed, weights = self.speed()
-        return (speed * weights).sum(-1)
+        length = (speed * weights).sum(-1)
+        return length if self.report is None else length - (length - self.report.length).detach()
 
     @property
     def energy(self) -> Tensor:
         """½ ∫ g(ż, ż) dt, [...]; NaN for a curve that was not found."""
-        if self.report is not None:
+        if self.report is not None and not self.nodes.requires_grad:
             return self.report.energy
         speed, weights = self.speed()
-        return (speed**2 * weights).sum(-1) / 2
+        energy = (speed**2 * weights).sum(-1) / 2
+        return energy if self.report is None else energy - (energy - self.report.energy).detach()
+
+    def plot(self, axes: Axes | None = None, **options: Any) -> Axes:
+        """Draw the curves; see :func:`kahler_verify.curves.plots.plot`."""
+        return plot(self, axes, **options)
 
     def __repr__(self) -> str:
         batch, d = list(self.nodes.shape[:-2]), self.nodes.shape[-1]

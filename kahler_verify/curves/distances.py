@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.connect import Solver, connect, end_points
+from kahler_verify.curves.connect import Solver, Starts, connect, end_points
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.errors import InputError
+from kahler_verify.files import write_bytes
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
 PAIRS_AT_ONCE = 2048
@@ -30,6 +36,7 @@ def distance(
     b: Tensor,
     *,
     solver: Solver | None = None,
+    starts: Starts | None = None,
     raise_on_failure: bool = True,
 ) -> Tensor:
     """The length of a locally shortest geodesic from a to b [..., d], as [...].
@@ -42,13 +49,17 @@ def distance(
         a: where the geodesics begin.
         b: where they end.
         solver: see :func:`connect`.
+        starts: see :func:`connect`.
         raise_on_failure: with False, NaN where no minimum was found.
 
     Raises:
         InputError: end points are malformed.
         CurveError: no minimum was found, and ``raise_on_failure``.
     """
-    curve = connect(metric, a, b, solver=solver, raise_on_failure=raise_on_failure)
+    with torch.no_grad():
+        curve = connect(
+            metric, a, b, solver=solver, starts=starts, raise_on_failure=raise_on_failure
+        )
     report = curve.report
     assert report is not None
     length = torch.where(report.converged, report.length, torch.nan)
@@ -77,7 +88,10 @@ def distances(
     y: Tensor | None = None,
     *,
     solver: Solver | None = None,
+    starts: Starts | None = None,
     pairs_at_once: int = PAIRS_AT_ONCE,
+    kept: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
     raise_on_failure: bool = True,
 ) -> Distances:
     """Distances between all rows of x [N, d] and of y [M, d], or of x with itself.
@@ -87,11 +101,16 @@ def distances(
         x: points.
         y: points; without them, each pair of x is solved once.
         solver: see :func:`connect`.
+        starts: see :func:`connect`.
         pairs_at_once: in a batch.
+        kept: a file (.npz) where what is done is kept after each batch; a call of the same that
+            was interrupted goes on from it.
+        progress: told how many pairs are done, and of how many, after each batch.
         raise_on_failure: with False, NaN where no minimum was found.
 
     Raises:
-        InputError: points are malformed.
+        InputError: points are malformed, or the file was kept of other points, or of a metric that
+            differs at the first of them.
         CurveError: no minimum was found for a pair, and ``raise_on_failure``.
     """
     other = x if y is None else y
@@ -106,19 +125,73 @@ def distances(
         rows, columns = (
             grid.flatten() for grid in torch.meshgrid(*map(torch.arange, shape), indexing="ij")
         )
-    reports = []
-    for start in range(0, max(1, len(rows)), pairs_at_once):
+    reports: list[CurveReport] = []
+    mark = "" if kept is None else _mark(metric, x, other, solver, starts)
+    if kept is not None and kept.exists():
+        reports.append(_restored(kept, mark, x.dtype))
+    done = sum(report.status.numel() for report in reports)
+    for start in range(done, max(1, len(rows)), pairs_at_once):
         cut = slice(start, start + pairs_at_once)
         curve = connect(
-            metric, x[rows[cut]], other[columns[cut]], solver=solver, raise_on_failure=False
+            metric,
+            x[rows[cut]],
+            other[columns[cut]],
+            solver=solver,
+            starts=starts,
+            raise_on_failure=False,
         )
         assert curve.report is not None
         reports.append(curve.report)
+        if kept is not None:
+            _keep(kept, mark, reports)
+        if progress is not None:
+            progress(min(start + pairs_at_once, len(rows)), len(rows))
     report = _spread(reports, rows, columns, shape, mirrored=y is None)
     if raise_on_failure:
         report.require()
     lost = report.status != Status.MINIMUM
     return Distances(torch.where(lost, torch.nan, report.length), report)
+
+
+def _mark(
+    metric: RiemannianMetric,
+    x: Tensor,
+    y: Tensor,
+    solver: Solver | None,
+    starts: Starts | None,
+) -> str:
+    """What a kept file is of: the points, the metric at some of them, and how curves are found."""
+    with torch.no_grad():
+        g = metric.metric_matrix(x[:8])
+    parts = [t.detach().cpu().numpy().tobytes() for t in (x, y, g)]
+    parts.append(repr((type(metric).__name__, solver, starts)).encode())
+    return sha256(b"|".join(parts)).hexdigest()
+
+
+def _keep(path: Path, mark: str, reports: list[CurveReport]) -> None:
+    archive = BytesIO()
+    values: dict[str, Any] = {
+        name: torch.cat([getattr(report, name) for report in reports]).cpu().numpy()
+        for name in CurveReport.__dataclass_fields__
+    }
+    np.savez(archive, mark=np.array(mark), **values)
+    write_bytes(path, archive.getvalue())
+
+
+def _restored(path: Path, mark: str, dtype: torch.dtype) -> CurveReport:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if str(archive["mark"]) != mark:
+                raise InputError(
+                    f"kept: expected what was kept of these points, metric and solver, but {path} "
+                    "is of others; give another file, or remove it"
+                )
+            parts = [torch.from_numpy(archive[n]) for n in CurveReport.__dataclass_fields__]
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"kept: expected a file of distances, but {path}: {error}") from error
+    return CurveReport(*[p.to(dtype) if p.is_floating_point() else p for p in parts])
 
 
 def _spread(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kahler_verify.curves.elements import Mesh, rule
 from kahler_verify.geometry.pulled_back import PulledBackMetric
@@ -84,7 +84,33 @@ def by_pieces(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
 def energy_of(metric: RiemannianMetric) -> Energy:
     """The discrete energy that suits a metric."""
     quiet = unchecked(metric)
-    return ImageEnergy(quiet) if isinstance(quiet, PulledBackMetric) else MetricEnergy(quiet)
+    if isinstance(quiet, PulledBackMetric):
+        return ImageEnergy(reduced(quiet))
+    return MetricEnergy(quiet)
+
+
+def reduced(metric: PulledBackMetric) -> PulledBackMetric:
+    """The same metric with fewer outputs, where a network ends in a linear layer W h + c, D > h.
+
+    With W = Q R, |W h| = |R h|: the image lies in an affine space of as many dimensions as h has.
+    Weights that are to be differentiated stay as they are.
+    """
+    network = metric.function
+    if type(metric) is not PulledBackMetric or type(network) is not nn.Sequential:
+        return metric
+    last = network[-1] if len(network) else None
+    if type(last) is not nn.Linear or last.out_features <= last.in_features:
+        return metric
+    plain = not (network._forward_hooks or last._forward_hooks or last._forward_pre_hooks)
+    if not plain or (torch.is_grad_enabled() and last.weight.requires_grad):
+        return metric
+    triangle = nn.Linear(last.in_features, last.in_features, bias=False, device="meta")
+    factor = torch.linalg.qr(last.weight.detach(), mode="r")[1]
+    triangle.weight = nn.Parameter(factor, requires_grad=False)
+    smaller = copy.copy(metric)
+    smaller.function = nn.Sequential(*list(network)[:-1], triangle)
+    smaller._outputs = 0
+    return smaller
 
 
 class MetricEnergy:

@@ -25,6 +25,7 @@ class Descent(NamedTuple):
         saddle: [B]: the gradient vanishes, and the Hessian is not positive definite.
         gap: the start's, relative, [B]: how much longer it is than the minimum, a quarter of
             gᵀH⁻¹g/E; infinite where H was not positive definite.
+        value: the energy at the end, [B]; infinite outside the domain.
         iterations: [B].
         evaluations: how many points the metric was asked for, [B].
     """
@@ -34,6 +35,7 @@ class Descent(NamedTuple):
     converged: Tensor
     saddle: Tensor
     gap: Tensor
+    value: Tensor
     iterations: Tensor
     evaluations: Tensor
 
@@ -86,7 +88,8 @@ def descend(
         mesh: of the nodes.
         tolerance: of the decrement gᵀH⁻¹g, relative to the energy.
         most_iterations: for each pair.
-        enough: gaps [B] with which a start is left as it is; none by default.
+        enough: gaps [B] with which a start is done after the one step that found them; none by
+            default.
     """
     nodes, (count, _, d) = nodes.clone(), nodes.shape
     rounding = 1e5 * torch.finfo(nodes.dtype).eps  # of E, below which a decrease cannot be seen
@@ -94,7 +97,16 @@ def descend(
     flags = torch.zeros(count, dtype=torch.bool, device=nodes.device)
     integers = torch.zeros_like(flags, dtype=torch.long)
     gap = nodes.new_full((count,), torch.inf)
-    out = Descent(nodes, flags, flags.clone(), flags.clone(), gap, integers, integers + mesh.size)
+    out = Descent(
+        nodes,
+        flags,
+        flags.clone(),
+        flags.clone(),
+        gap,
+        gap.clone(),
+        integers,
+        integers + mesh.size,
+    )
     active = torch.arange(count, device=nodes.device)
     at = energy.expand(nodes, mesh)
     out.inside[:] = inside = at.value.isfinite() & at.gradient.isfinite().all(2).all(1)
@@ -105,20 +117,20 @@ def descend(
             break
         step, definite = damped_step(at, damping, d)
         slope = slope_along(at, step, mesh)
-        definite &= damping < 1e-5
+        definite &= damping == 0
         stationary = slope <= tolerance * at.value
-        out.saddle[active] = stationary & ~definite & (damping < 1e-5)
+        out.saddle[active] = stationary & ~definite & (damping == 0)
         settled = stationary & definite
-        left = torch.zeros_like(settled)
         if iteration == 0:
-            out.gap[active] = torch.where(definite, slope.abs() / (4 * at.value), torch.inf)
+            gap = slope.abs() / (4 * at.value)
+            out.gap[active] = torch.where(definite, torch.where(slope == 0, 0, gap), torch.inf)
             if enough is not None:
-                left = out.gap[active] <= enough[active]
-        last = active[settled & ~left]
-        nodes[last, 1:-1] -= step[settled & ~left]
-        out.converged[active] = settled | left
-        out.iterations[active[~left]] += 1
-        going = ~settled & ~left & ~out.saddle[active]
+                settled |= definite & (out.gap[active] <= enough[active])
+        nodes[active[settled], 1:-1] -= step[settled]
+        out.converged[active] = settled
+        out.value[active] = torch.where(settled, at.value - slope / 2, at.value)
+        out.iterations[active] += 1
+        going = ~settled & ~out.saddle[active]
         active, at, damping, step, slope = (
             active[going],
             at.chosen(going),
@@ -139,6 +151,7 @@ def descend(
         accepted = (gain > ARMIJO) | (unseen & (there.value < at.value * (1 + 10 * rounding)))
         accepted &= there.value.isfinite() & there.gradient.isfinite().all(2).all(1)
         nodes[active[accepted]] = trial[accepted]
+        out.value[active[accepted]] = there.value[accepted]
         at = there.where(accepted, at)
         damping = _next_damping(damping, gain, accepted, unseen)
         going = damping < MOST_DAMPING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class CurveReport:
             quarter of the Newton decrement over the energy, one level finer.  An estimate.
         residual: the largest |∇_ż ż| over the length, at quadrature points; 0 for a geodesic.
         speed_variation: (largest - smallest speed)/length.
+        agreeing: how many starts led to a curve of this energy.
+        starts: how many starts there were.
         morse_index: negative eigenvalues of the energy's second derivative; -1 where unknown.
         iterations: Newton steps, over all levels.
         evaluations: points at which the metric was asked for, its derivatives mostly with it.
@@ -50,6 +53,8 @@ class CurveReport:
     gap: Tensor
     residual: Tensor
     speed_variation: Tensor
+    agreeing: Tensor
+    starts: Tensor
     morse_index: Tensor
     iterations: Tensor
     evaluations: Tensor
@@ -72,6 +77,10 @@ class CurveReport:
         }
         index = torch.where(lost, -1, self.morse_index)
         return replace(self, status=status, morse_index=index, **nan)
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, or lists of them, by the attributes' names; infinity and NaN as they are."""
+        return {f.name: getattr(self, f.name).tolist() for f in fields(self)}
 
     def require(self) -> None:
         """Raise unless every pair ended at a minimum.

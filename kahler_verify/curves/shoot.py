@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves.curve import Curve
-from kahler_verify.curves.energy import energy_of, unchecked
+from kahler_verify.curves.energy import energy_of
 from kahler_verify.curves.report import Status
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -70,7 +70,7 @@ def shoot(
     metric._check_vectors(z, v=v)
     z, v = torch.broadcast_tensors(z, v)
     batch, d = z.shape[:-1], z.shape[-1]
-    quiet = unchecked(metric)
+    quiet = energy_of(metric).metric
     with torch.no_grad():
         first = quiet.norm(v, z)
         metric._checked(z, first, v=v)

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from kahler_verify.linear_algebra.cholesky import factored, log_det
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.spaces import COMPLEX
+
+if TYPE_CHECKING:
+    from kahler_verify.geometry.riemannian import RiemannianMetric
 
 
 class HermitianJet(NamedTuple):
@@ -146,6 +149,15 @@ class HermitianMetric(Metric):
         top = torch.cat([g.real + k.real, xy], -1)
         bottom = torch.cat([xy.mT, g.real - k.real], -1)
         return 2 * torch.cat([top, bottom], -2)
+
+    def riemannian(self) -> RiemannianMetric:
+        """The same metric on R^{2d}, with coordinates (x_1 … x_d, y_1 … y_d) and z = x + iy.
+
+        It has Levi-Civita geometry and curves, also where k ≠ 0 or g is not Kähler.
+        """
+        from kahler_verify.geometry.real_form import RealForm
+
+        return RealForm(self)
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:

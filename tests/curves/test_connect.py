@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
 from kahler_verify.curves import (
+    STRAIGHT,
     Collocation,
     Curve,
     Mesh,
     Spectral,
+    Starts,
     Status,
     connect,
     second_variation,
@@ -68,7 +70,7 @@ def hyperbolic(a: Tensor, b: Tensor) -> Tensor:
 SPHERE = Conformal(1)
 SPHERE_IN_SPACE = PulledBackMetric(lift)
 BALL = Conformal(-1)
-ONE_START = Spectral(bends=())  # what cannot be found is given up sooner
+ONE_START = STRAIGHT  # what cannot be found is given up sooner
 PLANE_IN_POLAR = PulledBackMetric(
     lambda z: z[..., :1] * torch.stack([z[..., 1].cos(), z[..., 1].sin()], -1)
 )
@@ -174,7 +176,7 @@ def test_a_saddle_is_left_for_a_minimum() -> None:
     """Half way round the outer equator is a geodesic by symmetry, and not the shortest one."""
     metric = PulledBackMetric(torus)
     a, b = torch.zeros(1, 2, dtype=DOUBLE), torch.tensor([[3.0, 0.0]], dtype=DOUBLE)
-    path = metric.geodesic(a, b, solver=ONE_START)
+    path = metric.geodesic(a, b, starts=ONE_START)
     assert path.length.item() < 9 - 0.5
     assert path.report.morse_index.item() == 0
     around = Curve(metric, Mesh(8, 8), Mesh(8, 8).times[:, None] * b)
@@ -269,16 +271,16 @@ def test_known_failures_are_never_lines() -> None:
         check=False,
     )
     for metric in (BALL, wall):
-        path = metric.geodesic(a, b, solver=ONE_START, raise_on_failure=False)
+        path = metric.geodesic(a, b, starts=ONE_START, raise_on_failure=False)
         assert path.report.converged.tolist() == [False, True]
         assert path.length.isnan().tolist() == [True, False]
         assert bool(path(0.5)[0].isnan().all())
-        assert metric.distance(a, b, solver=ONE_START, raise_on_failure=False).isnan().tolist() == [
+        assert metric.distance(a, b, starts=ONE_START, raise_on_failure=False).isnan().tolist() == [
             True,
             False,
         ]
         with pytest.raises(CurveError, match="1 of 2 curves were not found") as caught:
-            metric.geodesic(a, b, solver=ONE_START)
+            metric.geodesic(a, b, starts=ONE_START)
         assert caught.value.report.status[0] != Status.MINIMUM
     outside = torch.tensor([[0.9, 0.0]], dtype=DOUBLE)
     report = wall.geodesic(a[:1], outside, raise_on_failure=False).report
@@ -304,21 +306,23 @@ def test_the_shortest_of_several_starts_is_kept() -> None:
     heights = torch.linspace(-0.3, 0.3, 7, dtype=DOUBLE)
     a = torch.stack([torch.full_like(heights, -1.5), heights], -1)
     b = torch.stack([torch.full_like(heights, 1.5), 0.1 - heights.flip(0)], -1)
-    one = hill.distance(a, b)
-    many = hill.distance(a, b, solver=Spectral(every_start=True))
+    one = hill.distance(a, b, starts=STRAIGHT)
+    many = hill.distance(a, b, starts=Starts(grid=0))
     assert bool((many <= one * (1 + 1e-12)).all())
     sides = []
     for bend in (0.5, -0.5):
         wave = bend * (math.pi * torch.linspace(0, 1, 33, dtype=DOUBLE)).sin()
         start = a[:, None] + torch.linspace(0, 1, 33, dtype=DOUBLE)[:, None] * (b - a)[:, None]
         start = start + torch.stack([0 * wave, 3 * wave], -1)
-        sides.append(connect(hill, a, b, start=start, solver=ONE_START).length)
+        sides.append(connect(hill, a, b, start=start).length)
     assert torch.allclose(many, torch.minimum(*sides), rtol=1e-9)
 
 
 def test_too_few_steps_do_not_count_as_convergence() -> None:
-    solver = Spectral(levels=(Mesh(8, 8),), bends=(), most_iterations=1)
-    path = SPHERE.geodesic(draw(1, 2), draw(1, 2, seed=1), solver=solver, raise_on_failure=False)
+    solver = Spectral(levels=(Mesh(8, 8),), most_iterations=1)
+    path = SPHERE.geodesic(
+        draw(1, 2), draw(1, 2, seed=1), solver=solver, starts=STRAIGHT, raise_on_failure=False
+    )
     assert path.report.status.item() == Status.NOT_CONVERGED
     assert path.length.isnan().all()
 
@@ -380,7 +384,7 @@ def test_distance_matrices() -> None:
     assert torch.allclose(whole, great_circle(x[:, None], x[None]), rtol=1e-11)
     outside = torch.tensor([[1.5, 0.0]], dtype=DOUBLE)
     pairs = (0.3 * x, torch.cat([0.1 * y, outside]))
-    lengths = BALL.distances(*pairs, solver=ONE_START, raise_on_failure=False)
+    lengths = BALL.distances(*pairs, starts=ONE_START, raise_on_failure=False)
     assert lengths.isnan().tolist() == [[False] * 3 + [True]] * 4
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kahler_verify.curves import Curve, Mesh, measure, shoot
 from kahler_verify.curves.elements import gauss, interpolation, rule
 from kahler_verify.curves.elimination import assembled, negative_eigenvalues, solve
-from kahler_verify.curves.energy import Energy, ImageEnergy, MetricEnergy
+from kahler_verify.curves.energy import Energy, ImageEnergy, MetricEnergy, energy_of
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
@@ -79,6 +79,24 @@ def test_derivatives_are_those_of_autograd(kind: str, mesh: Mesh, d: int) -> Non
         assert torch.allclose(hessian[row], bend.reshape(size, size), rtol=1e-9, atol=1e-10)
     floor = torch.linalg.eigvalsh(assembled(at.gauss_newton, d)).min()
     assert floor > 0
+
+
+def test_a_linear_last_layer_is_reduced_exactly() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 50)]
+        net = nn.Sequential(*layers).double().requires_grad_(False)
+    metric, mesh, nodes = PulledBackMetric(net), Mesh(4, 3), draw(2, 13, 3)
+    small = energy_of(metric)
+    assert small.metric.embed(nodes[0]).shape == (13, 8)
+    for one, other in zip(
+        small.expand(nodes, mesh), ImageEnergy(metric).expand(nodes, mesh), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-11, atol=1e-12)
+    for kept in (nn.Sequential(*layers[:2]), nn.Sequential(*layers, nn.Tanh()), net.forward):
+        assert energy_of(PulledBackMetric(kept)).metric.embed(nodes[0]).shape[1] in (8, 50)
+    differentiated = PulledBackMetric(net.requires_grad_())
+    assert energy_of(differentiated).metric.embed(nodes[0]).shape == (13, 50)
 
 
 def matrices(mesh: Mesh, d: int, *, definite: bool) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves import Curve, Status, shoot, transport
+from kahler_verify.curves import Curve, Status, jacobi_fields, shoot, transport
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.pulled_back import PulledBackMetric
@@ -99,6 +99,55 @@ def test_gauss_lemma() -> None:
     change = (ahead - behind) / (2 * step)
     there = SPHERE.inner_product(shot.velocity, change, shot.point)
     assert torch.allclose(there, SPHERE.inner_product(v, u, z), rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_jacobi_fields_on_a_sphere(d: int) -> None:
+    """They grow like sin, and vanish together at π: there geodesics meet again."""
+    length = 4.0
+
+    def equator(t: Tensor) -> Tensor:
+        angle = (length * t).unsqueeze(-1)
+        return torch.cat([angle.cos(), angle.sin(), torch.zeros(*t.shape, d - 2)], -1)
+
+    found = jacobi_fields(Curve.through(SPHERE, equator))
+    angle = length * found.times
+    exact = torch.where(angle > 0, (angle.sin() / torch.where(angle > 0, angle, 1)).abs(), 1)
+    assert torch.allclose(found.spread, torch.minimum(exact, torch.ones_like(exact)), atol=1e-6)
+    assert abs(found.conjugate.item() * length - math.pi) < 1e-4
+    short = jacobi_fields(Curve.through(SPHERE, lambda t: equator(0.75 * t)))
+    assert short.conjugate.item() == math.inf
+    ball = Curve.through(BALL, lambda t: 0.5 * t[:, None] * torch.ones(d, dtype=DOUBLE) / d)
+    assert jacobi_fields(ball).conjugate.item() == math.inf
+
+
+def test_jacobi_fields_are_derivatives_of_exp() -> None:
+    for metric in (SPHERE, BALL, SPHERE_IN_SPACE):
+        z, w = 0.3 * draw(2, 1, 2)
+        path = metric.geodesic(z, w)
+        v, step = metric.log(z, w), 1e-4
+        columns = []
+        for axis in torch.eye(2, dtype=DOUBLE):
+            ends = [metric.exp(z, v + h * axis, tolerance=1e-13) for h in (step, -step)]
+            columns.append((ends[0] - ends[1])[0] / (2 * step))
+        fields = jacobi_fields(path, steps=16).fields[0, -1]
+        assert torch.allclose(fields, torch.stack(columns, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_exp_takes_few_evaluations() -> None:
+    """To 1e-10, of a tanh decoder: no more than six hundred for most."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)
+    )
+    for layer in net[::2]:
+        nn.init.normal_(layer.weight, 0, 1.3 / layer.in_features**0.5, generator=generator)
+        nn.init.zeros_(layer.bias)
+    metric = PulledBackMetric(net.double().requires_grad_(False))
+    z, v = 0.5 * draw(2, 4, 8)
+    shot, fine = shoot(metric, z, v), shoot(metric, z, v, tolerance=1e-12)
+    assert ((shot.point - fine.point).norm(dim=-1) / v.norm(dim=-1)).median() < 1e-10
+    assert shot.evaluations.median() <= 600
 
 
 def test_any_length_of_velocity_and_none() -> None:

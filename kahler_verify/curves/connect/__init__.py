@@ -7,15 +7,30 @@ from torch import Tensor
 
 from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
+from kahler_verify.curves.connect.polygon import Polygon
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
+from kahler_verify.curves.connect.spline import Spline
+from kahler_verify.curves.connect.starts import STRAIGHT, Guesses, Starts
 from kahler_verify.curves.curve import Curve
-from kahler_verify.curves.energy import unchecked
+from kahler_verify.curves.energy import energy_of, unchecked
+from kahler_verify.curves.implicit import attached, depends
 from kahler_verify.curves.report import CurveReport, Status
+from kahler_verify.curves.smoothness import warn_of_kinks
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
-__all__ = ["Collocation", "Found", "Solver", "Spectral", "connect"]
+__all__ = [
+    "STRAIGHT",
+    "Collocation",
+    "Found",
+    "Polygon",
+    "Solver",
+    "Spectral",
+    "Spline",
+    "Starts",
+    "connect",
+]
 
 
 def connect(
@@ -25,45 +40,54 @@ def connect(
     *,
     solver: Solver | None = None,
     start: Curve | Tensor | None = None,
+    starts: Starts | None = None,
     raise_on_failure: bool = True,
 ) -> Curve:
     """Geodesics from a to b, [..., d] each, as a :class:`Curve` with a report.
 
-    A minimum is a minimum among nearby curves: that no shorter curve exists elsewhere is not
-    proved.
+    A minimum is a minimum among nearby curves, and the shortest that any start led to: that no
+    shorter curve exists elsewhere is not proved.  Curves have first derivatives by the end points
+    and by the metric's parameters, implicitly: the search is not differentiated.
 
     Args:
         metric: of the latent space.
         a: where they begin.
         b: where they end.
         solver: :class:`Spectral` by default.
-        start: a first guess, of the same batch: curves, or points [..., T, d] at equal times;
-            lines by default.
+        start: the only first guess, of the same batch: curves, or points [..., T, d] at equal
+            times.
+        starts: which first guesses to search from; :class:`Starts` by default.
         raise_on_failure: with False, a curve that was not found has NaN for nodes, length and
             energy, and the report says why; a saddle keeps them.
 
     Raises:
-        InputError: end points are malformed.
+        InputError: end points are malformed, or both ``start`` and ``starts`` are given.
         CurveError: a pair's search did not end at a minimum, and ``raise_on_failure``.
     """
     a, b = end_points(metric, a, b)
+    warn_of_kinks(metric)
     batch, d = a.shape[:-1], a.shape[-1]
     first, last = a.detach().reshape(-1, d), b.detach().reshape(-1, d)
     points = None
     if start is not None:
-        points = start(torch.linspace(0, 1, 65)) if isinstance(start, Curve) else start
+        if starts is not None:
+            raise InputError("start, starts: expected one of them, got both")
+        points = start(torch.linspace(0, 1, 513)) if isinstance(start, Curve) else start
         if points.ndim < 2 or points.shape[:-2] != batch or points.shape[-1] != d:
             raise InputError(f"start: expected points {[*batch, 'T', d]}, got {list(points.shape)}")
-        points = points.detach().reshape(-1, *points.shape[-2:])
+        points = points.detach().reshape(-1, *points.shape[-2:]).clone()
+        points[:, 0], points[:, -1] = first, last
     with torch.no_grad():
-        found = _solved(unchecked(metric), solver or Spectral(), first, last, points)
+        found = _solved(
+            unchecked(metric), solver or Spectral(), first, last, points, starts or Starts()
+        )
         curve, report = _judged(metric, found)
-    curve = Curve(
-        metric,
-        curve.mesh,
-        curve.nodes.reshape(*batch, *curve.nodes.shape[1:]),
-        report.reshape(*batch),
-    )
+    nodes, energy = curve.nodes, energy_of(metric)
+    if depends(energy, nodes, curve.mesh, a, b):
+        shift = (nodes[:, -1] - last).nan_to_num(0)  # by periods
+        nodes = attached(energy, nodes, curve.mesh, a.reshape(-1, d), b.reshape(-1, d) + shift)
+    nodes = nodes.reshape(*batch, *nodes.shape[1:])
+    curve = Curve(metric, curve.mesh, nodes, report.reshape(*batch))
     if raise_on_failure:
         report.require()
     return curve
@@ -89,27 +113,37 @@ def end_points(metric: RiemannianMetric, a: Tensor, b: Tensor) -> tuple[Tensor, 
 
 
 def _solved(
-    metric: RiemannianMetric, solver: Solver, a: Tensor, b: Tensor, start: Tensor | None
+    metric: RiemannianMetric,
+    solver: Solver,
+    a: Tensor,
+    b: Tensor,
+    start: Tensor | None,
+    starts: Starts,
 ) -> Found:
     """The solver's answer; equal end points, and such where there is no metric, it never sees."""
     g = torch.stack([metric.metric_matrix(a), metric.metric_matrix(b)])
     inside = ((torch.linalg.cholesky_ex(g)[1] == 0) & g.isfinite().all(-1).all(-1)).all(0)
     proper = inside & (a != b).any(-1)
     if bool(proper.any()):
-        own = None if start is None else start[proper]
-        part = solver.solve(metric, a[proper], b[proper], own)
+        if start is None:
+            guesses = starts.guesses(metric, a[proper], b[proper])
+        else:
+            none = torch.zeros_like(proper, dtype=torch.long)
+            guesses = Guesses(start[None, proper], 1, none[proper])
+        part = solver.solve(metric, guesses)
+        part = part._replace(evaluations=part.evaluations + guesses.evaluations)
     else:
         mesh = Spectral().levels[0]
         none = proper.new_zeros(0, dtype=torch.long)
         nodes = a.new_zeros(0, mesh.size, a.shape[-1])
-        part = Found((mesh,), nodes, none, none, a[:0, 0], none, none, none)
+        part = Found((mesh,), nodes, none, none, a[:0, 0], *[none] * 5)
     if bool(proper.all()):
         return part
     status = torch.where(inside, int(Status.MINIMUM), int(Status.LEFT_DOMAIN))
     zeros = torch.zeros_like(status)
     gap = torch.where(inside, 0.0, torch.inf).to(a.dtype)
     still = a[:, None].expand(-1, part.meshes[-1].size, -1)
-    parts, trivial = [], (still, zeros, status, gap, zeros, zeros, zeros + 2)
+    parts, trivial = [], (still, zeros, status, gap, zeros, zeros + 1, zeros + 1, zeros, zeros + 2)
     for whole, some in zip(trivial, part[1:], strict=True):
         whole = whole.clone()
         whole[proper] = some
@@ -137,6 +171,8 @@ def _judged(metric: RiemannianMetric, found: Found) -> tuple[Curve, CurveReport]
         found.gap,
         measures[2],
         measures[3],
+        found.agreeing,
+        found.starts,
         found.morse_index,
         found.iterations,
         found.evaluations,

@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.connect.solver import Found, Solver
-from kahler_verify.curves.connect.spectral import resampled, straight
+from kahler_verify.curves.connect.solver import Found, Solver, judged
+from kahler_verify.curves.connect.starts import resampled
 from kahler_verify.curves.elements import Mesh
-from kahler_verify.curves.energy import energy_of
-from kahler_verify.curves.newton import descend
 from kahler_verify.curves.report import Status
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
@@ -35,36 +33,19 @@ class Collocation(Solver):
     mesh: Mesh = MESH
     most_nodes: int = 2000
 
-    def solve(self, metric: RiemannianMetric, a: Tensor, b: Tensor, start: Tensor | None) -> Found:
+    def follow(self, metric: RiemannianMetric, guess: Tensor) -> Found:
         """See :class:`Solver`."""
         coarse = Mesh(16, 1)
-        nodes = straight(a, b, coarse) if start is None else resampled(start, a, b, coarse)
-        out = straight(a, b, self.mesh)
-        status = torch.zeros(len(a), dtype=torch.long, device=a.device)
+        nodes = resampled(guess, coarse.times)
+        out = resampled(guess, self.mesh.times)
+        status = torch.zeros(len(guess), dtype=torch.long, device=guess.device)
         iterations, evaluations = status.clone(), status.clone()
-        for row in range(len(a)):
+        for row in range(len(guess)):
             out[row], found, iterations[row], evaluations[row] = self._one(
                 metric, nodes[row], coarse
             )
             status[row] = Status.MINIMUM if found else Status.NOT_CONVERGED
-        finer = Mesh(2 * self.mesh.elements, self.mesh.degree)
-        finite = out.isfinite().all(-1).all(-1)
-        gap = out.new_full((len(a),), torch.inf)
-        if bool(finite.any()):
-            check = descend(
-                energy_of(metric),
-                self.mesh.refined(out[finite], finer),
-                finer,
-                tolerance=0.0,
-                most_iterations=1,
-                enough=out.new_full((int(finite.sum()),), torch.inf),
-            )
-            gap[finite] = check.gap
-        # no minimum nearby, whatever SciPy says of the equation
-        status[(status == Status.MINIMUM) & ~gap.isfinite()] = int(Status.SADDLE)
-        index = torch.where(status == Status.MINIMUM, 0, -1)
-        level = torch.zeros_like(status)
-        return Found((self.mesh,), out, level, status, gap, index, iterations, evaluations)
+        return judged(metric, self.mesh, out, status, iterations, evaluations)
 
     def _one(
         self, metric: RiemannianMetric, nodes: Tensor, coarse: Mesh

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kahler_verify.curves.certify import morse_index
-from kahler_verify.curves.connect.solver import Found, Solver
+from kahler_verify.curves.connect.solver import SAME, Found, Solver, with_better
+from kahler_verify.curves.connect.starts import Guesses, resampled
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.energy import Energy, energy_of
-from kahler_verify.curves.newton import descend, escape
+from kahler_verify.curves.newton import Descent, descend, escape
 from kahler_verify.curves.report import Status
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
+FINE = 1e-11  # the same, on the levels whose curves are kept
 COARSE = 1e-4  # decrement, relative to the energy, at which a level hands over to the next
 LEVELS = (Mesh(8, 2), Mesh(8, 4), Mesh(8, 8), Mesh(16, 8), Mesh(32, 8), Mesh(64, 8))
 ALWAYS = 3  # levels that every pair goes through
 UNRESOLVED = -1  # converged on its mesh, with a gap above the tolerance
 EARLY = 1e-10  # times the tolerance: the gap with which a pair is done before it went through them
 SADDLES = 3  # saddles in a row that a pair may be led away from
+RIVAL = 1.05  # energy on the coarsest mesh, over the lowest, up to which a start is followed
 
 
 @dataclass(frozen=True)
 class Spectral(Solver):
     """Newton's method on spectral elements, from coarse meshes to fine ones.
 
+    All first guesses are followed on the coarsest mesh.  The one of lowest energy there goes on,
+    and so do others that ended elsewhere at an energy not much higher, or, until a minimum is
+    found, at any.
+
     Attributes:
         tolerance: the estimated gap of length, relative, at which a pair is done; pairs that are
             not go to finer meshes, and count as not converged on the last.
         levels: meshes, each finer than the one before; elements are halved, or the degree rises.
-        bends: other starts, for pairs that none before led to a minimum: lines that go aside by
-            these parts of their length.
-        every_start: search from the bent lines for all pairs, and keep the shortest geodesics.
         most_iterations: Newton steps of a pair on a level.
         pairs_at_once: at most; the metric's memory budget may allow fewer.
 
@@ -42,46 +47,130 @@ class Spectral(Solver):
 
     tolerance: float = 1e-8
     levels: tuple[Mesh, ...] = LEVELS
-    bends: tuple[float, ...] = (0.3, -0.3)
-    every_start: bool = False
     most_iterations: int = 60
     pairs_at_once: int = 128
 
-    def solve(self, metric: RiemannianMetric, a: Tensor, b: Tensor, start: Tensor | None) -> Found:
+    def solve(self, metric: RiemannianMetric, guesses: Guesses) -> Found:
         """See :class:`Solver`."""
-        energy, mesh = energy_of(metric), self.levels[0]
-        nodes = straight(a, b, mesh) if start is None else resampled(start, a, b, mesh)
-        found = self._follow(energy, nodes)
-        for bend in self.bends if a.shape[-1] > 1 else ():
-            rows = (self.every_start | (found.status != Status.MINIMUM)).nonzero().squeeze(-1)
+        energy = energy_of(metric)
+        field = self._candidates(energy, guesses)
+        known = field.values.isfinite()
+        every = torch.arange(known.shape[1], device=known.device)
+        order = field.values.argsort(dim=0, stable=True)
+        best = self._levels(energy, field.nodes[order[0], every], field.status[order[0], every])
+        ends = torch.full_like(field.values, torch.inf)  # energies that followed candidates reach
+        ends[order[0], every] = self._energies(metric, best)
+        for which in order[1:]:
+            rival = field.values[which, every] <= RIVAL * field.values.amin(0)
+            wanted = rival | (best.status != Status.MINIMUM)
+            rows = (wanted & known[which, every]).nonzero().squeeze(-1)
             if len(rows) == 0:
-                break
-            again = self._follow(energy, bent(a[rows], b[rows], mesh, bend))
-            found = self._with_better(energy, found, rows, again)
-        return found
+                continue
+            chosen = which[rows]
+            found = self._levels(energy, field.nodes[chosen, rows], field.status[chosen, rows])
+            reached = self._energies(metric, found)
+            lost = best.status[rows] >= Status.NOT_CONVERGED
+            better = (reached < ends.amin(0)[rows]) | (lost & (found.status == Status.SADDLE))
+            best = with_better(best, found, rows, better)
+            ends[chosen, rows] = reached
+        for total, more in zip(best[-2:], field.spent, strict=True):
+            total += more
+        starts = guesses.points.isfinite().all(-1).all(-1).sum(0)
+        return best._replace(
+            agreeing=_agreeing(field.groups, ends, len(guesses.points)), starts=starts
+        )
 
-    def _follow(self, energy: Energy, nodes: Tensor) -> Found:
-        """The levels, from nodes on the coarsest."""
-        mesh = self.levels[0]
-        status = torch.full((len(nodes),), int(Status.NOT_CONVERGED), device=nodes.device)
+    def follow(self, metric: RiemannianMetric, guess: Tensor) -> Found:
+        """See :class:`Solver`."""
+        none = torch.zeros(len(guess), dtype=torch.long, device=guess.device)
+        return self.solve(metric, Guesses(guess[None], 0, none))
+
+    def _candidates(self, energy: Energy, guesses: Guesses) -> _Candidates:
+        """What may be followed to finer meshes: minima on the coarsest, one of each energy.
+
+        Shortest paths compete as they are as well, if nothing shorter comes of them; so do all
+        guesses where that mesh does not resolve the metric, and its minima mean little.
+        """
+        mesh, points = self.levels[0], guesses.points
+        known = points.isfinite().all(-1).all(-1)  # [S, B]
+        count, pairs = known.shape
+        spent = torch.zeros(2, pairs, dtype=torch.long, device=points.device)
+        if len(self.levels) == 1:
+            nodes = resampled(points, mesh.times)
+            values = self._values(energy, nodes, mesh, known, spent)
+            status = torch.full_like(known, int(Status.NOT_CONVERGED), dtype=torch.long)
+            return _Candidates(nodes, values, values, status, spent)
+        finer = self.levels[1]
+        nodes = resampled(points, mesh.times).flatten(0, 1)
+        coarse = nodes.new_full((count * pairs,), torch.inf)
+        status = torch.full_like(coarse, int(Status.NOT_CONVERGED), dtype=torch.long)
+        rows = known.flatten().nonzero().squeeze(-1)
+        for some in rows.split(min(self.pairs_at_once, energy.pairs_at_once(nodes))):
+            descent = descend(
+                energy, nodes[some], mesh, tolerance=COARSE, most_iterations=self.most_iterations
+            )
+            nodes[some], status[some] = descent.nodes, _status(descent)
+            coarse[some] = descent.value
+            for total, more in zip(spent, descent[-2:], strict=True):
+                total.index_add_(0, some % pairs, more)
+        minima = mesh.refined(nodes, finer).unflatten(0, (count, pairs))
+        coarse, status = coarse.view(count, pairs), status.view(count, pairs)
+        fresh = known.clone()  # the first of its energy
+        for k in range(1, count):
+            same = (coarse[:k] - coarse[k]).abs() <= SAME * coarse[k].abs()
+            fresh[k] &= ~same.any(0)
+        values = self._values(energy, minima, finer, fresh, spent)
+        # not resolved: what the coarse mesh says is not what the finer one does
+        lowest = values.amin(0)
+        lost = ~(lowest <= RIVAL * torch.where(values == lowest, coarse, -torch.inf).amax(0))
+        raw = resampled(points, finer.times)
+        wanted = known & lost
+        if guesses.paths:
+            wanted[-guesses.paths :] = known[-guesses.paths :]
+        own = self._values(energy, raw, finer, wanted, spent)
+        # else only if nothing else is found
+        own = torch.where(lost | (own < lowest), own, torch.maximum(own, 2 * RIVAL * lowest))
+        return _Candidates(
+            torch.cat([minima, raw]),
+            torch.cat([values, own]),
+            torch.cat([coarse, own]),
+            torch.cat([status, torch.full_like(status, int(Status.NOT_CONVERGED))]),
+            spent,
+        )
+
+    def _values(
+        self, energy: Energy, nodes: Tensor, mesh: Mesh, wanted: Tensor, spent: Tensor
+    ) -> Tensor:
+        """Energies [S, B] of some of the nodes, infinite elsewhere and outside the domain."""
+        out = nodes.new_full(wanted.shape, torch.inf)
+        rows = wanted.flatten().nonzero().squeeze(-1)
+        for some in rows.split(self.pairs_at_once) if len(rows) else ():
+            out.view(-1)[some] = energy.value(nodes.flatten(0, 1)[some], mesh)
+        spent[1] += mesh.size * wanted.sum(0)
+        return torch.where(wanted & out.isnan(), torch.finfo(out.dtype).max, out)
+
+    def _levels(self, energy: Energy, nodes: Tensor, status: Tensor) -> Found:
+        """The levels from the second on, which the nodes are on."""
+        first = min(1, len(self.levels) - 1)
         found = Found(
-            (mesh,),
+            self.levels[: first + 1],
             nodes,
-            torch.zeros_like(status),
-            status,
+            torch.full_like(status, first),
+            status.clone(),
             nodes.new_full((len(nodes),), torch.inf),
             torch.full_like(status, -1),
+            torch.ones_like(status),
+            torch.ones_like(status),
             torch.zeros_like(status),
             torch.zeros_like(status),
         )
         finest = self.levels[-1]
         meshes = (*self.levels, Mesh(2 * finest.elements, finest.degree))  # the last: gaps alone
         active = torch.arange(len(nodes), device=nodes.device)
-        for level, finer in enumerate(meshes):
+        for level in range(first, len(meshes)):
             if len(active) == 0:
                 break
-            nodes = found.meshes[-1].refined(found.nodes, finer)
-            found = found._replace(meshes=meshes[: level + 1], nodes=nodes)
+            found = found.on(meshes[: level + 1])
             size = min(self.pairs_at_once, energy.pairs_at_once(found.nodes))
             for rows in active.split(size):
                 self._refine(energy, found, rows, level)
@@ -90,43 +179,24 @@ class Spectral(Solver):
                 going |= found.status[active] != Status.MINIMUM
             active = active[going]
         found.status[found.status == UNRESOLVED] = int(Status.NOT_CONVERGED)
-        used = meshes[: int(found.level.max()) + 1]
-        return found._replace(meshes=used, nodes=found.meshes[-1].refined(found.nodes, used[-1]))
-
-    def _with_better(self, energy: Energy, found: Found, rows: Tensor, again: Found) -> Found:
-        """What was found, and for some rows a second search where that ended at a lower minimum."""
-        meshes = max(found.meshes, again.meshes, key=len)
-        whole = found._replace(
-            meshes=meshes, nodes=found.meshes[-1].refined(found.nodes, meshes[-1])
-        )
-        again = again._replace(nodes=again.meshes[-1].refined(again.nodes, meshes[-1]))
-        for total, more in zip(whole[-2:], again[-2:], strict=True):  # iterations, evaluations
-            total[rows] += more
-        first, second = (
-            torch.cat([energy.value(x, meshes[-1]) for x in nodes.split(self.pairs_at_once)])
-            for nodes in (whole.nodes[rows], again.nodes)
-        )
-        better = (whole.status[rows] != Status.MINIMUM) | (second < first * (1 - self.tolerance))
-        better &= again.status == Status.MINIMUM
-        for kept, new in zip(whole[1:-2], again[1:-2], strict=True):
-            kept[rows[better]] = new[better]
-        return whole
+        return found.on(meshes[: int(found.level.max()) + 1])
 
     def _refine(self, energy: Energy, found: Found, rows: Tensor, level: int) -> None:
         """One level for some rows of what is found so far, in place."""
         mesh, nodes = found.meshes[-1], found.nodes[rows]
         always = min(ALWAYS, len(self.levels))
+        precision = FINE if level >= always - 1 else COARSE
         tolerance = max(self.tolerance, 1e3 * torch.finfo(nodes.dtype).eps)
-        enough = tolerance if level >= always else EARLY * tolerance
+        enough = tolerance if level >= always - 1 else EARLY * tolerance
         before = found.status[rows] == UNRESOLVED
         finished = level == len(self.levels)
         descent = descend(
             energy,
             nodes,
             mesh,
-            tolerance=1e-11 if level >= always - 1 else COARSE,
+            tolerance=precision,
             most_iterations=1 if finished else self.most_iterations,
-            enough=torch.where(before, torch.inf if finished else enough, -1.0),
+            enough=torch.where(before, enough, -1.0),
         )
         found.evaluations[rows] += descent.evaluations
         found.gap[rows] = torch.where(before, descent.gap, torch.inf)
@@ -134,64 +204,64 @@ class Spectral(Solver):
         found.status[rows[done]] = int(Status.MINIMUM)
         if finished:
             return
-        iterations, nodes = descent.iterations, descent.nodes
         for _ in range(SADDLES):
-            if not bool(descent.saddle.any()):
-                break
             own = descent.saddle.nonzero().squeeze(-1)
+            if len(own) == 0:
+                break
             again = descend(
                 energy,
-                escape(energy, nodes[own], mesh),
+                escape(energy, descent.nodes[own], mesh),
                 mesh,
-                tolerance=1e-11 if level >= always - 1 else COARSE,
+                tolerance=precision,
                 most_iterations=self.most_iterations,
             )
             found.evaluations[rows[own]] += again.evaluations
-            iterations[own] += again.iterations
-            nodes[own] = again.nodes
-            for whole, some in zip(
-                (descent.inside, descent.converged, descent.saddle), again[1:4], strict=True
-            ):
-                whole[own] = some
-        status = torch.where(descent.converged, UNRESOLVED, int(Status.NOT_CONVERGED))
-        status[descent.saddle] = int(Status.SADDLE)
-        status[~descent.inside] = int(Status.LEFT_DOMAIN)
+            descent.iterations[own] += again.iterations
+            ended = again.converged | again.saddle  # else the saddle is the best that is known
+            for name in ("nodes", "converged", "saddle"):
+                getattr(descent, name)[own[ended]] = getattr(again, name)[ended]
+            if not bool(ended.any()):
+                break
+        status = torch.where(done, int(Status.MINIMUM), _status(descent))
         index = torch.where(descent.converged, 0, -1)  # the last Hessian was positive definite
         if bool(descent.saddle.any()):
-            index[descent.saddle] = morse_index(energy, nodes[descent.saddle], mesh)
-        new = ~done
-        found.nodes[rows] = nodes
-        found.iterations[rows] += iterations
-        found.status[rows[new]] = status[new]
-        found.level[rows[new]] = level
-        found.morse_index[rows[new]] = index[new]
+            index[descent.saddle] = morse_index(energy, descent.nodes[descent.saddle], mesh)
+        found.nodes[rows] = descent.nodes
+        found.iterations[rows] += descent.iterations
+        found.status[rows] = status
+        found.level[rows] = level
+        found.morse_index[rows] = index
 
 
-def straight(a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
-    """Nodes [B, n, d] of the lines from a to b."""
-    t = mesh.times.to(a)[:, None]
-    nodes = a[:, None] + t * (b - a)[:, None]
-    nodes[:, -1] = b
-    return nodes
+def _status(descent: Descent) -> Tensor:
+    status = torch.where(descent.converged, UNRESOLVED, int(Status.NOT_CONVERGED))
+    status[descent.saddle] = int(Status.SADDLE)
+    status[~descent.inside] = int(Status.LEFT_DOMAIN)
+    return status
 
 
-def bent(a: Tensor, b: Tensor, mesh: Mesh, bend: float) -> Tensor:
-    """Lines [B, n, d] that go aside by ``bend`` times their length, half way."""
-    along = b - a
-    length = along.norm(dim=-1, keepdim=True)
-    axis = torch.zeros_like(along).scatter_(-1, along.abs().argmin(-1, keepdim=True), 1.0)
-    aside = axis - (axis * along).sum(-1, keepdim=True) * along / length**2
-    aside = aside / aside.norm(dim=-1, keepdim=True) * length
-    wave = (torch.pi * mesh.times).sin().to(a)[:, None]
-    wave[-1] = 0
-    return straight(a, b, mesh) + bend * wave * aside[:, None]
+class _Candidates(NamedTuple):
+    """What may be followed to finer meshes.
+
+    Attributes:
+        nodes: [C, B, n, d], on the second mesh.
+        values: energies there, [C, B]; infinite for what is not to be followed.
+        groups: energies by which candidates count as the same.
+        status: on the coarsest mesh, [C, B].
+        spent: iterations and evaluations, [2, B].
+    """
+
+    nodes: Tensor
+    values: Tensor
+    groups: Tensor
+    status: Tensor
+    spent: Tensor
 
 
-def resampled(points: Tensor, a: Tensor, b: Tensor, mesh: Mesh) -> Tensor:
-    """Nodes of the polygons through points [B, T, d] at equal times."""
-    position = mesh.times * (points.shape[1] - 1)
-    before = position.floor().clamp(max=points.shape[1] - 2).long()
-    part = (position - before).to(points)[:, None]
-    nodes = (1 - part) * points[:, before] + part * points[:, before + 1]
-    nodes[:, 0], nodes[:, -1] = a, b
-    return nodes
+def _agreeing(groups: Tensor, ends: Tensor, starts: int) -> Tensor:
+    """How many starts led to the lowest energy, by where their candidates [C, B] end."""
+    lowest = ends.amin(0)
+    winners = ends.isfinite() & (ends <= lowest * (1 + SAME))
+    close = (groups[:, None] - groups[None]).abs() <= SAME * groups[None].abs()  # [C, C, B]
+    agree = (close & groups.isfinite()[:, None] & winners[None]).any(1) | winners
+    return agree.unflatten(0, (-1, starts)).any(0).sum(0)

@@ -1,0 +1,110 @@
+"""The command ``geodesic``: a shortest curve between two latents, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kahler_verify.cli.consoles import beside, say
+from kahler_verify.files import require_writable, write_bytes, write_text
+
+if TYPE_CHECKING:
+    from kahler_verify.cli.latents import Latents
+    from kahler_verify.curves import Curve
+
+
+def geodesic(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    a: Annotated[str, typer.Argument(help="Coordinates, 0.5,-1 or 1+2j,0, or a sample, #3.")],
+    b: Annotated[str, typer.Argument(help="As A.  Put -- before A if one begins with a minus.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
+    ] = None,
+    times: Annotated[int, typer.Option(help="Points of the curve in the JSON.")] = 33,
+    json: Annotated[Path | None, typer.Option(help="Write curve and report as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve and a line (.png).")] = None,
+) -> None:
+    """Find the geodesic between two latents in the decoder's Fisher-Rao metric."""
+    from json import dumps
+
+    import torch
+
+    from kahler_verify.cli.latents import open_latents, point
+    from kahler_verify.curves import Curve, Status
+    from kahler_verify.errors import InputError
+    from kahler_verify.models.data import held_out_samples
+
+    for name, output in (("json", json), ("plot", plot)):
+        require_writable(name, output)
+    if times < 2:
+        raise InputError(f"times: expected at least 2, got {times}")
+    latents = open_latents(checkpoint)
+    config = latents.checkpoint.config
+    samples = held_out_samples(config.data, config.seed, data)
+    ends = [point(name, text, latents, samples) for name, text in (("A", a), ("B", b))]
+    path = latents.metric.geodesic(*ends, raise_on_failure=False)
+    line = Curve.through(latents.metric, lambda t: ends[0] + t[:, None] * (ends[1] - ends[0]))
+    report = path.report
+    assert report is not None
+    status = Status(int(report.status))
+    out = beside(json, plot)
+    say(f"geodesic: {status.name.lower().replace('_', ' ')}", to=out)
+    say(
+        f"length {float(report.length):.9g} (straight line {float(line.length):.9g}), estimated "
+        f"excess {float(report.gap):.1e} of it",
+        to=out,
+    )
+    say(
+        f"{int(report.agreeing)} of {int(report.starts)} starts agree; Morse index "
+        f"{int(report.morse_index)}; residual {float(report.residual):.1e}; "
+        f"{int(report.evaluations)} evaluations of the metric",
+        to=out,
+    )
+    if json is not None:
+        at = torch.linspace(0, 1, times, dtype=torch.float64)
+        answer: dict[str, Any] = {
+            "checkpoint": checkpoint.name,
+            "coordinates": "x, y of z = x + iy" if latents.complex else "z",
+            "status": status.name,
+            "straight_line": float(line.length),
+            "report": {k: _plain(v) for k, v in report.to_json().items()},
+            "times": at.tolist(),
+            "curve": path(at).tolist() if bool(path.nodes.isfinite().all()) else None,
+        }
+        write_text(json, dumps(answer, indent=1, allow_nan=False))
+    if plot is not None:
+        write_bytes(plot, _picture(latents, path, line))
+    if status != Status.MINIMUM:
+        raise typer.Exit(1)
+
+
+def _plain(value: float) -> float | None:
+    return value if value == value and abs(value) != float("inf") else None
+
+
+def _picture(latents: Latents, path: Curve, line: Curve) -> bytes:
+    """The curve and the line in the latent plane; what is decoded along them, where images are."""
+    from matplotlib.figure import Figure
+
+    from kahler_verify.curves.plots import strip
+
+    curves = {"geodesic": path, "straight line": line}
+    side = round(latents.checkpoint.config.data_dim**0.5)
+    images = side**2 == latents.checkpoint.config.data_dim
+    figure = Figure(figsize=(9, 4) if images else (4, 4), layout="constrained")
+    shape = [["plane", name] if images else ["plane"] for name in curves]
+    axes: dict[str, Any] = figure.subplot_mosaic(shape, width_ratios=[2, 3] if images else None)
+    for name, curve in curves.items():
+        curve.plot(axes["plane"], label=name, linestyle="-" if curve is path else "--")
+        if images and bool(curve.nodes.isfinite().all()):
+            axes[name].imshow(strip(curve, latents.decoded, (side, side)), cmap="gray")
+        if images:
+            axes[name].set_title(f"{name}, length {float(curve.length):.4g}", fontsize=10)
+            axes[name].set_axis_off()
+    axes["plane"].legend(fontsize=8)
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    return out.getvalue()

@@ -1,0 +1,92 @@
+"""What commands on curves share: a checkpoint's metric on real coordinates, and points of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kahler_verify.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kahler_verify.geometry.riemannian import RiemannianMetric
+    from kahler_verify.models.checkpoint import Checkpoint
+
+
+class Latents(NamedTuple):
+    """A model's latent space: in real coordinates (x, y) where it is complex."""
+
+    checkpoint: Checkpoint
+    metric: RiemannianMetric
+    dimension: int
+    complex: bool
+
+    @property
+    def model(self) -> Any:
+        """The model, in double precision."""
+        return self.checkpoint.model
+
+    def encoded(self, samples: Tensor) -> Tensor:
+        """Mean codes of data, in real coordinates."""
+        import torch
+
+        with torch.no_grad():
+            z = self.model.encoder(samples)[0]
+        return torch.cat([z.real, z.imag], -1) if z.is_complex() else z
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """Means of data, real, at real coordinates [B, d]."""
+        import torch
+
+        decoder: Any = self.model.decoder
+        if self.complex:
+            mean: Tensor = decoder.parameters_at(torch.complex(*x.chunk(2, -1))).mean.real
+            return mean
+        law = decoder(x)
+        if isinstance(law, tuple):
+            return law[0]  # of a pair (mean, log variance)
+        return law.mean if hasattr(law, "mean") and not isinstance(law, torch.Tensor) else law
+
+
+def open_latents(path: Path) -> Latents:
+    """The Fisher-Rao metric of a checkpoint's decoder."""
+    from kahler_verify.geometry import FisherMetric
+    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+    from kahler_verify.models import ComplexVAE, load_checkpoint
+
+    loaded = load_checkpoint(path)
+    model = loaded.model.double().requires_grad_(False)
+    d = loaded.config.latent_dim
+    if isinstance(model, ComplexVAE):
+        return Latents(loaded, FisherMetric(model.decoder).riemannian(), 2 * d, True)
+    return Latents(loaded, FisherRaoMetric(model.decoder, d), d, False)
+
+
+def point(name: str, text: str, latents: Latents, samples: Tensor | None) -> Tensor:
+    """A latent by its coordinates, ``0.5,-1`` or ``1+2j,0``, or ``#3`` for encoded data."""
+    import torch
+
+    if text.startswith("#"):
+        if samples is None or not text[1:].isdigit() or int(text[1:]) >= len(samples):
+            held = "none" if samples is None else f"{len(samples)}"
+            raise InputError(
+                f"{name}: expected # and the number of a held-out sample ({held} are known), "
+                f"got {text!r}"
+            )
+        return latents.encoded(samples[int(text[1:])][None])[0]
+    try:
+        values = [complex(part.replace(" ", "")) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"{name}: expected coordinates such as 0.5,-1 or a sample such as #3, got {text!r}"
+        ) from None
+    z = torch.tensor(values, dtype=torch.complex128)
+    expected = latents.dimension // (2 if latents.complex else 1)
+    if len(values) != expected:
+        raise InputError(f"{name}: expected {expected} coordinates, got {len(values)} in {text!r}")
+    if latents.complex:
+        return torch.cat([z.real, z.imag])
+    if bool((z.imag != 0).any()):
+        raise InputError(f"{name}: expected real coordinates, got {text!r}")
+    return z.real
