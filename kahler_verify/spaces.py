@@ -80,5 +80,13 @@ class Space:
         kind = dtype.to_complex() if self.complex else dtype
         return torch.randn(count, self.dimension, dtype=kind, generator=generator)
 
+    def log_normal(self, z: Tensor) -> Tensor:
+        """The log density of :meth:`normal` at z [..., d] up to a constant, real [...].
+
+        It is -|z|²/2 on R^d, and -|z|² on C^d.
+        """
+        square = (z * z.conj()).real.sum(-1)
+        return -square if self.complex else -square / 2
+
 
 REAL, COMPLEX = Space(complex=False), Space(complex=True)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "index",
     "conventions",
+    "real-latents",
     "architecture",
     "reference",
     "geodesics",

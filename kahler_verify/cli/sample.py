@@ -19,7 +19,9 @@ def sample(
     out: Annotated[Path, typer.Option(help="Where samples (.npz) go.")],
     count: Annotated[int, typer.Option(help="How many samples.")] = 64,
     gamma: Annotated[float, typer.Option(help="Power of the volume, of either sign.")] = -1.0,
-    volume: Annotated[str, typer.Option(help="log_volume or log_det_hermitian.")] = "log_volume",
+    volume: Annotated[
+        str, typer.Option(help="log_volume, or log_det_hermitian of complex latents.")
+    ] = "log_volume",
     prior: Annotated[bool, typer.Option(help="Multiply by the standard normal prior.")] = True,
     radius: Annotated[float | None, typer.Option(help="Restrict to |z| < radius.")] = None,
     method: Annotated[str, typer.Option(help="importance or chains.")] = "importance",
@@ -30,21 +32,17 @@ def sample(
     import torch
 
     from kahler_verify.geometry import FisherMetric
+    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
     from kahler_verify.models import ComplexVAE, load_checkpoint
     from kahler_verify.statistics import VolumeTarget, importance_resample, run_chains
 
     require_writable("out", out)
     loaded = load_checkpoint(checkpoint)
     config, model = loaded.config, loaded.model.double()
-    if not isinstance(model, ComplexVAE):
-        raise InputError(
-            f"checkpoint: expected a model with complex latents, but {checkpoint} has real ones, "
-            "which samplers do not take yet"
-        )
-    decoder = model.decoder
+    metric = (FisherMetric if isinstance(model, ComplexVAE) else FisherRaoMetric)(model.decoder)
     require_memory("count", count, 16 * config.data_dim)
     target = VolumeTarget(
-        FisherMetric(decoder),
+        metric,
         config.latent_dim,
         gamma,
         volume,  # type: ignore[arg-type]  # VolumeTarget checks the string
@@ -59,7 +57,7 @@ def sample(
         raise InputError(f"method: expected importance or chains, got {method!r}")
     z = draws.z[:count]
     with torch.no_grad():
-        mean = decoder.parameters_at(z).mean
+        mean = model.decoder.mean(z)
     archive = BytesIO()
     np.savez(archive, z=z.numpy(), mean=mean.numpy())
     write_bytes(out, archive.getvalue())

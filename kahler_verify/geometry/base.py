@@ -137,6 +137,14 @@ class Metric(ABC):
 
     # ------------------------------------------------------------- products of vectors
     @abstractmethod
+    def metric_matrix(self, z: Tensor) -> Tensor:
+        """g at z [..., d], as [..., d, d]."""
+
+    @abstractmethod
+    def log_volume(self, z: Tensor) -> Tensor:
+        """The log of the Riemannian volume density, real [...]; -inf where it is degenerate."""
+
+    @abstractmethod
     def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         """The inner product [...] at z [..., d]."""
 

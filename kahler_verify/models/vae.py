@@ -236,4 +236,4 @@ class ComplexVAE(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         pairs = torch.randn(count, self.config.latent_dim, 2, generator=generator)
         pairs = pairs.to(self.decoder.scale) * math.sqrt(0.5)
-        return self.decoder.parameters_at(torch.view_as_complex(pairs)).mean
+        return self.decoder.mean(torch.view_as_complex(pairs))

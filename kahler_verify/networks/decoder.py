@@ -160,6 +160,10 @@ class Decoder(nn.Module):
             return DecoderFields(mean, log_variance[..., 0])
         return DecoderFields(mean, log_variance.expand(mean.shape))
 
+    def mean(self, z: Tensor) -> Tensor:
+        """The mean of x at z, [..., D]."""
+        return self.parameters_at(z).mean
+
     def forward(self, z: Tensor) -> Distribution:
         """The likelihood p(x|z): a ``ComplexNormal``, or independent real normals."""
         mean, log_variance = self.parameters_at(z)

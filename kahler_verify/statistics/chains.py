@@ -1,10 +1,8 @@
-"""Markov chains with gradients: Pyro's no-U-turn sampler on R^{2d}, with R-hat over chains."""
+"""Markov chains with gradients: Pyro's no-U-turn sampler on R^m, with R-hat over chains."""
 
 from __future__ import annotations
 
 import torch
-from pyro.infer.mcmc import MCMC, NUTS
-from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from kahler_verify.errors import InputError
@@ -22,7 +20,8 @@ def run_chains(
 ) -> Draws:
     """Run NUTS chains one after the other, each from a start of its own.
 
-    A region |z| < R is reached by z = R w/√(1 + |w|²), whose Jacobian is part of the density, so
+    Chains run in the m real coordinates of latents, m = d on R^d and 2d on C^d.  A region |z| < R
+    is reached by z = R w/√(1 + |w|²), whose Jacobian is part of the density, so
     that no chain meets a wall.
 
     Args:
@@ -35,6 +34,9 @@ def run_chains(
     Raises:
         InputError: samples, chains or warmup are too few.
     """
+    from pyro.infer.mcmc import MCMC, NUTS  # slow to import, and of chains alone
+    from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+
     if samples < 10 or chains < 2 or warmup < 10:
         raise InputError(
             f"samples, chains, warmup: expected at least 10, 2, 10, got {samples}, {chains}, "
@@ -42,7 +44,7 @@ def run_chains(
         )
     require_memory("samples", samples, 8 * 16 * target.dimension * chains)
     target.warn_if_improper()
-    d = target.dimension
+    space, m = target.space, target.real_dimension
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
         return -_log_density(target, parameters["u"])
@@ -51,7 +53,7 @@ def run_chains(
     for chain in range(chains):
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1000 + chain)
-            start = {"u": torch.randn(2 * d, dtype=torch.float64) / 2}
+            start = {"u": torch.randn(m, dtype=torch.float64) / 2}
             kernel = NUTS(potential_fn=potential)
             run = MCMC(
                 kernel,
@@ -66,7 +68,7 @@ def run_chains(
     u = torch.stack(drawn)
     z = _to_region(target, u)[0]
     # |z|² mixes more slowly than coordinates where tails are heavy, so it is watched as well
-    watched = torch.cat([torch.view_as_real(z).flatten(-2), torch.log1p(_square(z))], -1)
+    watched = torch.cat([space.to_real(z), torch.log1p(_square(z))], -1)
     dtype, device = target.home
     return Draws(
         z.flatten(0, 1).to(device, dtype),
@@ -82,17 +84,17 @@ def _square(z: Tensor) -> Tensor:
 
 
 def _log_density(target: VolumeTarget, u: Tensor) -> Tensor:
+    """Of u; a density of 0, as where the volume is 0 and γ > 0, has no gradient and is a wall."""
     z, log_jacobian = _to_region(target, u)
-    return target.log_density(z) + log_jacobian
+    density = target.log_density(z)
+    return torch.where(density == -torch.inf, -torch.inf, density) + log_jacobian
 
 
 def _to_region(target: VolumeTarget, u: Tensor) -> tuple[Tensor, Tensor]:
-    """From u in R^{2d} to z, and the log of the Jacobian up to a constant."""
-    x, y = u.chunk(2, -1)
-    w = torch.complex(x, y)
+    """From u in R^m to z, and the log of the Jacobian up to a constant."""
     square = (u * u).sum(-1)
     if target.radius is None:
-        return w, torch.zeros_like(square)
-    # r = R s/√(1 + s²): (r/s)^{2d-1} dr/ds = R^{2d} (1 + s²)^{-(d+1)}
-    z = target.radius * w * torch.rsqrt(1 + square).unsqueeze(-1)
-    return z, -(target.dimension + 1) * torch.log1p(square)
+        return target.space.from_real(u), torch.zeros_like(square)
+    # r = R s/√(1 + s²): (r/s)^{m-1} dr/ds = R^m (1 + s²)^{-(m+2)/2}
+    z = target.space.from_real(target.radius * u * torch.rsqrt(1 + square).unsqueeze(-1))
+    return z, -(u.shape[-1] + 2) / 2 * torch.log1p(square)

@@ -69,19 +69,18 @@ def importance_resample(
 
 
 def propose(target: VolumeTarget, count: int, generator: torch.Generator) -> Tensor:
-    """Standard complex normal points (E|z_a|² = 1), or uniform ones in the ball; complex128.
+    """Points of the standard normal law, or uniform ones in the ball, in double precision.
 
     With a prior and a radius, normal points outside of the ball are drawn again.
     """
-    d = target.dimension
     kept: list[Tensor] = []
     while sum(len(k) for k in kept) < count:
-        z = torch.randn(count, d, dtype=torch.complex128, generator=generator)
+        z = target.space.normal(count, generator)
         square = (z * z.conj()).real.sum(-1, keepdim=True)
         if not target.prior:
             assert target.radius is not None
             u = torch.rand(count, 1, dtype=torch.float64, generator=generator)
-            z = z / square.sqrt() * target.radius * u ** (1 / (2 * d))
+            z = z / square.sqrt() * target.radius * u ** (1 / target.real_dimension)
         elif target.radius is not None:
             z = z[square[:, 0] < target.radius**2]
             if not len(z):
