@@ -114,7 +114,7 @@ def test_the_shortest_way_round_a_wall_is_found_on_a_grid() -> None:
     assert grid.report.starts.tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("gain", [2.0, 2.5])
+@pytest.mark.parametrize("gain", [2.0, pytest.param(2.5, marks=pytest.mark.thorough)])
 def test_starts_mend_the_triangle_inequality(gain: float) -> None:
     """From lines alone, lengths of local minima violate it."""
     metric, x = rough(gain), 1.5 * draw(12, 2, seed=1)[:8]

@@ -90,6 +90,7 @@ def test_geodesics_of_a_ball() -> None:
     assert torch.allclose(metric.distance(a, b), exact, rtol=1e-9)
 
 
+@pytest.mark.thorough  # nested forward mode: a second for each jet
 def test_geodesics_of_a_complex_decoder() -> None:
     metric = FisherMetric(decoder()).riemannian()
     d = 2 * DIMENSION
