@@ -63,7 +63,9 @@ def bench(
     started = time.monotonic()
     on_gpu = target.type == "cuda"
     runner = Bench(
-        target, seconds=2.0 if quick or real else 6.0, limit=30.0 if quick or real else 60.0
+        target,
+        seconds=1.0 if real else 2.0 if quick else 6.0,
+        limit=30.0 if quick or real else 60.0,
     )
     if real:
         cells = real_grid()[:8] if quick else real_grid()

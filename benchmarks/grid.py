@@ -92,7 +92,8 @@ def real(d: int, D: int, B: int, network: str = "mlp", likelihood: str = "gaussi
 
 def real_grid() -> list[Cell]:
     """Decoders of real latents, those of B = 64 first, then single points and large batches."""
-    networks, sizes = ("mlp", "conv"), list(product((8, 2, 32), (784, 3072, 64)))
+    networks, sizes = ("mlp", "conv"), list(product((8, 32, 2), (784, 3072, 64)))
+    sizes.sort(key=lambda size: abs(size[1] - 784) > 0)  # all d at the middle D before others
     cells = [real(8, 784, B, n) for B, n in product((64, 1, 1024), networks)]
     cells += [real(8, 784, 64, n, "bernoulli") for n in networks]
     for B in (64, 1, 1024):
