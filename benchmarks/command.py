@@ -13,20 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import growth, machine, memory
-from benchmarks.grid import full_grid, gpu_grid, quick_grid
+from benchmarks.grid import full_grid, gpu_grid, quick_grid, real_grid
 from benchmarks.page import rewrite
 from benchmarks.plots import draw
 from benchmarks.problem import Bench, Cell, Floor, Result, as_json
 from kahler_verify.errors import InputError
 
 FULL_MINUTES = 35.0
+REAL_MINUTES = 2.5
 
 
 def bench(
     *,
     quick: bool = False,
+    real: bool = False,
     device: str = "cpu",
-    minutes: float = FULL_MINUTES,
+    minutes: float | None = None,
     json: Path | None = None,
     plots: Path | None = None,
     page: Path | None = None,
@@ -36,16 +38,23 @@ def bench(
 
     Args:
         quick: one typical cell for each quantity, under 3 minutes on 2 cores.
+        real: decoders of real latents instead.
         device: "cpu" (one thread on one core) or "cuda".
-        minutes: after so many no further cell of the grid is begun; the important ones come first.
+        minutes: after so many no further cell of the grid is begun; the important ones come first;
+            35 by default, and 2.5 for real latents.
         json: where the results go.
         plots: the folder where ratios.png, roofline.png and growth.png go.
         page: a Markdown page, to rewrite what lies between its markers.
         console: where tables go.
 
     Raises:
-        InputError: the device is not there, or minutes is not positive.
+        InputError: the device is not there, minutes is not positive, or a page or plots are asked
+            for of real latents, which have none.
     """
+    if real and (page is not None or plots is not None):
+        raise InputError("real: expected neither page nor plots, which are of complex latents")
+    if minutes is None:
+        minutes = REAL_MINUTES if real else FULL_MINUTES
     if not minutes > 0:
         raise InputError(f"minutes: expected a positive number, got {minutes!r}")
     console = console or Console()
@@ -53,15 +62,22 @@ def bench(
     _one_thread(target)
     started = time.monotonic()
     on_gpu = target.type == "cuda"
-    runner = Bench(target, seconds=2.0 if quick else 6.0, limit=30.0 if quick else 60.0)
-    cells = gpu_grid(quick=quick) if on_gpu else quick_grid() if quick else full_grid()
+    runner = Bench(
+        target,
+        seconds=1.0 if real else 2.0 if quick else 6.0,
+        limit=30.0 if quick or real else 60.0,
+    )
+    if real:
+        cells = real_grid()[:8] if quick else real_grid()
+    else:
+        cells = gpu_grid(quick=quick) if on_gpu else quick_grid() if quick else full_grid()
     report: dict[str, Any] = {
         "results": [],
         "floors": [],
         "not_run": [],
         "peaks": machine.peaks(target),
-        "growth": growth.measure(target, quick=quick),
-        "memory": None if quick or on_gpu else memory.measure(),
+        "growth": [] if real else growth.measure(target, quick=quick),
+        "memory": None if quick or on_gpu or real else memory.measure(),
         "machine": machine.describe(target) | {"device": str(target), "quick": quick},
     }
     for cell in cells:
@@ -87,16 +103,22 @@ def bench(
 
 
 def fraction(floor: Floor, peaks: dict[str, float]) -> float | None:
-    """The floor's time at the peak of complex products over ours; None if nothing is counted."""
+    """The floor's time at the peak of products over ours; None if nothing is counted.
+
+    Of complex products, but where latents are real.
+    """
     if not floor.operations:
         return None
-    complex_dtype = {"float32": "complex64", "float64": "complex128"}[floor.dtype]
-    return floor.operations / (peaks[complex_dtype] * 1e9) / floor.seconds
+    dtype = floor.dtype
+    if not floor.quantity.startswith("real"):
+        dtype = {"float32": "complex64", "float64": "complex128"}[dtype]
+    return floor.operations / (peaks[dtype] * 1e9) / floor.seconds
 
 
 def table(cell: Cell, rows: list[Result], floor: Floor) -> Table:
     """One cell's ratios."""
-    reached = "" if floor.fraction is None else f", {floor.fraction:.2f} of the 8-operation floor"
+    kind = "Jacobian's" if floor.quantity.startswith("real") else "8-operation"
+    reached = "" if floor.fraction is None else f", {floor.fraction:.2f} of the {kind} floor"
     title = f"{_label(cell)}: ours {_time(floor.seconds)}{reached}"
     result = Table(title=title, title_justify="left", box=None)
     result.add_column("rival")

@@ -10,6 +10,7 @@ import torch
 from benchmarks.decoder_rivals import fisher_problem, training_problem
 from benchmarks.mixture_rivals import mixture_problem, ricci_problem
 from benchmarks.problem import Cell
+from benchmarks.real_rivals import real_problem
 from benchmarks.small_rivals import kernel_problem, log_det_problem
 from benchmarks.unrolled_rivals import unrolled_problem, unrolled_ricci_problem
 
@@ -77,6 +78,28 @@ def kernel(d: int, D: int, B: int, dtype: torch.dtype = SINGLE) -> Cell:
     sizes: dict[str, Any] = {"d": d, "h": 16, "D": D, "B": B}
     sizes |= {"family": "split", "sigma": "diagonal"}
     return Cell("Fisher kernel on jets", kernel_problem, sizes, dtype, SMALL_DECODER)
+
+
+def real(d: int, D: int, B: int, network: str = "mlp", likelihood: str = "gaussian") -> Cell:
+    """The Fisher-Rao metric of an ordinary decoder, d → h → h → D or convolutional."""
+    sizes: dict[str, Any] = {"d": d, "D": D, "B": B}
+    if network == "mlp":
+        sizes["h"] = {64: 128, 784: 256, 3072: 512}[D]
+    sizes |= {"network": network, "likelihood": likelihood}
+    small = {"d": 2, "D": 64, "B": 3} | ({"h": 10} if network == "mlp" else {})
+    return Cell("real Fisher metric", real_problem, sizes, SINGLE, small)
+
+
+def real_grid() -> list[Cell]:
+    """Decoders of real latents, those of B = 64 first, then single points and large batches."""
+    networks, sizes = ("mlp", "conv"), list(product((8, 32, 2), (784, 3072, 64)))
+    sizes.sort(key=lambda size: abs(size[1] - 784) > 0)  # all d at the middle D before others
+    cells = [real(8, 784, B, n) for B, n in product((64, 1, 1024), networks)]
+    cells += [real(8, 784, 64, n, "bernoulli") for n in networks]
+    for B in (64, 1, 1024):
+        fitting = [(d, D) for d, D in sizes if B * d * D <= 2**25 and (d, D) != (8, 784)]
+        cells += [real(d, D, B, n) for (d, D), n in product(fitting, networks)]
+    return cells
 
 
 def quick_grid() -> list[Cell]:

@@ -18,10 +18,16 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="One cell for each quantity, under 3 minutes.")
     ] = False,
+    real: Annotated[
+        bool, typer.Option("--real", help="Decoders of real latents instead, under 3 minutes.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu (one thread) or cuda.")] = "cpu",
     minutes: Annotated[
-        float, typer.Option(help="After so many, begin no further cell of the grid.")
-    ] = 35.0,
+        float | None,
+        typer.Option(
+            help="After so many (35; 2.5 with --real), begin no further cell of the grid."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
     page: Annotated[
@@ -42,6 +48,7 @@ def bench(
     run = import_module("benchmarks.command").bench
     run(
         quick=quick,
+        real=real,
         device=device,
         minutes=minutes,
         json=json,

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.latents import by_latents
 from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
-from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned
+from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned, require_fold
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.summands import KERNELS, from_covariance, from_mean
 from kahler_verify.jets.checks import Examination, examine
@@ -93,10 +92,7 @@ class FisherMetric(PartwiseMetric):
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         require_decoder(decoder)
-        if fold not in ("auto", "always", "never"):
-            raise InputError(f"fold: expected 'auto', 'always' or 'never', got {fold!r}")
-        if not fold_ratio > 0:
-            raise InputError(f"fold_ratio: expected a positive number, got {fold_ratio!r}")
+        require_fold(fold, fold_ratio)
         self.decoder = decoder
         self.fold = fold
         self.fold_ratio = fold_ratio
@@ -121,6 +117,7 @@ class FisherMetric(PartwiseMetric):
             self._on_real = FisherRaoMetric(self.decoder, check=self.check)
         self._on_real.validate_args = self.validate_args
         self._on_real.memory_budget = self.memory_budget
+        self._on_real.fold, self._on_real.fold_ratio = self.fold, self.fold_ratio
         return self._on_real
 
     metric_matrix = by_latents(HermitianMetric.metric_matrix)
@@ -222,6 +219,8 @@ class FisherMetric(PartwiseMetric):
     def forget_heads(self) -> None:
         """Drop reduced heads and what else is kept of weights, to free its memory."""
         self._heads.forget()
+        if self._on_real is not None:
+            self._on_real.forget_heads()
 
     # ------------------------------------------------------------- linear heads
     def _split(

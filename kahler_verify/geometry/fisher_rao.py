@@ -13,15 +13,25 @@ from torch.func import jvp
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
+from kahler_verify.geometry.folding import (
+    GramRows,
+    Smaller,
+    smaller_layer,
+    with_smaller_layer,
+)
+from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
+from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone
 
+# On a CPU, tangents that leave its caches make convolutions up to twice as slow.
+TANGENTS_AT_ONCE = 1024
 _SUFFIXES = ("", "_d", "_dd", "_ddd")
 _kernels = cache(KernelSet)
 
@@ -38,9 +48,14 @@ class FisherRaoMetric(RiemannianMetric):
             checked in any case, see :mod:`kahler_verify.jets`.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
+        fold: replace the last linear layer of a Gaussian's mean, where Σ is constant, by a smaller
+            one with the same metric: where it pays ("auto"), wherever possible, or never; see
+            :mod:`kahler_verify.geometry.folding`.
+        fold_ratio: "auto" does with at least this many times as many outputs as hidden features.
 
     Raises:
-        InputError: ``decoder`` is not callable; later, where a point's law depends on other points.
+        InputError: ``decoder`` is not callable, or an argument is malformed; later, where a point's
+            law depends on other points.
 
     Source: Arvanitidis et al., arXiv 2106.05367; derived in
     derivations/likelihoods/.
@@ -54,15 +69,25 @@ class FisherRaoMetric(RiemannianMetric):
         check: bool = True,
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
+        fold: Fold = "auto",
+        fold_ratio: float = FOLD_RATIO,
     ):
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
         require_decoder(decoder)
+        require_fold(fold, fold_ratio)
         self.decoder = decoder
+        self.fold = fold
+        self.fold_ratio = fold_ratio
         self._unchecked = check
         self._outputs = 0
+        self._layers = ReducedHeads()
 
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         self.decoder = moved_module("decoder", self.decoder, move)
+
+    def forget_heads(self) -> None:
+        """Drop what is kept of weights, to free its memory."""
+        self._layers.forget()
 
     def _width(self) -> int:
         return self._outputs
@@ -71,27 +96,39 @@ class FisherRaoMetric(RiemannianMetric):
         if self._outputs == 0:
             with torch.no_grad():
                 # one point twice, as a normalisation over the batch would not take one
-                fields, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1)
+                fields, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1, "never")
             self._outputs = max(x[0].numel() for x in fields.letters.values())
-        return super()._points_at_once(z, order)
+        fitting = super()._points_at_once(z, order)
+        if order or z.is_cuda:
+            return fitting
+        return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1]))
 
     def _fields(self, z: Tensor) -> Fields:
         with explained(self.decoder, z):
             return fields_of(self.decoder(z), len(z))
 
-    def _fields_jets(self, z: Tensor, order: int) -> tuple[Fields, dict[str, Tensor]]:
-        """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``."""
+    def _fields_jets(self, z: Tensor, order: int, fold: Fold) -> tuple[Fields, dict[str, Any]]:
+        """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``.
+
+        Both are of a Gaussian with the same metric where a smaller last layer takes the place of
+        the mean's.
+        """
         found: list[Fields] = []
+        smaller: Smaller | None = None
 
         def letters(z: Tensor) -> dict[str, Tensor]:
-            found.append(self._fields(z))
+            nonlocal smaller
+            fields = self._fields(z)
+            if not found:
+                smaller = smaller_layer(fields, self._layers, fold, self.fold_ratio, order - 1)
+            found.append(fields if smaller is None else with_smaller_layer(fields, smaller))
             return found[-1].letters
 
         def highest(z: Tensor) -> dict[str, Tensor]:
             return {name: x.dd for name, x in propagate(letters, z, 2).items()}
 
         jets = propagate(letters, z, min(order, 2))
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Any] = {}
         for name, jet in jets.items():
             tensors[f"{name}_d"] = jet.d
             if order > 1:
@@ -102,19 +139,21 @@ class FisherRaoMetric(RiemannianMetric):
                 slopes = [jvp(highest, (z,), (axis.expand_as(z),))[1] for axis in axes]
             for name in jets:
                 tensors[f"{name}_ddd"] = torch.stack([slope[name] for slope in slopes], 1)
+        if smaller is not None and smaller.gram:
+            tensors["mu_d"] = GramRows(jets["mu"].d, smaller.matrix)
         family, _, constants = found[0]
         values = {name: jet.value for name, jet in jets.items()}
         return Fields(family, values, _plain(constants, family)), tensors
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
-        fields, derivatives = self._fields_jets(z, order + 1)
+        fields, derivatives = self._fields_jets(z, order + 1, self.fold)
         family = fields.family
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
             require_each_point_alone("decoder", lambda z: list(self._fields(z).letters.values()), z)
             self._unchecked = False
-        tensors = {**fields.letters, **fields.constants}
+        tensors: dict[str, Any] = {**fields.letters, **fields.constants}
         tensors |= family.values(tensors) if family.values else {}
         for name in fields.letters if family.axes else ():
             for suffix in _SUFFIXES[1 : order + 2]:  # outputs with own axes become a batch

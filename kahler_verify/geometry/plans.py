@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from kahler_verify.errors import InputError
 from kahler_verify.linear_algebra.heads import AffineHeads
 from kahler_verify.linear_algebra.kept import is_recorded
 
@@ -16,6 +17,14 @@ FOLD_RATIO = 1.25
 # Where weights are being trained their Gram matrix is computed anew in each call, and takes as long
 # as a head's product with h tangents: it has to save this much more.
 GRAM_RATIO = 1.25
+
+
+def require_fold(fold: Any, fold_ratio: Any) -> None:
+    """Raise :class:`InputError` unless these are a plan of folding and a positive ratio."""
+    if fold not in ("auto", "always", "never"):
+        raise InputError(f"fold: expected 'auto', 'always' or 'never', got {fold!r}")
+    if not fold_ratio > 0:
+        raise InputError(f"fold_ratio: expected a positive number, got {fold_ratio!r}")
 
 
 @dataclass(frozen=True)

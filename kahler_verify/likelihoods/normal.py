@@ -15,6 +15,7 @@ SCALAR = Likelihood(
     lambda law: {"mu": law.loc, "Sigma": law.variance},
     values=_factor,
     layout="scalar",
+    independent_gaussian=True,
 )
 DIAGONAL = likelihood(
     Normal,
@@ -24,6 +25,7 @@ DIAGONAL = likelihood(
         lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
         values=_factor,
         layout="diagonal",
+        independent_gaussian=True,
     ),
 )
 likelihood(
@@ -34,5 +36,6 @@ likelihood(
         lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
         values=_factor,
         layout="diagonal",
+        independent_gaussian=True,
     ),
 )

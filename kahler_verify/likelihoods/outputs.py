@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -13,7 +14,11 @@ from kahler_verify.likelihoods.normal import DIAGONAL, SCALAR
 from kahler_verify.likelihoods.register import Likelihood, family_of
 
 _UNIT = Likelihood(
-    "Gaussian of unit variance", "pulled_back_metric", lambda mean: {"mu": mean}, stem="metric"
+    "Gaussian of unit variance",
+    "pulled_back_metric",
+    lambda mean: {"mu": mean},
+    stem="metric",
+    independent_gaussian=True,
 )
 
 
@@ -66,6 +71,11 @@ def fields_of(output: Any, points: int) -> Fields:
     return Fields(family, letters, constants)
 
 
+def through_unit_variance(family: Likelihood) -> Likelihood:
+    """The same family, with its mean in units in which the variance is one."""
+    return replace(_UNIT, name=family.name)
+
+
 def _of_pair(mean: Any, log_variance: Any, points: int) -> Fields:
     for name, x in (("mean", mean), ("log variance", log_variance)):
         if not isinstance(x, Tensor):
@@ -96,4 +106,6 @@ def _rows(name: str, x: Tensor, points: int, axes: int) -> Tensor:
             f"{list(x.shape)}"
         )
     outputs = math.prod(x.shape[1 : x.ndim - axes])
+    if x.ndim == axes + 2:  # as it stands, so that a last layer may stay unevaluated
+        return x
     return x.reshape(points, outputs, *x.shape[x.ndim - axes :])

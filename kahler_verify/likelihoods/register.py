@@ -35,6 +35,8 @@ class Likelihood:
         axes: of a law whose outputs are not single numbers, how many last axes of each letter are
             one output's own (1 for a categorical law's logits). There may be several such outputs.
         component: letters whose own axis is one of components, which kernels want in front.
+        independent_gaussian: are the outputs, or functions of them, independent Gaussians with the
+            letters mu and, but for unit variance, Sigma?
     """
 
     name: str
@@ -46,6 +48,7 @@ class Likelihood:
     layout: str = ""
     axes: Mapping[str, int] = field(default_factory=dict)
     component: tuple[str, ...] = ()
+    independent_gaussian: bool = False
 
     def kernel(self, stem: str) -> str:
         """The name of the kernel for this layout."""

@@ -138,10 +138,16 @@ class Head:
     bias: Tensor | None
     real: bool = False
 
-    def multiplied_out(self) -> Expansion:
-        """W h without the bias, with its derivatives."""
-        out = linear(lambda t: t @ self.weight.mT, self.hidden, by_point)
-        return linear(lambda t: t.real, real_directions(out)) if self.real else out
+    def multiplied_out(self) -> tuple[Tensor | None, Tensor | None]:
+        """First and second derivatives of W h."""
+        hidden = self.hidden
+        product = by_point(lambda t: t @ self.weight.mT)
+        first, second = (None if r is None else product(r) for r in hidden.rows)
+        if not self.real:
+            return first, second
+        whole = real_directions(Expansion(hidden.value, first, second, hidden.frame))
+        first, second = (None if r is None else r.real for r in whole.rows)
+        return first, second
 
 
 class Expansion:
@@ -168,7 +174,7 @@ class Expansion:
 
     def _multiply_out(self) -> None:
         if self.head is not None and self._first is None:
-            self._first, self._second = self.head.multiplied_out().rows
+            self._first, self._second = self.head.multiplied_out()
 
     @property
     def first(self) -> Tensor | None:

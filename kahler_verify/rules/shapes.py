@@ -16,6 +16,7 @@ _VIEWS = (
     *("reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "transpose"),
     *("permute", "movedim", "t", "T", "mT", "diagonal", "linalg_diagonal", "unfold"),
 )
+_RESHAPES = ("reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze")
 _SELECTIONS = ("select", "narrow", "unbind", "tensor_split", "hsplit", "vsplit", "dsplit")
 _COPIES = (
     *("repeat", "tile", "repeat_interleave", "roll", "flip", "fliplr", "flipud", "rot90", "tril"),
@@ -33,8 +34,11 @@ _SHIFTS = ("fft_fftshift", "fft_ifftshift")
 
 @rule(*_VIEWS, *_COPIES, *_FOURIER, *_SHIFTS)
 def moved(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Any:
-    """Linear over C."""
-    return linear(lambda t: call(t, *arguments, **named), x)
+    """Linear over C; itself where a shape stays what it is, so that a head stays one."""
+    value = call(x.value, *arguments, **named)
+    if getattr(call, "__name__", "") in _RESHAPES and value.shape == x.value.shape:
+        return x
+    return linear(lambda t: call(t, *arguments, **named), x, value=value)
 
 
 @rule("expand", "broadcast_to")
@@ -51,7 +55,10 @@ def viewed(call: Any, x: Expansion, *shape: Any, **named: Any) -> Any:
     """Rows may lie in memory in another way than the value does."""
     if named or any(isinstance(each, torch.dtype) for each in shape):
         raise NotCovered
-    return linear(lambda t: t.reshape(*shape), x, value=call(x.value, *shape))
+    value = call(x.value, *shape)
+    if value.shape == x.value.shape:
+        return x
+    return linear(lambda t: t.reshape(*shape), x, value=value)
 
 
 @rule(*_REAL_FOURIER, holomorphic=False)

@@ -12,11 +12,12 @@ from torch import Tensor
 from benchmarks import floors, growth, machine, timing
 from benchmarks.command import bench, fraction, table
 from benchmarks.decoder_rivals import fisher_problem, training_problem
-from benchmarks.grid import full_grid, gpu_grid, quick_grid
+from benchmarks.grid import full_grid, gpu_grid, quick_grid, real_grid
 from benchmarks.mixture_rivals import mixture_problem, ricci_problem
 from benchmarks.page import cpu_blocks, gpu_block, rewrite
 from benchmarks.plots import draw
 from benchmarks.problem import Bench, Cell, Floor, Problem, Rival, as_json, deviation, flatten
+from benchmarks.real_rivals import real_problem
 from benchmarks.small_rivals import kernel_problem, log_det_problem
 from benchmarks.targets import TARGETS, target_table
 from kahler_verify.errors import InputError
@@ -183,6 +184,14 @@ def test_rivals_of_small_problems_agree() -> None:
     _all_agree(kernel_problem(sizes, torch.float64, CPU))
 
 
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("outputs", [64, 784])
+def test_rivals_of_real_decoders_agree(network: str, likelihood: str, outputs: int) -> None:
+    sizes = {"d": 3, "h": 10, "D": outputs, "B": 4, "network": network, "likelihood": likelihood}
+    _all_agree(real_problem(sizes, torch.float64, CPU))
+
+
 def _all_agree(problem: Problem) -> None:
     """Those that are quick to build; JAX's and compiled ones are checked by every run."""
     reference = flatten(problem.ours())
@@ -193,7 +202,7 @@ def _all_agree(problem: Problem) -> None:
 
 
 def test_grids_are_distinct_and_cover_the_quantities() -> None:
-    for grid in (quick_grid(), full_grid(), gpu_grid()):
+    for grid in (quick_grid(), full_grid(), gpu_grid(), real_grid()):
         keys = [(c.quantity, tuple(c.sizes.items()), c.dtype) for c in grid]
         assert len(keys) == len(set(keys))
     quick, full = ({c.quantity for c in grid} for grid in (quick_grid(), full_grid()))
