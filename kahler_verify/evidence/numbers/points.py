@@ -31,6 +31,8 @@ class Point:
     functions: Functions = field(default=None)  # type: ignore[assignment]
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
     values: Mapping[Symbol, Any] = field(default_factory=dict)  # of coordinates and parameters
+    # inverses and log-determinants of letters, by what moves: they come up many times
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.functions is None:

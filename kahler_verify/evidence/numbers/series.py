@@ -9,7 +9,7 @@ Abs are made of it: re f = (f + f̄)/2, im f = (f - f̄)/(2i), |f|² = f f̄.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
@@ -105,7 +105,7 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if isinstance(expr, Contract):
         return _contract(expr, point, scope)
     if isinstance(expr, LogDet):
-        return log_det_of(evaluate(expr.args[0], point, scope), point)
+        return _once(expr, expr.args[0], point, scope, lambda matrix: log_det_of(matrix, point))
     if isinstance(expr, LogSumExp | Mean | Moment | Centred):
         return _mixture(expr, point, scope)
     if isinstance(expr, Total):
@@ -123,6 +123,19 @@ def evaluate(expr: Expr, point: Point, scope: Scope) -> Series:
     if isinstance(expr, Function):
         return _function(expr, point, scope)
     raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
+
+
+def _once(
+    expr: Expr, inner: Expr, point: Point, scope: Scope, compute: Callable[[Series], Series]
+) -> Series:
+    """A function of what stands inside; of a letter computed once for all that moves alike."""
+    if not isinstance(inner, Jet) or inner.field.abbreviated or inner.hol or inner.anti:
+        return compute(evaluate(inner, point, scope))
+    key = (expr, scope.epsilons, scope.shared, scope.component)
+    if key not in point.known:
+        point.known[key] = compute(evaluate(inner, point, scope))
+    found: Series = point.known[key]
+    return found
 
 
 def value_of(expr: Expr, point: Point, scope: Scope) -> Any:
@@ -315,7 +328,7 @@ def _power(expr: Pow, point: Point, scope: Scope) -> Series:
         if isinstance(expr.base, Abs) and whole % 2 == 0:  # |f|² is a polynomial, |f| is not
             (inner,) = expr.base.args
             return evaluate((inner * conjugate(inner)) ** (whole // 2), point, scope)
-        return integer_power(evaluate(expr.base, point, scope), whole)
+        return _once(expr, expr.base, point, scope, lambda base: integer_power(base, whole))
     if expr.exp.is_Rational:
         power = Fraction(int(expr.exp.p), int(expr.exp.q))
         base = evaluate(expr.base, point, scope)
