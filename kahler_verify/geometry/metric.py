@@ -93,6 +93,10 @@ class HermitianMetric(Metric):
         """g alone, where that is cheaper."""
         return self._parts(z)[0]
 
+    def _in_plain_torch(self, z: Tensor) -> Tensor:
+        """g by operations that can be watched one by one, not by compiled code."""
+        return self._hermitian(z)
+
     def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         """2 Re g(u, v̄) + 2 Re k(u, v)."""
         g, k = self._parts(z)
@@ -121,7 +125,7 @@ class HermitianMetric(Metric):
         z = self._point(z)
         out = self._checked(z, self._by_chunks(self._hermitian, 0, z))
         if self._is_watched(out):
-            watch_range("metric_matrix", self._hermitian, z, self._sound)
+            watch_range("metric_matrix", self._in_plain_torch, z, self._sound)
         return out
 
     def complementary_part(self, z: Tensor) -> Tensor:
@@ -283,7 +287,8 @@ class HermitianMetric(Metric):
     ) -> None:
         """See `Rounding`."""
         if self._is_watched(out):
-            Rounding(quantity, compute, self._hermitian, self._sound).watch(z, out, *more)
+            plain = self._in_plain_torch
+            Rounding(quantity, compute, self._hermitian, plain, self._sound).watch(z, out, *more)
 
     def _is_watched(self, out: Tensor) -> bool:
         watched = self.validate_args and self._cancels

@@ -135,7 +135,7 @@ class PotentialMetric(PartwiseMetric):
         z = self._point(z)
         return self._checked(z, self._by_chunks(partial(self._evaluate, "value"), 0, z).real)
 
-    def _evaluate(self, kernel: str, z: Tensor) -> Tensor:
+    def _evaluate(self, kernel: str, z: Tensor, *, plainly: bool = False) -> Tensor:
         d, batch = z.shape[-1], z.shape[:-1]
         shape = (*batch, *[d] * RANK[kernel])
         if kernel in self.kernels.vanishing:
@@ -147,7 +147,7 @@ class PotentialMetric(PartwiseMetric):
                     f"got {p.dtype} on {p.device}"
                 )
         check_shapes(self.kernels.inputs, {"z": z, **self.parameters})
-        if self._unrolled is not None and kernel != "value":
+        if self._unrolled is not None and kernel != "value" and not plainly:
             unrolled = self._unrolled(kernel, z, self.parameters)
             if unrolled is not None:
                 return unrolled
@@ -170,6 +170,9 @@ class PotentialMetric(PartwiseMetric):
 
     def _parts(self, z: Tensor) -> tuple[Tensor, None]:
         return self._evaluate("metric", z), None
+
+    def _in_plain_torch(self, z: Tensor) -> Tensor:
+        return self._evaluate("metric", z, plainly=True)
 
     def _metric_d(self, z: Tensor) -> Tensor:
         return self._evaluate("metric_d", z)

@@ -59,6 +59,7 @@ class Rounding:
         quantity: a key of ``UNITS``.
         compute: the quantity [n, …] of points [n, d] and of vectors like them, without checks.
         metric: g of points.
+        plain: the same by operations that can be watched one by one.
         sound: the ranges of results and of lengths that were found sound, by quantity and dtype;
             kept from call to call, and added to.
     """
@@ -66,6 +67,7 @@ class Rounding:
     quantity: str
     compute: Callable[..., Tensor]
     metric: Callable[[Tensor], Tensor]
+    plain: Callable[[Tensor], Tensor]
     sound: dict[Hashable, list[float]]
 
     @torch.no_grad()
@@ -87,7 +89,7 @@ class Rounding:
         reached = extremes.tolist()
         if key in self.sound and all(x <= y for x, y in zip(reached, self.sound[key], strict=True)):
             return
-        watch_range(self.quantity, self.metric, z, self.sound)
+        watch_range(self.quantity, self.plain, z, self.sound)
         some = torch.stack([f(x) for x in (sizes, lengths) for f in (torch.argmax, torch.argmin)])
         some = some.unique()
         z, sizes, lengths = z[some], sizes[some], lengths[some]

@@ -180,7 +180,9 @@ def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
         value = array([point.ring.number(x) for x, _, _ in nodes], (size, 1))
         jets = {**point.jets, residual.field: {(0, 0): value}}
         top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
-        terms.append(evaluate(inner, replace(point, jets=jets), scope).scaled(top, bottom))
+        node = replace(point, jets=jets)
+        node.known = point.known  # of letters that have an inverse, which the residual has not
+        terms.append(evaluate(inner, node, scope).scaled(top, bottom))
     return reduce(add, terms)
 
 
