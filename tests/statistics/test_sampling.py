@@ -56,6 +56,7 @@ def test_chains_have_the_law_of_fubini_study(d: int, gamma: float) -> None:
     assert 0.5 < (draws.acceptance or 0) <= 1
 
 
+@pytest.mark.thorough
 def test_heavy_tails_keep_the_law_and_show_in_the_diagnostics() -> None:
     """γ = 1 in d = 2: chains mix badly in |z|, and the effective sample size says how badly."""
     target = VolumeTarget(PotentialMetric("fubini_study"), 2, prior=False)

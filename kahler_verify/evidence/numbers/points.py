@@ -31,7 +31,9 @@ class Point:
     functions: Functions = field(default=None)  # type: ignore[assignment]
     coordinates: tuple[Symbol, ...] = ()  # of explicit potentials
     values: Mapping[Symbol, Any] = field(default_factory=dict)  # of coordinates and parameters
-    # inverses and log-determinants of letters, by what moves: they come up many times
+    averaged: frozenset[Field] = frozenset()  # normal vectors that stand at a node of their mean
+    # inverses and log-determinants of letters, by what moves, and derivatives of what does not
+    # depend on a node: they come up many times
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sympy import Expr
 
 from kahler_verify.calculus.definition import Partial
@@ -14,6 +16,17 @@ Order = tuple[int, int]
 def fields_of(kernel: Kernel) -> list[Field]:
     """All fields in a kernel's definitions, with the traits that its assumptions add."""
     return sorted({j.field for j in kernel.letters if not j.field.abbreviated}, key=str)
+
+
+@lru_cache(maxsize=1024)
+def fields_within(expr: Expr) -> frozenset[Field]:
+    """All fields of an expression, those too that its abbreviations stand for."""
+    found = set()
+    for jet in expr.atoms(Jet):
+        found.add(jet.field)
+        if jet.field.abbreviated:
+            found |= fields_within(jet.field.abbreviated[0])
+    return frozenset(found)
 
 
 def is_real_latent(kernel: Kernel) -> bool:

@@ -55,6 +55,7 @@ from kahler_verify.evidence.numbers.functions import Term
 from kahler_verify.evidence.numbers.nilpotent import Series, number
 from kahler_verify.evidence.numbers.points import Point, Scope, extent, free_indices
 from kahler_verify.evidence.numbers.powers import integer_power, log_det_of, log_of, rational_power
+from kahler_verify.evidence.numbers.readings import fields_within
 from kahler_verify.evidence.numbers.taylor import field_of, symbol_of
 
 
@@ -144,7 +145,15 @@ def value_of(expr: Expr, point: Point, scope: Scope) -> Any:
 
 
 def _partial(expr: Partial, point: Point, scope: Scope) -> Series:
-    return _derivative(expr.args[0], expr.hol, expr.anti, point, scope)
+    """A derivative; while a mean is taken, what is the same at all nodes is computed at one."""
+    if not point.averaged or point.averaged & fields_within(expr):
+        return _derivative(expr.args[0], expr.hol, expr.anti, point, scope)
+    places = frozenset(scope.values.items())
+    key = (expr, places, scope.epsilons, scope.shared, scope.component)
+    if key not in point.known:
+        point.known[key] = _derivative(expr.args[0], expr.hol, expr.anti, point, scope)
+    found: Series = point.known[key]
+    return found
 
 
 def _derivative(
@@ -180,7 +189,7 @@ def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
         value = array([point.ring.number(x) for x, _, _ in nodes], (size, 1))
         jets = {**point.jets, residual.field: {(0, 0): value}}
         top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
-        node = replace(point, jets=jets)
+        node = replace(point, jets=jets, averaged=point.averaged | {residual.field})
         node.known = point.known  # of letters that have an inverse, which the residual has not
         terms.append(evaluate(inner, node, scope).scaled(top, bottom))
     return reduce(add, terms)
