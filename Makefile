@@ -44,6 +44,7 @@ demo: setup
 	$(bin)/kahler-verify verify demo/digits.safetensors --json demo/verify.json --html demo/report.html
 	$(bin)/kahler-verify train --latent real --likelihood bernoulli --seed 0 --out demo/vae.safetensors
 	$(bin)/kahler-verify verify demo/vae.safetensors --no-kernels --json demo/vae.json --html demo/vae.html
+	$(bin)/kahler-verify geodesic demo/vae.safetensors '#0' '#5' --plot demo/geodesic.png
 	@echo "The reports: demo/report.html, and demo/vae.html of an ordinary VAE at real latents"
 
 test: setup
