@@ -90,6 +90,7 @@ class Metric(ABC):
         # Ranges of results without rounding errors.  Threads share them without a lock: a list is
         # replaced and never written into, and one that is lost costs another look.
         self._sound: dict[Hashable, list[float]] = {}
+        self._sound_of: Hashable = ()  # what the metric was made of then
         keep_freed_memory()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -125,7 +125,7 @@ class HermitianMetric(Metric):
         z = self._point(z)
         out = self._checked(z, self._by_chunks(self._hermitian, 0, z))
         if self._is_watched(out):
-            watch_range("metric_matrix", self._in_plain_torch, z, self._sound)
+            watch_range("metric_matrix", self._in_plain_torch, z, self._sound_ranges())
         return out
 
     def complementary_part(self, z: Tensor) -> Tensor:
@@ -287,12 +287,24 @@ class HermitianMetric(Metric):
     ) -> None:
         """See `Rounding`."""
         if self._is_watched(out):
-            plain = self._in_plain_torch
-            Rounding(quantity, compute, self._hermitian, plain, self._sound).watch(z, out, *more)
+            ranges, plain = self._sound_ranges(), self._in_plain_torch
+            Rounding(quantity, compute, self._hermitian, plain, ranges).watch(z, out, *more)
+
+    def _sound_ranges(self) -> dict[Hashable, list[float]]:
+        """What was found sound of the metric as it is; nothing after its parameters changed."""
+        made_of = self._made_of
+        if made_of != self._sound_of:
+            self._sound, self._sound_of = {}, made_of
+        return self._sound
 
     def _is_watched(self, out: Tensor) -> bool:
         watched = self.validate_args and self._cancels
         return watched and not (is_transformed(out) or in_forward_mode())
+
+    @property
+    def _made_of(self) -> Hashable:
+        """Changes, as far as torch tells, where what g is made of does."""
+        return ()
 
     @property
     def _cancels(self) -> bool:

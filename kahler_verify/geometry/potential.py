@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -170,6 +170,10 @@ class PotentialMetric(PartwiseMetric):
 
     def _parts(self, z: Tensor) -> tuple[Tensor, None]:
         return self._evaluate("metric", z), None
+
+    @property
+    def _made_of(self) -> Hashable:
+        return tuple((p.data_ptr(), p._version) for p in self.parameters.values())
 
     def _in_plain_torch(self, z: Tensor) -> Tensor:
         return self._evaluate("metric", z, plainly=True)

@@ -12,7 +12,7 @@ from sympy import log
 from torch import Tensor
 
 import kahler_verify
-from kahler_verify.calculus import coordinates, dimension
+from kahler_verify.calculus import coordinates, dimension, parameter
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import PotentialMetric, RoundingWarning
 
@@ -131,3 +131,34 @@ def test_how_much_it_costs() -> None:
     metric.validate_args = False
     metric.scalar_curvature(1e6 * z)
     assert len(calls) == 4
+
+
+OVERFLOWS = {torch.complex64: 1e10, torch.complex128: 1e80}
+
+
+@pytest.mark.parametrize("dtype", OVERFLOWS)
+def test_an_infinity_inside_a_formula_is_noticed(dtype: torch.dtype) -> None:
+    """1/∞ is a clean 0, and leaves no noise: (1 + |z|²)² overflows where g itself does not."""
+    metric = PotentialMetric("fubini_study")
+    metric.metric_matrix(torch.full((3, 2), 10.0, dtype=dtype))
+    far = torch.full((3, 2), OVERFLOWS[dtype], dtype=dtype)
+    for method in (metric.metric_matrix, metric.log_volume, metric.log_det_hermitian):
+        with pytest.warns(RoundingWarning, match=r"overflow inside the metric's formula .in mul."):
+            method(far)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.metric_matrix(torch.full((3, 2), 20.0, dtype=dtype))
+
+
+def test_what_was_sound_is_forgotten_with_the_parameters_that_it_was_sound_with() -> None:
+    z, A = coordinates("z", dimension("d")), parameter("A", *2 * [dimension("d")], hermitian=True)
+    compiled = kahler_verify.compile(log(1 + z.H * A * z))
+    metric = PotentialMetric(compiled, A=torch.eye(2, dtype=torch.complex128))
+    points = torch.full((3, 2), 2.0, dtype=torch.complex128)
+    metric.scalar_curvature(points)
+    kept = metric._sound_ranges()
+    metric.scalar_curvature(points / 2)
+    assert kept
+    assert metric._sound_ranges() is kept
+    metric.parameters["A"].mul_(2)
+    assert metric._sound_ranges() == {}
