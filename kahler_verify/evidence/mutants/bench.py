@@ -217,17 +217,17 @@ class Bench:
 
     # -------------------------------------------------------------- equivalence
     @property
-    def _exact(self) -> Arithmetic:
+    def _numbers(self) -> Arithmetic:
         """ℚ(i); a prime field where there are transcendental values, which ℚ(i) has not."""
         return prime_field if self.heads else rational
 
     def _points(self, n: int) -> list[tuple[Tensors, list[Any]]]:
         if n not in self._elsewhere:
             sizes, seeds, batch = ELSEWHERE[n]
-            samples: list[Tensors] = [self.draw(self._exact, s, sizes).tensors for s in seeds]
+            samples: list[Tensors] = [self.draw(self._numbers, s, sizes).tensors for s in seeds]
             if batch:
                 samples = [stacked(samples)]
-            self._elsewhere[n] = [(s, self.original.outputs(s, self._exact)) for s in samples]
+            self._elsewhere[n] = [(s, self.original.outputs(s, self._numbers)) for s in samples]
         return self._elsewhere[n]
 
     @cached_property
@@ -239,7 +239,7 @@ class Bench:
         """Whether it runs at one point in exact arithmetic and in torch, and keeps its shape."""
         ((tensors, truth),) = self._points(0)
         try:
-            found = candidate.outputs(tensors, self._exact)
+            found = candidate.outputs(tensors, self._numbers)
             in_torch = candidate.outputs(self._in_torch)
         except FAILURES:
             return False
@@ -251,7 +251,7 @@ class Bench:
         for n in range(len(ELSEWHERE)):
             for tensors, truth in self._points(n):
                 try:
-                    if not equal(candidate.outputs(tensors, self._exact), truth):
+                    if not equal(candidate.outputs(tensors, self._numbers), truth):
                         return False
                 except FAILURES:
                     return False
