@@ -43,10 +43,11 @@ from kahler_verify.evidence.mutants.verdicts import TESTS
 from kahler_verify.evidence.numbers.arithmetic import Arithmetic, decimal, prime_field, rational
 from kahler_verify.evidence.numbers.arrays import array
 from kahler_verify.evidence.numbers.points import Point
-from kahler_verify.evidence.numbers.readings import fields_of
+from kahler_verify.evidence.numbers.readings import fields_of, is_real_latent
 from kahler_verify.evidence.numbers.samples import Sample, draw
 from kahler_verify.evidence.numbers.series import evaluate_output
-from kahler_verify.evidence.routes.autograd import TaylorFields, differentiate
+from kahler_verify.evidence.routes.autograd import differentiate
+from kahler_verify.evidence.routes.cases import taylor_fields
 from kahler_verify.evidence.routes.known_answers import known_answer
 from kahler_verify.running.kernel_set import KernelSet
 
@@ -138,6 +139,8 @@ class Bench:
         letters = {f.name: Jet(f) for f in fields_of(self.kernel) if "frozen" not in f.traits}
         if not {"mu", "Sigma"} <= set(letters) or self.kernel.assumptions:
             return None
+        if "real" in letters["mu"].field.traits:  # and holomorphic would be constant
+            return None
         assumed = ((letters["mu"], "holomorphic"), (letters["Sigma"], "constant"))
         kernel = replace(self.kernel, assumptions=assumed)
         sample = self.draw(prime_field, 3, SMALL, kernel)
@@ -150,12 +153,7 @@ class Bench:
         double = {n: to_torch(x) for n, x in sample.tensors.items()}
         single = {n: x.to(torch.complex64) for n, x in double.items()}
         truth = [to_torch(t) for t in self._truth(sample.point)]
-        jets = {f: {o: to_torch(x) for o, x in t.items()} for f, t in sample.point.jets.items()}
-        sizes = {s: complex(x) for s, x in sample.point.sizes.items()}
-        weights = sample.point.weights
-        fields = TaylorFields(
-            GENERIC["d"], sizes, jets, None if weights is None else to_torch(weights)
-        )
+        fields = taylor_fields(sample.point, GENERIC["d"], is_real_latent(self.kernel))
         other = [
             differentiate(o.definition, o.indices, fields) for o in self.kernel.outputs.values()
         ]
