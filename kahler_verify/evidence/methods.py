@@ -44,6 +44,7 @@ WITHOUT_NUMBERS = {
     "half": "as to",
     "from_file": "makes a metric",
     "from_function": "makes a metric",
+    "riemannian": "makes the same metric on real coordinates",
     "plan": "tells how a call is computed",
     "forget_heads": "drops what was kept",
 }
