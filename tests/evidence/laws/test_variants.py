@@ -144,3 +144,7 @@ def test_the_line_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1.0e-15" in good.outcome
     assert not bad.passed
     assert "y by nan" in bad.outcome
+
+
+def test_every_public_method_runs_kernels_or_says_why_not() -> None:
+    assert [row.method for row in methods.behind_methods() if not row.passed] == []
