@@ -42,10 +42,10 @@ from kahler_verify.evidence.mutants.misprints import metric_of
 from kahler_verify.evidence.mutants.verdicts import TESTS
 from kahler_verify.evidence.numbers.arithmetic import Arithmetic, decimal, prime_field, rational
 from kahler_verify.evidence.numbers.arrays import array
-from kahler_verify.evidence.numbers.points import Point
+from kahler_verify.evidence.numbers.points import Point, Scope, extent
 from kahler_verify.evidence.numbers.readings import fields_of, is_real_latent
 from kahler_verify.evidence.numbers.samples import Sample, draw
-from kahler_verify.evidence.numbers.series import evaluate_output
+from kahler_verify.evidence.numbers.series import evaluate, evaluate_output
 from kahler_verify.evidence.routes.autograd import differentiate
 from kahler_verify.evidence.routes.cases import taylor_fields
 from kahler_verify.evidence.routes.known_answers import known_answer
@@ -60,6 +60,7 @@ ELSEWHERE: tuple[tuple[Sizes, tuple[int, ...], bool], ...] = (
 )
 SMALL = {"d": 2, "n": 2, "K": 2}
 LINE = {"d": 1, "n": 2, "K": 3}
+SPACE = {"d": 3, "n": 2, "K": 2}  # a scalar curvature at d = 2 knows g⁻¹ by its determinant alone
 GENERIC = {"d": 2, "n": 2, "K": 3}  # at K = 2 covariances have rank one, which hides transpositions
 FAR, NEAR = 1e8, 1e-4  # where differences of components are 1e-8 of them; what is left of float64
 CERTAIN = ("hermitian", "augmented_positive", "positive")
@@ -109,6 +110,7 @@ class Bench:
         tests: dict[str, Test] = {
             "d = 1": self._exact(self.draw(prime_field, 1, LINE)),
             "exact": self._exact(self.draw(prime_field, 2, SMALL)),
+            "d = 3": self._at_distinct_indices(self.draw(prime_field, 6, SPACE)),
         }
         held = self._holomorphic()
         if held is not None:
@@ -133,6 +135,23 @@ class Bench:
     def _exact(self, sample: Sample) -> Test:
         truth = self._truth(sample.point)
         return lambda c: equal(c.outputs(sample.tensors, prime_field), truth)
+
+    def _at_distinct_indices(self, sample: Sample) -> Test:
+        """One entry of each output: with two dimensions two of three indices are the same."""
+        places, truth = [], []
+        for out in self.kernel.outputs.values():
+            extents = [extent(i, sample.point.sizes) for i in out.indices]
+            place = tuple(n % size for n, size in enumerate(extents))
+            scope = Scope(dict(zip(out.indices, place, strict=True)))
+            places.append(place)
+            truth.append(array([evaluate(out.definition, sample.point, scope).base[0, 0]], (1,)))
+
+        def same(candidate: Candidate) -> bool:
+            found = candidate.outputs(sample.tensors, prime_field)
+            entries = [array([np.asarray(f)[p]], (1,)) for f, p in zip(found, places, strict=True)]
+            return equal(entries, truth)
+
+        return same
 
     def _holomorphic(self) -> Test | None:
         """μ holomorphic and Σ constant, for kernels of a likelihood that do not assume it."""

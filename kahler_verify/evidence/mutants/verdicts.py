@@ -15,6 +15,7 @@ from kahler_verify.files import write_text
 TESTS = {
     "d = 1": "the text in F_p[i], one latent dimension",
     "exact": "the text in F_p[i] at d = n = K = 2",
+    "d = 3": "the text in F_p[i] at d = 3, one entry of distinct indices",
     "Hermitian, positive": "g is Hermitian and positive, [[g, k], [k̄, ḡ]] is positive",
     "batch": "a batch of points against its points",
     "known answers": "closed forms from textbooks",
