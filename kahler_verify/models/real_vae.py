@@ -18,9 +18,14 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from kahler_verify.distributions import log_excess
 from kahler_verify.errors import InputError
-from kahler_verify.models.vae import initial_device, standard_units
+from kahler_verify.models.autoencoder import (
+    Autoencoder,
+    initial_weights,
+    normal_log_prob,
+    standard_units,
+)
 from kahler_verify.networks.config import Covariance, require_width
-from kahler_verify.torch_state import alone, outside_autocast
+from kahler_verify.torch_state import outside_autocast
 
 __all__ = ["RealDecoder", "RealEncoder", "RealVAE", "RealVAEConfig"]
 
@@ -243,14 +248,13 @@ class RealEncoder(nn.Module):
         return mean, log_variance
 
 
-class RealVAE(nn.Module):
+class RealVAE(Autoencoder):
     """Encoder, decoder and the evidence lower bound; ``config.seed`` fixes the initial weights."""
 
     def __init__(self, config: RealVAEConfig) -> None:
         super().__init__()
         self.config = config
-        with alone(), torch.random.fork_rng(devices=[]), initial_device():
-            torch.default_generator.manual_seed(config.seed)
+        with initial_weights(config.seed):
             self.encoder = RealEncoder(config)
             self.decoder = RealDecoder(config)
         self.to(torch.get_default_device())
@@ -298,30 +302,9 @@ class RealVAE(nn.Module):
     def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         """log p(x|z) of each sample, [n]."""
         law = self.decoder(z)
-        if self.config.likelihood == "gaussian":  # in units in which squares do not underflow
-            unit, normal = self.decoder.scale, law.base_dist
-            law = Independent(
-                Normal(normal.loc / unit, normal.scale / unit, validate_args=False), 1
-            )
-            return law.log_prob(x / unit) - self.config.data_dim * unit.log()
+        if self.config.likelihood == "gaussian":
+            return normal_log_prob(law, x, self.decoder.scale)
         return law.log_prob(x)
-
-    def elbo_terms(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One-sample estimates, per sample [n]: log p(x|z) at z ~ q(z|x), and KL(q(z|x) ‖ p)."""
-        z, divergence = self.draw_latents(x, generator=generator)
-        return self.log_likelihood(z, x), divergence
-
-    @torch.no_grad()
-    def elbo(self, x: Tensor, *, samples: int = 16, seed: int = 0) -> float:
-        """The evidence lower bound of x [n, D] in nats per sample, over posterior draws."""
-        generator = torch.Generator(x.device).manual_seed(seed)
-        total = 0.0
-        for _ in range(samples):
-            likelihood, divergence = self.elbo_terms(x, generator=generator)
-            total += float((likelihood - divergence).double().mean())
-        return total / samples
 
     @torch.no_grad()
     def sample_means(self, count: int, *, seed: int = 0) -> Tensor:

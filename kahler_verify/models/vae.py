@@ -15,15 +15,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
 
 from kahler_verify.distributions import log_excess
 from kahler_verify.errors import InputError
+from kahler_verify.models.autoencoder import (
+    Autoencoder,
+    initial_weights,
+    normal_log_prob,
+    standard_units,
+)
 from kahler_verify.networks.config import DecoderConfig, Likelihood
 from kahler_verify.networks.decoder import Decoder
-from kahler_verify.torch_state import alone, outside_autocast
+from kahler_verify.torch_state import outside_autocast
 
-__all__ = ["ComplexVAE", "Encoder", "VAEConfig", "initial_device", "standard_units"]
+__all__ = ["ComplexVAE", "Encoder", "VAEConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,43 +134,13 @@ class Encoder(nn.Module):
         return torch.complex(real_part.contiguous(), imaginary_part.contiguous()), log_variance
 
 
-def initial_device() -> torch.device:
-    """Where initial weights are drawn: on the CPU, the same for all devices, or nowhere on meta."""
-    meta = torch.get_default_device().type == "meta"
-    return torch.device("meta" if meta else "cpu")
-
-
-def standard_units(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The mean [D] and the root mean square deviation of samples x [n, D], in double precision.
-
-    Raises:
-        InputError: they are all equal, or ``dtype`` cannot hold their deviation.
-    """
-    wide = x.to(torch.complex128 if x.is_complex() else torch.float64)
-    location = wide.mean(0)
-    apart = (wide - location).abs()
-    largest = apart.amax()
-    if not bool(largest > 0):
-        raise InputError("the training samples are all equal: there is nothing to learn")
-    scale = largest * (apart / largest).square().mean().sqrt()
-    own = torch.finfo(dtype)
-    if not own.smallest_normal <= scale.item() <= own.max:
-        raise InputError(
-            f"expected training samples whose spread {own.dtype} can hold, "
-            f"but got {scale.item():.2g}: change their units"
-        )
-    return location, scale
-
-
-class ComplexVAE(nn.Module):
+class ComplexVAE(Autoencoder):
     """Encoder, decoder and the evidence lower bound; ``config.seed`` fixes the initial weights."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        # the same weights for any default device, and no generator left elsewhere than it was
-        with alone(), torch.random.fork_rng(devices=[]), initial_device():
-            torch.default_generator.manual_seed(config.seed)
+        with initial_weights(config.seed):
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
         self.to(torch.get_default_device())
@@ -205,30 +180,7 @@ class ComplexVAE(nn.Module):
         law = self.decoder(z)
         if self.config.likelihood == "complex":
             return law.log_prob(x)
-        # torch's normal squares deviations: of 1e-24 that is 0 in single precision
-        unit, normal = self.decoder.scale, law.base_dist
-        law = Independent(Normal(normal.loc / unit, normal.scale / unit, validate_args=False), 1)
-        return law.log_prob(x / unit) - self.config.data_dim * unit.log()
-
-    def elbo_terms(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One-sample estimates, per sample [n]: log p(x|z) at z ~ q(z|x), and KL(q(z|x) ‖ CN(0,I)).
-
-        See `draw_latents`.
-        """
-        z, divergence = self.draw_latents(x, generator=generator)
-        return self.log_likelihood(z, x), divergence
-
-    @torch.no_grad()
-    def elbo(self, x: Tensor, *, samples: int = 16, seed: int = 0) -> float:
-        """The evidence lower bound of x [n, D] in nats per sample, over posterior draws."""
-        generator = torch.Generator(x.device).manual_seed(seed)
-        total = 0.0
-        for _ in range(samples):
-            likelihood, divergence = self.elbo_terms(x, generator=generator)
-            total += float((likelihood - divergence).double().mean())
-        return total / samples
+        return normal_log_prob(law, x, self.decoder.scale)
 
     @torch.no_grad()
     def sample_means(self, count: int, *, seed: int = 0) -> Tensor:
