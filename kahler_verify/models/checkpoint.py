@@ -22,7 +22,14 @@ from kahler_verify.files import write_with
 from kahler_verify.models.real_vae import RealVAE, RealVAEConfig
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
 
-__all__ = ["FORMAT", "VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Checkpoint",
+    "in_both_precisions",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 Config = VAEConfig | RealVAEConfig
 Model = ComplexVAE | RealVAE
@@ -129,6 +136,15 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 
     (first, last), (other, end) = ends(a), ends(b)
     return a.numel() > 0 and b.numel() > 0 and first <= end and other <= last
+
+
+def in_both_precisions(checkpoint: Checkpoint) -> tuple[Model, Model]:
+    """Copies of a checkpoint's model in float64 and in float32, fixed, for evaluation."""
+    double, single = (checkpoint.config.build() for _ in range(2))
+    for copy, dtype in ((double, torch.float64), (single, torch.float32)):
+        copy.load_state_dict(checkpoint.model.state_dict())
+        copy.to(dtype).requires_grad_(False).eval()
+    return double, single
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

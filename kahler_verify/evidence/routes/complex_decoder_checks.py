@@ -15,7 +15,7 @@ from kahler_verify.evidence.finding import Finding, frame_error, modest_bound
 from kahler_verify.evidence.routes import complex_decoders
 from kahler_verify.evidence.routes.gaussians import sampling_finding
 from kahler_verify.geometry import FisherMetric
-from kahler_verify.models.checkpoint import Checkpoint
+from kahler_verify.models.checkpoint import Checkpoint, in_both_precisions
 from kahler_verify.models.data import held_out_samples
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
 from kahler_verify.networks.decoder import Decoder
@@ -41,12 +41,9 @@ class ComplexDecoderTrial:
         """Encode held-out samples and draw latents from the prior."""
         config = checkpoint.config
         assert isinstance(config, VAEConfig)
-        copies = []
-        for dtype in (torch.float64, torch.float32):
-            copy = ComplexVAE(config)
-            copy.load_state_dict(checkpoint.model.state_dict())
-            copies.append(copy.to(dtype).requires_grad_(False).eval())
-        model, single = copies
+        model, single = in_both_precisions(checkpoint)
+        assert isinstance(model, ComplexVAE)
+        assert isinstance(single, ComplexVAE)
         latents, held_out = {}, None
         samples = held_out_samples(config.data, config.seed, data)
         if samples is not None:

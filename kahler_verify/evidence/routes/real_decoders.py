@@ -20,7 +20,7 @@ from torch.func import jacfwd, jacrev
 
 from kahler_verify.evidence.finding import EPSILON, Finding, frame_error, modest_bound
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-from kahler_verify.models.checkpoint import Checkpoint
+from kahler_verify.models.checkpoint import Checkpoint, in_both_precisions
 from kahler_verify.models.data import held_out_samples
 from kahler_verify.models.real_vae import RealDecoder, RealVAE
 
@@ -45,12 +45,7 @@ class RealDecoderTrial:
     ) -> RealDecoderTrial:
         """Encode held-out samples and draw latents from the prior."""
         config = checkpoint.config
-        copies = []
-        for dtype in (torch.float64, torch.float32):
-            copy = config.build()
-            copy.load_state_dict(checkpoint.model.state_dict())
-            copies.append(copy.to(dtype).requires_grad_(False).eval())
-        model, single = copies
+        model, single = in_both_precisions(checkpoint)
         assert isinstance(model, RealVAE)
         assert isinstance(single, RealVAE)
         latents, held_out = {}, None
