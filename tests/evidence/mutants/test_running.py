@@ -88,6 +88,22 @@ def test_equal_at_a_single_point_is_not_equal_in_a_batch(shop: Workshop) -> None
     assert {"exact", "autograd", "float64"} <= set(judged.missed_by)
 
 
+def test_two_dimensions_hide_a_wrong_triangle_of_a_scalar_curvature(shop: Workshop) -> None:
+    """It knows g⁻¹ by its determinant alone there."""
+    kernel = "real_geometry.scalar_curvature"
+    wrong = _candidate(shop, kernel, "identity0, upper=False", "identity0, upper=True")
+    assert not shop.bench(kernel).equivalent(wrong)
+    judged = judge(Mutant("x", "wrong triangle", "kernel", kernel, "", wrong.text), shop)
+    assert judged.by == ["d = 3"]
+
+
+def test_a_sum_over_the_batch_is_seen_beside_a_large_exponential(shop: Workshop) -> None:
+    kernel = "precision_weighted.cometric"
+    mixed = _candidate(shop, kernel, "'...,...ab->...ab'", "'...,...ab->ab'")
+    judged = judge(Mutant("x", BATCH, "kernel", kernel, "", mixed.text), shop)
+    assert judged.by == ["batch"]
+
+
 def test_equal_over_the_rationals_may_lose_digits(shop: Workshop) -> None:
     """E[U Ū°] = E[U° Ū°], but not in float64."""
     kernel = "mixture_potential.metric_between"
