@@ -231,9 +231,13 @@ class RiemannianMetric(Metric):
     def _by_chunks(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
     ) -> Tensor:
-        """Of points and vectors [b, d] in rows, as jets are."""
+        """Of points and vectors [b, d] in rows, as jets are.
+
+        Each row has memory of its own: forward mode refuses points that were only expanded.
+        """
         batch = torch.broadcast_shapes(*[x.shape[:-1] for x in (z, *vectors)])
-        rows = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (z, *vectors)]
+        spread = [x.expand(*batch, x.shape[-1]) for x in (z, *vectors)]
+        rows = [x.reshape(-1, x.shape[-1]).contiguous() for x in spread]
         out = super()._by_chunks(compute, order, *rows)
         return out.reshape((*batch, *out.shape[1:]))
 

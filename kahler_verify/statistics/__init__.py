@@ -1,5 +1,6 @@
 """Volumes, sampling and fits on latent spaces."""
 
+from kahler_verify.statistics.brownian import BrownianScheme, brownian_motion, brownian_step
 from kahler_verify.statistics.chains import run_chains
 from kahler_verify.statistics.importance import importance_resample
 from kahler_verify.statistics.proxy import Agreement, ProxyFit, agreement, fit_mixture
@@ -7,11 +8,14 @@ from kahler_verify.statistics.volume import Draws, ImproperTargetWarning, Volume
 
 __all__ = [
     "Agreement",
+    "BrownianScheme",
     "Draws",
     "ImproperTargetWarning",
     "ProxyFit",
     "VolumeTarget",
     "agreement",
+    "brownian_motion",
+    "brownian_step",
     "fit_mixture",
     "importance_resample",
     "run_chains",

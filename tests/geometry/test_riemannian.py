@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kahler_verify.errors import InputError
+from kahler_verify.geometry import ExpectedMetric, FisherMetric
+from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
 DOUBLE = torch.float64
@@ -32,6 +34,32 @@ def polar(z: Tensor) -> Tensor:
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_points_may_share_memory() -> None:
+    """Expanded points have one place in memory, which forward mode does not write to."""
+
+    def opaque(z: Tensor) -> Tensor:  # functions that no rule knows
+        x, y = z[..., 0], z[..., 1]
+        return torch.stack([torch.special.i0(x), torch.cumprod(z + 1, -1)[..., 1], y], -1)
+
+    class Decoder(nn.Module):
+        def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+            return opaque(z), 0.1 * opaque(z)
+
+    decoder = Decoder()
+    z = torch.tensor([1.1, 0.4], dtype=DOUBLE)
+    metrics = (
+        RiemannianMetric.from_function(polar),
+        PulledBackMetric(opaque),
+        FisherMetric(decoder),
+        ExpectedMetric(decoder),
+    )
+    for metric in metrics:
+        for method in (metric.christoffels, metric.scalar_curvature, metric.log_volume):
+            assert torch.equal(method(z.expand(3, 2)), method(z.repeat(3, 1)))
+        acceleration = metric.geodesic_acceleration(z.expand(3, 2), torch.ones_like(z).expand(3, 2))
+        assert torch.equal(acceleration[0], acceleration[2])
 
 
 @pytest.mark.parametrize("d", [2, 3, 5])
