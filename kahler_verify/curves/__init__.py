@@ -1,5 +1,6 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
+from kahler_verify.curves.analogy import Analogy, analogy
 from kahler_verify.curves.bounds import Bounds, bounds
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
 from kahler_verify.curves.connect import (
@@ -25,6 +26,7 @@ from kahler_verify.curves.transport import Carried, transport
 
 __all__ = [
     "STRAIGHT",
+    "Analogy",
     "Bounds",
     "Carried",
     "Collocation",
@@ -43,6 +45,7 @@ __all__ = [
     "Spline",
     "Starts",
     "Status",
+    "analogy",
     "bounds",
     "connect",
     "distance",

@@ -117,6 +117,20 @@ def mean(
     return Mean(at.point, at.variance, at.gradient, done, iterations, search.evaluations, at.curves)
 
 
+def moved(before: Curve, a: Tensor, b: Tensor) -> Tensor:
+    """Guesses [B, 129, d] of curves from a to b: those before, shifted linearly in time.
+
+    A straight line for a curve that was not found.
+    """
+    times = torch.linspace(0, 1, 129, dtype=torch.float64)
+    points, share = before(times), times.to(a)[:, None]
+    points = points + (1 - share) * (a.unsqueeze(-2) - points[:, :1])
+    points = points + share * (b.unsqueeze(-2) - points[:, -1:])
+    line = a.unsqueeze(-2) + share * (b - a).unsqueeze(-2)
+    known = points.isfinite().all(-1).all(-1)[:, None, None]
+    return torch.where(known, points, line)
+
+
 class _At(NamedTuple):
     point: Tensor
     curves: Curve
@@ -140,15 +154,8 @@ class _Search:
         self.evaluations = 0
 
     def at(self, point: Tensor, before: Curve | None) -> _At:
-        """Curves from a point to all x; those before, with their beginning moved, are guesses."""
-        start = None
-        if before is not None:
-            times = torch.linspace(0, 1, 129, dtype=torch.float64)
-            start = before(times)
-            start = start + (1 - times.to(start))[:, None] * (point - start[:, :1])
-            known = start.isfinite().all(-1).all(-1)[:, None, None]
-            line = point + times.to(start)[:, None] * (self.x - point)[:, None]
-            start = torch.where(known, start, line)
+        """Curves from a point to all x; those before are guesses."""
+        start = None if before is None else moved(before, point, self.x)
         curves = connect(
             self.metric,
             point.expand_as(self.x),

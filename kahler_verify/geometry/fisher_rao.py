@@ -22,6 +22,7 @@ from kahler_verify.geometry.folding import (
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
+from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
 from kahler_verify.linear_algebra.kept import ReducedHeads
@@ -166,7 +167,8 @@ class FisherRaoMetric(RiemannianMetric):
         parts = [
             kernels.call(family.kernel(stem + suffix), tensors) for suffix in _SUFFIXES[: order + 1]
         ]
-        return MetricJet(*[part.sum(1) if family.axes else part for part in parts])
+        g, *rest = [part.sum(1) if family.axes else part for part in parts]
+        return MetricJet(nowhere(g, fields.letters.values()), *rest)
 
     def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:

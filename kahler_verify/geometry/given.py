@@ -52,9 +52,11 @@ class GivenMetric(RiemannianMetric):
         if self._points_unchecked and not known:
             require_each_point_alone("function", lambda z: [self._value(z)], z)
             self._points_unchecked = False
-        if self._unchecked and order and not known:
-            self._check(z[:1])
         g = self._value(z)
+        if self._unchecked and order and not known:
+            sound = g.detach().isfinite().all(-1).all(-1).nonzero().flatten()
+            if len(sound):  # outside its domain a function has nothing to be checked
+                self._check(z[sound[:1]])
         if order == 0:
             return MetricJet(g)
         axes = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)

@@ -17,6 +17,7 @@ from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
+from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained
 from kahler_verify.likelihoods import fields_of
 from kahler_verify.linear_algebra.products import is_transformed
@@ -89,7 +90,7 @@ class PulledBackMetric(RiemannianMetric):
         if self._unchecked and not is_transformed(z):
             require_each_point_alone("function", lambda z: [self.embed(z)], z)
             self._unchecked = False
-        tensors = {"mu_d": jet.d}
+        tensors = {"mu_d": self._where_defined(jet.d, jet.value, z)}
         if order > 1:
             tensors["mu_dd"] = jet.dd
         if order > 2:
@@ -103,6 +104,18 @@ class PulledBackMetric(RiemannianMetric):
                 slopes = [jvp(second, (z,), (axis.expand_as(z),))[1] for axis in axes]
             tensors["mu_ddd"] = torch.stack(slopes, 1)
         return tensors
+
+    def _where_defined(self, slopes: Tensor, x: Tensor, z: Tensor) -> Tensor:
+        """The slopes, but NaN where x = f(z) is not finite; refused with ``validate_args``."""
+        out = nowhere(slopes, [x])
+        if self.validate_args and out is not slopes and not is_transformed(x):
+            if not bool(z.isfinite().all()):
+                raise InputError("z: expected finite values, but z has NaN or infinities")
+            raise InputError(
+                "function: expected finite values f(z), but it has NaN or infinities at z (a "
+                "logarithm or a root of what is negative, or z far out?)"
+            )
+        return out
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""

@@ -23,6 +23,7 @@ from kahler_verify.errors import InputError
 from kahler_verify.jets.checks import check_decoder
 from kahler_verify.jets.decoders import decoder_field_jets
 from kahler_verify.jets.differentiation import MODES, Mode, differentiate, nested, refusal
+from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import (
     DecoderFunction,
     LikelihoodStructure,
@@ -121,6 +122,7 @@ def decoder_jets(
             jet = _combine(derivatives[sum(orders)][_FIELDS.index(field)], *orders)
             if orders == (0, 0) and not values[field]:
                 jet = jet.real
+        jet = nowhere(jet, derivatives[0]) if orders != (0, 0) else jet
         jets[name] = jet[: len(points)].reshape((*z.shape[:-1], *jet.shape[1:]))
     return jets
 
