@@ -114,3 +114,22 @@ def test_bad_input_gets_one_line(folder: Path, case: str) -> None:
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_analogy_prints_writes_and_draws(folder: Path) -> None:
+    out, picture = folder / "analogy.json", folder / "analogy.png"
+    points = ("0.5,-0.2", "0.1,0.9", "-0.4,0.3")
+    model = str(folder / "real.safetensors")
+    done = run("analogy", "--json", str(out), "--plot", str(picture), "--", model, *points)
+    assert done.returncode == 0, done.stderr
+    assert "C + B - A is" in done.stdout
+    answer = json.loads(out.read_text())
+    assert np.allclose(answer["arithmetic"], [-0.8, 1.4])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    same = run("analogy", model, *points[:2], points[0])  # C = A: the answer is B
+    assert same.returncode == 0, same.stderr
+    printed = same.stdout.split("answer ")[1].split("\n")[0]
+    assert np.allclose([float(x) for x in printed.split(",")], [0.1, 0.9], atol=1e-5)
+    wrong = run("analogy", model, *points[:2], "1,2,3")
+    assert wrong.returncode == 2
+    assert "C: expected 2 coordinates" in wrong.stderr

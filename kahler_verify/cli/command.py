@@ -8,6 +8,7 @@ import sys
 import typer
 
 from kahler_verify.cli import (
+    analogy,
     bench,
     derive,
     diagnose,
@@ -38,6 +39,7 @@ for module in (
     verify,
     diagnose,
     geodesic,
+    analogy,
     distances,
     sample,
     prove,
