@@ -17,7 +17,7 @@ def nowhere(x: Tensor, outputs: Iterable[Tensor]) -> Tensor:
     """
     lost = x.new_zeros(len(x), dtype=torch.bool)
     for output in outputs:
-        lost = lost | ~output.isfinite().reshape(len(x), -1).all(1)
+        lost = lost | ~output[:, None].isfinite().flatten(1).all(1)
     if not is_transformed(lost) and not bool(lost.any()):
         return x
     return torch.where(lost.reshape(-1, *[1] * (x.ndim - 1)), torch.nan, x)
