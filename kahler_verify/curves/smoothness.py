@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import warnings
 
-from torch import nn
+import torch
+from torch import Tensor
 
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.jets.kinks import AT_C1
+from kahler_verify.jets.smoothness import SmoothnessWarning
 
-_KINKS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.Hardswish)
-_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-_JUMPS = (nn.ELU, nn.SELU, nn.CELU)
-
-
-class SmoothnessWarning(UserWarning):
-    """A decoder is not C², which curves take it to be."""
+__all__ = ["SmoothnessWarning", "warn_of_kinks"]
 
 
-def warn_of_kinks(metric: RiemannianMetric) -> None:
-    """Name the first layer of a metric's decoder that is not C²."""
-    function = getattr(metric, "function", getattr(metric, "decoder", None))
-    for name, layer in function.named_modules() if isinstance(function, nn.Module) else ():
-        if isinstance(layer, _KINKS + _POOLS):
-            text = (
-                "is C⁰ only: geodesics bend at its kinks, second derivatives miss them, and "
-                "searches may not converge"
-            )
-        elif isinstance(layer, _JUMPS):
-            text = "is C¹ only: curves converge slowly with their mesh, and curvature jumps"
-        else:
-            continue
-        warnings.warn(
-            f"the layer {name!r} ({layer}) {text}; tanh, softplus or SiLU are smooth",
-            SmoothnessWarning,
-            stacklevel=4,
-        )
+def warn_of_kinks(metric: RiemannianMetric, z: Tensor) -> None:
+    """Name the first layer of a metric's decoder, at z [..., d], that is not C²."""
+    inside = z.reshape(-1, z.shape[-1])
+    inside = inside[inside.isfinite().all(-1)]
+    with torch.no_grad():
+        known = metric.kinks(inside) if len(inside) else []
+    if not known:
         return
+    layer, smoothness = known[0]
+    text = (
+        "is C¹ only: curves converge slowly with their mesh, and curvature jumps"
+        if smoothness >= AT_C1
+        else "is C⁰ only: geodesics bend at its kinks, second derivatives miss them, and "
+        "searches may not converge"
+    )
+    warnings.warn(
+        f"{layer} {text}; tanh, softplus or SiLU are smooth", SmoothnessWarning, stacklevel=4
+    )

@@ -24,6 +24,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import Jet, propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
+from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
 from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.products import is_transformed
@@ -79,7 +80,7 @@ class FisherRaoMetric(RiemannianMetric):
         self.decoder = decoder
         self.fold = fold
         self.fold_ratio = fold_ratio
-        self._unchecked = check
+        self._unchecked = self._smoothness_unchecked = check
         self._outputs = 0
         self._layers = ReducedHeads()
 
@@ -107,6 +108,20 @@ class FisherRaoMetric(RiemannianMetric):
     def _fields(self, z: Tensor) -> Fields:
         with explained(self.decoder, z):
             return fields_of(self.decoder(z), len(z))
+
+    def _parameters(self, z: Tensor) -> Tensor:
+        """All that the law depends on, as [B, n]."""
+        letters = self._fields(z).letters.values()
+        return torch.cat([x[:, None].flatten(1) for x in letters], -1)
+
+    def kinks(self, z: Tensor) -> list[tuple[str, int]]:
+        """See :meth:`RiemannianMetric.kinks`."""
+        return never_smooth(self._parameters, z, self.decoder)
+
+    def _require_smooth(self, z: Tensor) -> None:
+        if self._smoothness_unchecked:
+            require_twice_differentiable(self._parameters, z, self.decoder)
+            self._smoothness_unchecked = False
 
     def _fields_jets(self, z: Tensor, order: int, fold: Fold) -> tuple[Fields, dict[str, Any]]:
         """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``.

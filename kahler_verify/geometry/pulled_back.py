@@ -19,6 +19,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained
+from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
 from kahler_verify.likelihoods import fields_of
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.kernel_set import KernelSet
@@ -60,7 +61,7 @@ class PulledBackMetric(RiemannianMetric):
                 f"function: expected a module or another callable, got {type(function).__name__}"
             )
         self.function = function
-        self._unchecked = check
+        self._unchecked = self._smoothness_unchecked = check
         self._outputs = 0
 
     def embed(self, z: Tensor) -> Tensor:
@@ -74,6 +75,15 @@ class PulledBackMetric(RiemannianMetric):
 
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         self.function = moved_module("function", self.function, move)
+
+    def kinks(self, z: Tensor) -> list[tuple[str, int]]:
+        """See :meth:`RiemannianMetric.kinks`."""
+        return never_smooth(self.embed, z, self.function)
+
+    def _require_smooth(self, z: Tensor) -> None:
+        if self._smoothness_unchecked:
+            require_twice_differentiable(self.embed, z, self.function)
+            self._smoothness_unchecked = False
 
     def _width(self) -> int:
         return self._outputs

@@ -228,6 +228,13 @@ class RiemannianMetric(Metric):
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """The metric at z [B, d], and its derivatives up to ``order`` (0, 1 or 2)."""
 
+    def kinks(self, z: Tensor) -> list[tuple[str, int]]:  # noqa: ARG002
+        """What at z [B, d] is known to be C^k only, k < 2, roughest first; -1 stands for jumps."""
+        return []
+
+    def _require_smooth(self, z: Tensor) -> None:
+        """Refuse z [B, d] where the metric is known to have no first derivatives."""
+
     def _by_chunks(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
     ) -> Tensor:
@@ -245,6 +252,8 @@ class RiemannianMetric(Metric):
         """A kernel of real_geometry, of the metric's jet of that order."""
         z = self._point(z)
         self._check_vectors(z, **vectors)
+        if self.validate_args and z.numel() and not is_transformed(z):
+            self._require_smooth(z.reshape(-1, z.shape[-1]))
 
         def compute(z: Tensor, *some: Tensor) -> Tensor:
             return self._at(kernel, order, z, dict(zip(vectors, some, strict=True)))

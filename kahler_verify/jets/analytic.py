@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kahler_verify.jets.gaussian_outputs import DecoderFunction, evaluate
 
-__all__ = ["is_analytic"]
+__all__ = ["is_analytic", "is_composed_of_analytic"]
 
 # Operations that are analytic in the real coordinates of what they are given, wherever they are
 # finite. Roots are not: √x² is |x|. None writes into a tensor: others may hold what it was.
@@ -86,9 +86,19 @@ def is_analytic(decoder: DecoderFunction, points: Tensor) -> bool:
     False says only that it is not known. What torch is not asked for (compiled code) leaves fields
     of which it is not seen that they depend on z; they must not change from point to point.
     """
+
+    def fields(z: Tensor) -> tuple[Tensor, Tensor]:
+        found = evaluate(decoder, z)
+        return found.mu, found.factor
+
+    return is_composed_of_analytic(fields, points)
+
+
+def is_composed_of_analytic(function: Callable[[Tensor], Iterable[Tensor]], points: Tensor) -> bool:
+    """The same of a function's outputs [P, ...]."""
     z = points.clone()
     with torch.no_grad(), _Watch(z) as watch:
-        fields = evaluate(decoder, z)
-        seen = [id(x) in watch.varying for x in (fields.mu, fields.factor)]
-    constant = [bool((x == x[:1]).all()) for x in (fields.mu, fields.factor)]
+        outputs = tuple(function(z))
+        seen = [id(x) in watch.varying for x in outputs]
+    constant = [bool((x == x[:1]).all()) for x in outputs]
     return watch.analytic and all(s or c for s, c in zip(seen, constant, strict=True))

@@ -49,7 +49,7 @@ def _by_autograd(call: Callable[..., Any], name: str, arguments: Any, named: dic
         return call(*positional, **keywords)
 
     inputs: list[Any] = [leaves[k] for k in where]
-    values = [x.value for x in inputs]
+    values = [x.value.contiguous() for x in inputs]  # forward mode refuses what was only expanded
     outputs, out_structure = tree_flatten(whole(*values))
     smooth = [k for k, out in enumerate(outputs) if _is_continuous(out)]
 

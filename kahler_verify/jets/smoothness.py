@@ -9,7 +9,7 @@ what jumps across that interval, and not beside it, is a kink.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,12 @@ from kahler_verify.jets.analytic import is_analytic
 from kahler_verify.jets.differentiation import Mode, differentiate, nested
 from kahler_verify.jets.gaussian_outputs import DecoderFunction, at_point, evaluate
 
-__all__ = ["require_smooth", "require_smooth_operations"]
+__all__ = ["SmoothnessWarning", "require_smooth", "require_smooth_operations", "search"]
+
+
+class SmoothnessWarning(UserWarning):
+    """A decoder is not C², which connection, curvature and curves take it to be."""
+
 
 # Functions that are not C² somewhere, by the names autograd gives them.
 _NOT_SMOOTH = {
@@ -113,6 +118,25 @@ def _culprit(decoder: DecoderFunction, kind: str) -> str:
 # Behaviour
 
 
+class Lines(Protocol):
+    """Weighted sums of a function's outputs along lines z + t v, and their derivatives by t.
+
+    Attributes:
+        start: z of each, [L, d].
+        direction: v of each, [L, d].
+        reach: largest |t| of each, [L].
+        magnitude: of the two sums' terms, [2].
+    """
+
+    start: Tensor
+    direction: Tensor
+    reach: Tensor
+    magnitude: Tensor
+
+    def at(self, t: Tensor, lines: Tensor) -> Tensor:
+        """Derivatives of orders 0, 1, 2 of both sums at t [k, n] of k lines, [3, k, n, 2]."""
+
+
 class _Samples(NamedTuple):
     """Places t [L, n] on lines and what is there: values, slopes, second derivatives [L, n, 2]."""
 
@@ -202,7 +226,7 @@ def require_smooth(decoder: DecoderFunction, points: Tensor, mode: Mode, chunk: 
     """
     if is_analytic(decoder, points):
         return
-    found = _search(_Lines(decoder, points, mode, chunk))
+    found = search(_Lines(decoder, points, mode, chunk))
     if found is None:
         return
     what, place, jump = found
@@ -220,12 +244,12 @@ def _shown(z: Tensor) -> str:
     return f"[{head}{', …' if len(z) > 4 else ''}]"
 
 
-def _search(lines: _Lines) -> tuple[str, str, float] | None:
+def search(lines: Lines) -> tuple[str, str, float] | None:
     """What jumps, where, and by how much relatively; None where everything is smooth."""
     chosen, grid = _finite_grids(lines)
     if len(chosen) == 0:
         return None
-    double = lines.start.dtype == torch.complex128
+    double = lines.reach.dtype == torch.float64
     depth, tolerance = (32, 1e-5) if double else (19, 1e-3)
     reach = lines.reach[chosen][:, None, None]
     rounding = 20 * torch.finfo(reach.dtype).eps / tolerance * lines.magnitude
@@ -268,7 +292,7 @@ def _pick(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(-2, index[..., None].expand(*index.shape, x.shape[-1]))
 
 
-def _finite_grids(lines: _Lines) -> tuple[Tensor, _Samples]:
+def _finite_grids(lines: Lines) -> tuple[Tensor, _Samples]:
     """Points on each line, within a reach where the decoder is finite."""
     chosen = torch.arange(LINES, device=lines.start.device)
     count = 2 * INTERVALS + 1
@@ -317,7 +341,7 @@ _WHAT = ("it jumps", "it has a kink (its first derivative jumps)", "its second d
 
 
 def _jump(
-    lines: _Lines,
+    lines: Lines,
     chosen: Tensor,
     size: Tensor,
     places: tuple[Tensor, Tensor],

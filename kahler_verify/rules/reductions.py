@@ -126,6 +126,23 @@ def vector_norm(
     return by_kernel(linear(lambda t: t.sum(axes, keepdim=keepdim), square), "sqrt")
 
 
+@rule("cdist", several=True, holomorphic=False)
+def distances(call: Any, a: Any, b: Any, p: float = 2.0, compute_mode: Any = None) -> Expansion:
+    """‖a_i - b_j‖ of the rows of a [..., n, k] and b [..., m, k], smooth but at 0."""
+    if p != 2:
+        raise NotCovered
+
+    def spread(x: Any, axis: int) -> Any:
+        return (
+            linear(lambda t: t.unsqueeze(axis), x)
+            if isinstance(x, Expansion)
+            else x.unsqueeze(axis)
+        )
+
+    square = by_kernel(plus(spread(a, -2), spread(b, -3), -1), "square")
+    return by_kernel(linear(lambda t: t.sum(-1), square), "sqrt")
+
+
 @rule("normalize", python=True, holomorphic=False)
 def normalize(
     call: Any, x: Expansion, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None

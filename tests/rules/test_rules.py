@@ -561,3 +561,26 @@ def test_a_new_function_is_one_rule(monkeypatch):
 def test_two_rules_for_one_function_are_an_error():
     with pytest.raises(Exception, match="two rules"):
         rule("tanh")(lambda call, x: x)
+
+
+def test_cdist_is_the_norm_of_differences():
+    """Torch does not differentiate its own twice."""
+    centres, x = weights(5, 6), weights(4, 6) + 0.1
+    for cdist, norm in (
+        (lambda x: torch.cdist(x, centres), lambda x: (x[:, None] - centres).norm(dim=-1)),
+        (lambda x: torch.cdist(centres, x), lambda x: (centres[:, None] - x).norm(dim=-1)),
+        (lambda x: torch.cdist(x, x * x), lambda x: (x[:, None] - x * x).norm(dim=-1)),
+    ):
+        assert_follows(cdist, x, norm)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.GRU, torch.nn.LSTM])
+def test_recurrent_layers_take_one_input_many_times(kind):
+    """An expanded input shares memory, which forward mode refuses."""
+    layer = kind(3, 4, batch_first=True).double().requires_grad_(False)
+
+    def decode(x, times=lambda x: x[:, None].expand(-1, 5, -1)):
+        return layer(times(x))[0]
+
+    copied = lambda x: decode(x, lambda x: x[:, None].repeat(1, 5, 1))  # noqa: E731
+    assert_follows(decode, weights(2, 3), copied, by_autograd=(kind.__name__.lower(),))

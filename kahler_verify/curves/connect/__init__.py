@@ -65,7 +65,7 @@ def connect(
         CurveError: a pair's search did not end at a minimum, and ``raise_on_failure``.
     """
     a, b = end_points(metric, a, b)
-    warn_of_kinks(metric)
+    warn_of_kinks(metric, a)
     batch, d = a.shape[:-1], a.shape[-1]
     first, last = a.detach().reshape(-1, d), b.detach().reshape(-1, d)
     points = None
