@@ -223,6 +223,15 @@ def test_notebook_runs_and_prints_what_is_committed(
     assert notebook.stat().st_size < size
 
 
+def test_curves_and_learners(tmp_path: Path) -> None:
+    for page in ("geodesics.md", "statistics.md"):
+        write_files((DOCS / page).read_text("utf-8"), tmp_path)
+    assert "tensor([4, 4, 4, 4, 4])" in run("curves.py", cwd=tmp_path)
+    out = run("learners.py", cwd=tmp_path)
+    assert "[1 1 1 1 1 1 1 1 1 1 1 1 0 0 0 0 0 0 0 0 0 0 0 0]" in out
+    assert "torch.Size([24, 11, 2])" in out
+
+
 def test_the_decoder_at_real_latents(tmp_path: Path) -> None:
     write_files(REAL, tmp_path)
     out = run("real.py", cwd=tmp_path)
