@@ -270,7 +270,7 @@ complex_vae = paper(
             "KVAE",
             measured=Comparison(
                 results="kahler_vae.json",
-                command="python -m benchmarks.kahler_vae",
+                command="python -m experiments.kahler_vae",
                 cell="kspace-4",
                 baseline="vanilla",
                 arms=(

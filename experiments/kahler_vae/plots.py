@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.kahler_vae.declaration import ARMS, HEADLINE, MEASURES
-from benchmarks.kahler_vae.statistics import direction, find, mean_of
-from benchmarks.kahler_vae.store import Json
+from experiments.kahler_vae.declaration import ARMS, HEADLINE, MEASURES
+from experiments.kahler_vae.statistics import direction, find, mean_of
+from experiments.store import Json
 
 INK = "#333333"
 KINDS = {"geometry": "#3f51b5", "control": "#607d8b", "baseline": "#d84315"}

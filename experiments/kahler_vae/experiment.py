@@ -10,10 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.kahler_vae import declaration
-from benchmarks.kahler_vae.declaration import ARMS, FULL, PRIMARY, STRENGTHS, Cell, Sizes, Strengths
-from benchmarks.kahler_vae.models import Images, Trained, scale, trained
-from benchmarks.kahler_vae.store import Json, remembered
+from experiments.kahler_vae import declaration
+from experiments.kahler_vae.declaration import (
+    ARMS,
+    FULL,
+    PRIMARY,
+    STRENGTHS,
+    Cell,
+    Sizes,
+    Strengths,
+)
+from experiments.kahler_vae.models import Images, Trained, scale, trained
+from experiments.store import Json, remembered
 from kahler_verify.errors import InputError
 from kahler_verify.models import Dataset, TrainingOptions, load_data
 

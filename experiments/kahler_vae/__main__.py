@@ -1,4 +1,4 @@
-"""Run the experiment: ``python -m benchmarks.kahler_vae``.
+"""Run the experiment: ``python -m experiments.kahler_vae``.
 
 What is done is kept under ``--out``; a second run does only what is missing there, and gives the
 same numbers.
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from scipy.stats import gamma as gamma_law
 
-from benchmarks.kahler_vae import declaration, page, plots, statistics
-from benchmarks.kahler_vae.declaration import (
+from benchmarks.machine import describe
+from experiments.kahler_vae import declaration, page, plots, statistics
+from experiments.kahler_vae.declaration import (
     ARMS,
     FULL,
     PRIMARY,
@@ -27,10 +28,9 @@ from benchmarks.kahler_vae.declaration import (
     Cell,
     Sizes,
 )
-from benchmarks.kahler_vae.experiment import Say, Workshop, pilot, run_cell
-from benchmarks.kahler_vae.models import metric_plane
-from benchmarks.kahler_vae.store import Json, write_json
-from benchmarks.machine import describe
+from experiments.kahler_vae.experiment import Say, Workshop, pilot, run_cell
+from experiments.kahler_vae.models import metric_plane
+from experiments.store import Json, write_json
 from kahler_verify.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def draw(report: Json, folder: Path, sizes: Sizes, plots_folder: Path) -> None:
 
 def main() -> None:
     """Parse the options and run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kahler_vae", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.kahler_vae", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "kahler_vae")
     parser.add_argument("--seeds", type=int, help="the first so many seeds of each cell only")
     parser.add_argument(

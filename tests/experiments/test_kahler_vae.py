@@ -12,11 +12,12 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks.kahler_vae import declaration, measures, page, plots, statistics, store
-from benchmarks.kahler_vae.__main__ import run
-from benchmarks.kahler_vae.declaration import ARMS, FULL, MEASURES, PRIMARY, Sizes
-from benchmarks.kahler_vae.experiment import Workshop, choose, score, weighted_name
-from benchmarks.kahler_vae.models import Images, scale
+from experiments import paired, store
+from experiments.kahler_vae import declaration, measures, page, plots, statistics
+from experiments.kahler_vae.__main__ import run
+from experiments.kahler_vae.declaration import ARMS, FULL, MEASURES, PRIMARY, Sizes
+from experiments.kahler_vae.experiment import Workshop, choose, score, weighted_name
+from experiments.kahler_vae.models import Images, scale
 from kahler_verify.errors import InputError
 from kahler_verify.models import load_data, to_images
 
@@ -146,19 +147,19 @@ def test_samples_of_a_mixture_are_in_random_order(tmp_path: Path) -> None:
 def test_interval_is_scipys() -> None:
     for n in (2, 3, 8):
         x = RNG.normal(0.4, 1, n)
-        mean, low, high, p = statistics.interval(list(x))
+        mean, low, high, p = paired.interval(list(x))
         error = stats.sem(x)
         assert (low, high) == pytest.approx(stats.t.interval(0.95, n - 1, mean, error))
         assert p == pytest.approx(stats.ttest_1samp(x, 0).pvalue)
-    assert statistics.interval([2.0, 2.0]) == (2, 2, 2, 0)
-    assert statistics.interval([0.0, 0.0]) == (0, 0, 0, 1)
-    assert math.isnan(statistics.interval([1.0])[1])
+    assert paired.interval([2.0, 2.0]) == (2, 2, 2, 0)
+    assert paired.interval([0.0, 0.0]) == (0, 0, 0, 1)
+    assert math.isnan(paired.interval([1.0])[1])
 
 
 def test_holm_by_hand() -> None:
-    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert statistics.holm([0.5, 0.9]) == [1, 1]
-    assert statistics.holm([]) == []
+    assert paired.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert paired.holm([0.5, 0.9]) == [1, 1]
+    assert paired.holm([]) == []
 
 
 def _cell(shift: dict[str, dict[str, float]], seeds: int = 8) -> dict:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from experiments.paired import LEVEL
 from kahler_verify.models import TrainingOptions, VAEConfig
 
 MixtureOf = Literal["means", "draws"]
@@ -22,7 +23,6 @@ FEW = SEEDS[:3]  # of a secondary cell
 PILOT_SEEDS = (100, 101, 102)
 REGULARIZER_BATCH = 16
 MIXTURE_COMPONENTS = (1, 2, 4, 8, 16, 32)
-LEVEL = 0.05  # of Holm-adjusted tests, and 1 - LEVEL is that of the intervals
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from scipy.stats import spearmanr
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from benchmarks.kahler_vae import declaration, measures
-from benchmarks.kahler_vae.declaration import Cell, MixtureOf, Sizes, Strengths
-from benchmarks.kahler_vae.store import fingerprint
+from experiments.kahler_vae import declaration, measures
+from experiments.kahler_vae.declaration import Cell, MixtureOf, Sizes, Strengths
+from experiments.store import fingerprint
 from kahler_verify.geometry import FisherMetric
 from kahler_verify.models import (
     ComplexVAE,

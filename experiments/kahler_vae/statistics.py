@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as student
 
-from benchmarks.kahler_vae.declaration import (
+from experiments import paired
+from experiments.kahler_vae.declaration import (
     ARMS,
     FURTHER,
     HEADLINE,
-    LEVEL,
     MEASURES,
     OF_MODELS,
     PRIMARY,
 )
-from benchmarks.kahler_vae.store import Json
+from experiments.paired import LEVEL
+from experiments.store import Json
 
 STATEMENT = (
     "log-det regularisation and sampling in proportion to the volume element give smoother samples "
@@ -33,35 +33,6 @@ RULE = (
 CLAIMED = ("regularised+", "weighted+", "regularised+weighted+")
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float, float, float]:
-    """The mean of paired differences, the ends of its t-interval, and the two-sided p of mean 0.
-
-    mean ± t_{1-α/2, n-1} s/√n, with α = ``LEVEL``. Fewer than two differences give no interval:
-    NaN.
-    """
-    n = len(differences)
-    mean = float(np.mean(differences)) if n else math.nan
-    if n < 2:
-        return mean, math.nan, math.nan, math.nan
-    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
-    if error == 0:
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0
-    half = float(student.ppf(1 - LEVEL / 2, n - 1)) * error
-    p = 2 * float(student.sf(abs(mean) / error, n - 1))
-    return mean, mean - half, mean + half, p
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the given order."""
-    order = np.argsort(p_values)
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
-
-
 def differences(cell: Json) -> list[Json]:
     """Every arm against vanilla, and further comparisons, wherever two arms can differ.
 
@@ -70,39 +41,15 @@ def differences(cell: Json) -> list[Json]:
     there = cell["values"]
     pairs = [(name, "vanilla") for name in there if name != "vanilla"]
     pairs += [(arm, against) for arm, against in FURTHER if arm in there and against in there]
-    rows: list[Json] = []
-    for arm, against in pairs:
-        same_model = ARMS[arm].training == ARMS[against].training
-        for measure in MEASURES:
-            if same_model and measure in OF_MODELS:
-                continue  # exactly 0: the model is one and the same
-            values = zip(
-                cell["values"][arm][measure], cell["values"][against][measure], strict=True
-            )
-            found = [a - b for a, b in values if a is not None and b is not None]
-            mean, low, high, p = interval(found)
-            rows.append(
-                {
-                    "arm": arm,
-                    "against": against,
-                    "measure": measure,
-                    "difference": mean,
-                    "low": low,
-                    "high": high,
-                    "p": p,
-                    "seeds": len(found),
-                    "failed": len(cell["seeds"]) - len(found),
-                }
-            )
-    tested = [row for row in rows if not math.isnan(row["p"])]
-    for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_holm"] = adjusted
-    return [{key: _number(value) for key, value in row.items()} for row in rows]
-
-
-def _number(value: object) -> object:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return paired.differences(
+        there,
+        [
+            (arm, against, measure)
+            for arm, against in pairs
+            for measure in MEASURES  # of one and the same model some are exactly 0
+            if not (ARMS[arm].training == ARMS[against].training and measure in OF_MODELS)
+        ],
+    )
 
 
 def find(cell: Json, arm: str, measure: str, against: str = "vanilla") -> Json:
@@ -165,7 +112,7 @@ def claim(cell: Json) -> Json:
         "rule": RULE,
         "numbers": numbers,
         "cell": PRIMARY.title,
-        "command": "python -m benchmarks.kahler_vae",
+        "command": "python -m experiments.kahler_vae",
     }
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.kahler_vae import declaration
-from benchmarks.kahler_vae.declaration import ARMS, FURTHER, HEADLINE, MEASURES, OF_MODELS, PRIMARY
-from benchmarks.kahler_vae.statistics import direction, find, mean_of, with_interval
-from benchmarks.kahler_vae.store import Json
+from experiments.kahler_vae import declaration
+from experiments.kahler_vae.declaration import ARMS, FURTHER, HEADLINE, MEASURES, OF_MODELS, PRIMARY
+from experiments.kahler_vae.statistics import direction, find, mean_of, with_interval
+from experiments.store import Json
 from kahler_verify.errors import InputError
 
 TRAININGS = {

@@ -1,0 +1,1 @@
+"""What papers claim of trained models, measured: one folder for each experiment."""
