@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kahler_verify.cli.consoles import beside
+from kahler_verify.cli.consoles import beside, say
 from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable, write_text
 
@@ -19,6 +19,9 @@ def diagnose(
     ] = None,
     points: Annotated[int, typer.Option(help="How many encoded test samples to look at.")] = 32,
     curvature: Annotated[bool, typer.Option(help="Evaluate curvatures, which cost most.")] = True,
+    draws: Annotated[
+        int, typer.Option(help="For log p(x) of all held-out samples, draws for each; 0: none.")
+    ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
 ) -> None:
     """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
@@ -28,12 +31,14 @@ def diagnose(
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry import diagnose as measure
     from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-    from kahler_verify.models import load_checkpoint
+    from kahler_verify.models import load_checkpoint, marginal_log_likelihood
     from kahler_verify.models.data import held_out_samples
 
     require_writable("json", json)
     if points < 1:
         raise InputError(f"points: expected at least 1, got {points}")
+    if draws < 0:
+        raise InputError(f"draws: expected 0 or more, got {draws}")
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.double()
     samples = held_out_samples(loaded.config.data, loaded.config.seed, data)
@@ -47,6 +52,17 @@ def diagnose(
     result = measure(metric, z, curvature=curvature)
     title = f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
     beside(json).print(diagnosis_table(title, result))
+    found = {"checkpoint": checkpoint.name, **result.to_json()}
+    if draws:
+        marginal = marginal_log_likelihood(model, samples, draws)
+        found["log_marginal_likelihood"] = marginal.to_json()
+        thin = f"; {marginal.doubtful} samples rest on few draws" if marginal.doubtful else ""
+        say(
+            f"log p(x) {marginal.mean:.2f} ± {marginal.error:.2g} nats by {draws} draws each"
+            f"{thin}, ± {marginal.spread:.2g} by the choice of {len(samples)} samples; ELBO "
+            f"{model.elbo(samples, seed=loaded.config.seed):.2f}",
+            to=beside(json),
+        )
     if json is not None:
-        text = dumps({"checkpoint": checkpoint.name, **result.to_json()}, indent=1, allow_nan=False)
+        text = dumps(found, indent=1, allow_nan=False)
         write_text(json, text)

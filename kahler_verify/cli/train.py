@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,13 @@ def train(
     hidden: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,64",
     activation: Annotated[str, typer.Option(help="Activation; empty: the family's default.")] = "",
     covariance: Annotated[str, typer.Option(help="constant, scalar or diagonal.")] = "diagonal",
+    variance: Annotated[
+        str,
+        typer.Option(
+            help="At real latents, of a Gaussian: mlp, rbf (grows away from data) or constant."
+        ),
+    ] = "",
+    centres: Annotated[int, typer.Option(help="Radial basis functions of --variance rbf.")] = 48,
     beta: Annotated[float, typer.Option(help="Weight of the KL term.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 300,
     seed: Annotated[int, typer.Option(help="Of weights, split, batches and noise.")] = 0,
@@ -84,13 +91,25 @@ def train(
     config: RealVAEConfig | VAEConfig
     if latent == "real":
         config, dataset = _real(
-            data, likelihood, latent_dim, widths, activation, covariance, beta, seed
+            data,
+            likelihood,
+            seed,
+            latent_dim=latent_dim,
+            hidden=widths,
+            activation=activation or "tanh",
+            beta=beta,
+            **_variance(variance, covariance, centres),
         )
     else:
         if likelihood:
             raise InputError(
                 "likelihood: expected none at complex latents, where the data decide between a "
                 f"complex and a real Gaussian, got {likelihood!r}; or --latent real"
+            )
+        if variance:
+            raise InputError(
+                "variance: expected none at complex latents, whose decoders have heads of their "
+                f"own (see --covariance), got {variance!r}; or --latent real"
             )
         dataset = load_data(data, seed)
         config = VAEConfig(
@@ -140,17 +159,24 @@ def train(
 _DIGITS = {"gaussian": "digits-images", "bernoulli": "digits-images"}
 
 
-def _real(
-    data: str,
-    likelihood: str,
-    latent_dim: int,
-    hidden: tuple[int, ...],
-    activation: str,
-    covariance: str,
-    beta: float,
-    seed: int,
-) -> tuple[RealVAEConfig, Dataset]:
-    """The configuration of an ordinary VAE, and its data."""
+def _variance(variance: str, covariance: str, centres: int) -> dict[str, Any]:
+    """The fields of a configuration that say what a Gaussian's variance is."""
+    if variance not in ("", "mlp", "rbf", "constant"):
+        raise InputError(f"variance: expected mlp, rbf or constant, got {variance!r}")
+    if variance == "constant" and covariance == "scalar":
+        raise InputError("variance: expected mlp or rbf with --covariance scalar, got 'constant'")
+    if variance == "constant":
+        return {"covariance": "constant"}
+    radial = variance == "rbf"
+    return {
+        "covariance": covariance,
+        "variance": variance or "mlp",
+        "centres": centres if radial else 0,
+    }
+
+
+def _real(data: str, likelihood: str, seed: int, **shape: Any) -> tuple[RealVAEConfig, Dataset]:
+    """The configuration of an ordinary VAE of this shape, and its data."""
     from kahler_verify.models.data import load_data
     from kahler_verify.models.real_vae import RealVAEConfig
 
@@ -166,13 +192,9 @@ def _real(
     config = RealVAEConfig(
         data=dataset.source,
         data_dim=dataset.dim,
-        latent_dim=latent_dim,
-        hidden=hidden,
-        activation=activation or "tanh",  # type: ignore[arg-type]  # checked there
-        likelihood=likelihood,  # type: ignore[arg-type]
-        covariance=covariance,  # type: ignore[arg-type]
+        likelihood=likelihood,  # type: ignore[arg-type]  # RealVAEConfig checks the strings
         categories=classes,
-        beta=beta,
         seed=seed,
+        **shape,
     )
     return config, dataset

@@ -16,6 +16,7 @@ from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.folding import (
     GramRows,
     Smaller,
+    of_the_variance,
     smaller_layer,
     with_smaller_layer,
 )
@@ -50,9 +51,9 @@ class FisherRaoMetric(RiemannianMetric):
             checked in any case, see :mod:`kahler_verify.jets`.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
-        fold: replace the last linear layer of a Gaussian's mean, where Σ is constant, by a smaller
-            one with the same metric: where it pays ("auto"), wherever possible, or never; see
-            :mod:`kahler_verify.geometry.folding`.
+        fold: replace the last linear layer of a Gaussian's mean, where Σ is constant or one number
+            for all outputs, by a smaller one with the same metric: where it pays ("auto"), wherever
+            possible, or never; see :mod:`kahler_verify.geometry.folding`.
         fold_ratio: "auto" does with at least this many times as many outputs as hidden features.
 
     Raises:
@@ -98,7 +99,7 @@ class FisherRaoMetric(RiemannianMetric):
         if self._outputs == 0:
             with torch.no_grad():
                 # one point twice, as a normalisation over the batch would not take one
-                fields, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1, "never")
+                fields, _, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1, "never")
             self._outputs = max(x[0].numel() for x in fields.letters.values())
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
@@ -123,11 +124,11 @@ class FisherRaoMetric(RiemannianMetric):
             require_twice_differentiable(self._parameters, z, self.decoder)
             self._smoothness_unchecked = False
 
-    def _fields_jets(self, z: Tensor, order: int, fold: Fold) -> tuple[Fields, dict[str, Any]]:
+    def _fields_jets(self, z: Tensor, order: int, fold: Fold) -> tuple[Fields, dict[str, Any], int]:
         """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``.
 
         Both are of a Gaussian with the same metric where a smaller last layer takes the place of
-        the mean's.
+        the mean's, but for that of so many outputs without a mean.
         """
         found: list[Fields] = []
         smaller: Smaller | None = None
@@ -156,14 +157,15 @@ class FisherRaoMetric(RiemannianMetric):
             for name in jets:
                 tensors[f"{name}_ddd"] = torch.stack([slope[name] for slope in slopes], 1)
         if smaller is not None and smaller.gram:
-            tensors["mu_d"] = GramRows(jets["mu"].d, smaller.matrix)
+            tensors["mu_d"] = GramRows(jets["mu"].d, smaller.matrix, smaller.outputs)
         family, _, constants = found[0]
         values = {name: jet.value for name, jet in jets.items()}
-        return Fields(family, values, _plain(constants, family)), tensors
+        lacking = 0 if smaller is None else smaller.lacking
+        return Fields(family, values, _plain(constants, family)), tensors, lacking
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
-        fields, derivatives = self._fields_jets(z, order + 1, self.fold)
+        fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold)
         family = fields.family
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
@@ -179,11 +181,16 @@ class FisherRaoMetric(RiemannianMetric):
                 derivatives[name + suffix] = x
         tensors |= derivatives
         kernels, stem = _kernels(family.kernels), family.stem
-        parts = [
-            kernels.call(family.kernel(stem + suffix), tensors) for suffix in _SUFFIXES[: order + 1]
-        ]
-        g, *rest = [part.sum(1) if family.axes else part for part in parts]
-        return MetricJet(nowhere(g, fields.letters.values()), *rest)
+        names = [family.kernel(stem + suffix) for suffix in _SUFFIXES[: order + 1]]
+        parts = [kernels.call(name, tensors) for name in names]
+        if lacking:
+            rest = of_the_variance(tensors)
+            parts = [
+                part + lacking * kernels.call(name, rest)
+                for part, name in zip(parts, names, strict=True)
+            ]
+        g, *derived = [part.sum(1) if family.axes else part for part in parts]
+        return MetricJet(nowhere(g, fields.letters.values()), *derived)
 
     def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:

@@ -1,5 +1,8 @@
 """Independent real Gaussians, and what is one up to a map of x that does not depend on z."""
 
+from dataclasses import replace
+from typing import Any
+
 from torch.distributions import LogNormal, Normal
 
 from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
@@ -7,6 +10,24 @@ from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
 
 def _factor(letters: Letters) -> Letters:
     return {"Sigma_factor": letters["Sigma"].sqrt()}
+
+
+def with_one_variance(family: Likelihood, law: Any) -> Likelihood:
+    """The same family, by its one variance at each point where all outputs of a law share theirs.
+
+    They do where torch has one number for all: of a scale [B, 1], say, or a float.
+    """
+    if family.layout != "diagonal":
+        return family
+    scale = law.scale
+    shared = all(step == 0 for step in scale.stride()[1:])
+    if scale.ndim < 2 or not shared or scale[:1].numel() == 1:
+        return family
+    return replace(
+        family,
+        fields=lambda law: {"mu": law.loc, "Sigma": law.scale.flatten(1)[:, 0].square()},
+        layout="scalar",
+    )
 
 
 SCALAR = Likelihood(

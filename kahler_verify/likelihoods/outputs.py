@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from kahler_verify.errors import InputError
-from kahler_verify.likelihoods.normal import DIAGONAL, SCALAR
+from kahler_verify.likelihoods.normal import DIAGONAL, SCALAR, with_one_variance
 from kahler_verify.likelihoods.register import Likelihood, family_of
 
 _UNIT = Likelihood(
@@ -58,9 +58,11 @@ def fields_of(output: Any, points: int) -> Fields:
     law = output
     while isinstance(law, Independent):
         law = law.base_dist
-    family = family_of(law)
+    family = with_one_variance(family_of(law), law)
     letters = {
-        name: _rows(name, x, points, family.axes.get(name, 0))
+        name: x
+        if family.layout == "scalar" and name == "Sigma"
+        else _rows(name, x, points, family.axes.get(name, 0))
         for name, x in family.fields(law).items()
     }
     like = next(iter(letters.values()))

@@ -2,6 +2,7 @@
 
 from kahler_verify.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from kahler_verify.models.data import Dataset, Split, load_data, to_images
+from kahler_verify.models.marginal import MarginalLikelihood, marginal_log_likelihood
 from kahler_verify.models.real_vae import RealDecoder, RealVAE, RealVAEConfig
 from kahler_verify.models.training import Progress, TrainingOptions, train
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
@@ -10,6 +11,7 @@ __all__ = [
     "Checkpoint",
     "ComplexVAE",
     "Dataset",
+    "MarginalLikelihood",
     "Progress",
     "RealDecoder",
     "RealVAE",
@@ -19,6 +21,7 @@ __all__ = [
     "VAEConfig",
     "load_checkpoint",
     "load_data",
+    "marginal_log_likelihood",
     "save_checkpoint",
     "to_images",
     "train",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,14 @@ __all__ = ["Autoencoder", "initial_weights", "normal_log_prob", "standard_units"
 
 
 class Autoencoder(nn.Module):
-    """The evidence lower bound of a model that draws latents and knows their likelihood."""
+    """The evidence lower bound of a model that draws latents and knows their likelihood.
+
+    Attributes:
+        encoder: from x [n, D] to mean and log variances, [n, d] each, of q(z|x): real or circular
+            complex normals, independent over the d latents.  The prior is the standard normal.
+    """
+
+    encoder: Any
 
     @abstractmethod
     def draw_latents(

@@ -39,6 +39,7 @@ REAL_FORMAT = "kahler_verify.real_vae"
 VERSION = 1
 _CONFIGS: Mapping[str, type[Config]] = {FORMAT: VAEConfig, REAL_FORMAT: RealVAEConfig}
 _LARGEST_HEADER = 64 << 20
+_NOT_NEGATIVE = (".precision.weights", ".precision.bandwidths")
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,8 @@ def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             )
         if name.endswith(".scale") and not bool((tensor > 0).all()):
             raise CheckpointError(f"{path}: expected {name} to be positive, but it is not")
+        if name.endswith(_NOT_NEGATIVE) and not bool((tensor >= 0).all()):
+            raise CheckpointError(f"{path}: expected {name} not to be negative, but it is")
 
 
 def _some(names: list[str]) -> str:

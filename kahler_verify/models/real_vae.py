@@ -25,11 +25,17 @@ from kahler_verify.models.autoencoder import (
     standard_units,
 )
 from kahler_verify.networks.config import Covariance, require_width
+from kahler_verify.networks.precision import RadialPrecision
 from kahler_verify.torch_state import outside_autocast
 
 __all__ = ["RealDecoder", "RealEncoder", "RealVAE", "RealVAEConfig"]
 
 RealLikelihood = Literal["gaussian", "bernoulli", "categorical", "poisson"]
+Variance = Literal["mlp", "rbf"]
+_LATER: Mapping[str, Any] = {
+    "variance": "mlp",
+    "centres": 0,
+}  # fields that configurations of older files lack
 Smooth = Literal["tanh", "softplus", "gelu", "silu"]
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -52,6 +58,10 @@ class RealVAEConfig:
         likelihood: p(x|z), independent over the D outputs: Gaussian; Bernoulli (x in [0, 1]);
             Poisson, or categorical of ``categories`` classes (x whole numbers).
         covariance: of a Gaussian: a constant diagonal, one variance for all, or a diagonal of z.
+        variance: where a Gaussian's covariance varies, what gives it: "mlp", a last layer beside
+            the mean's, or "rbf", a precision of radial basis functions, which vanishes away from
+            data.  The latter is fitted once the mean is trained, with a constant covariance.
+        centres: how many radial basis functions there are; 0 for an "mlp".
         categories: how many classes a categorical output has; 0 for other likelihoods.
         beta: the weight of the KL term in the training loss; held-out ELBOs always take 1.
         noise: of Gaussian data, as for ``VAEConfig``; other likelihoods get none.
@@ -65,6 +75,8 @@ class RealVAEConfig:
     activation: Smooth = "tanh"
     likelihood: RealLikelihood = "gaussian"
     covariance: Covariance = "diagonal"
+    variance: Variance = "mlp"
+    centres: int = 0
     categories: int = 0
     beta: float = 1.0
     noise: float = 0.1
@@ -82,12 +94,14 @@ class RealVAEConfig:
             ("activation", Smooth),
             ("likelihood", RealLikelihood),
             ("covariance", Covariance),
+            ("variance", Variance),
         ):
             if getattr(self, name) not in get_args(kind):
                 raise InputError(
                     f"expected {name} among {', '.join(get_args(kind))}, "
                     f"but got {getattr(self, name)!r}"
                 )
+        self._require_variance()
         categorical = self.likelihood == "categorical"
         least = 2 if categorical else 0
         if type(self.categories) is not int or not least <= self.categories <= (
@@ -105,6 +119,20 @@ class RealVAEConfig:
             raise InputError(f"expected seed to be in [0, 2^31), but got {self.seed!r}")
         if not isinstance(self.data, str):
             raise InputError("expected data to be a string")
+
+    def _require_variance(self) -> None:
+        radial = self.variance == "rbf"
+        if radial and (self.likelihood != "gaussian" or self.covariance == "constant"):
+            raise InputError(
+                "variance: expected 'rbf' of a Gaussian likelihood with a diagonal or scalar "
+                f"covariance, got {self.likelihood} with a {self.covariance} one"
+            )
+        most = 4096 if radial else 0
+        if type(self.centres) is not int or not min(1, most) <= self.centres <= most:
+            raise InputError(
+                "expected centres to be from 1 to 4096 for an rbf variance and 0 for others, "
+                f"but got {self.centres!r} for {self.variance}"
+            )
 
     @property
     def data_kind(self) -> str:
@@ -126,7 +154,11 @@ class RealVAEConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RealVAEConfig:
-        """The inverse of ``to_dict``; every field must be there, and no other."""
+        """The inverse of ``to_dict``; every field must be there, and no other.
+
+        Those that configurations of older files lack may be missing.
+        """
+        values = {**_LATER, **values}
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             missing, extra = sorted(expected - set(values)), sorted(set(values) - expected)
@@ -147,7 +179,9 @@ class RealDecoder(nn.Module):
         head: linear; of a Gaussian the mean is location + scale · head(h); logits of a Bernoulli
             or categorical law, log rates of a Poisson law.
         log_variance_head: of a Gaussian, linear to 1 or D outputs, or None for a constant
-            covariance, which is the parameter ``constant_log_variance`` instead.
+            covariance, which is the parameter ``constant_log_variance`` instead, and for one that
+            ``precision`` gives.
+        precision: of a Gaussian with ``variance="rbf"``, z to 1 or D precisions, else None.
         location, scale: of Gaussian data, their mean and root mean square deviation.
     """
 
@@ -165,10 +199,13 @@ class RealDecoder(nn.Module):
         self.head = nn.Linear(widths[-1], config.data_dim * max(1, config.categories))
         self.log_variance_head: nn.Linear | None = None
         self.constant_log_variance: nn.Parameter | None = None
+        self.precision: RadialPrecision | None = None
+        outputs = 1 if config.covariance == "scalar" else config.data_dim
         if config.likelihood == "gaussian" and config.covariance == "constant":
             self.constant_log_variance = nn.Parameter(torch.zeros(config.data_dim))
+        elif config.variance == "rbf":
+            self.precision = RadialPrecision(config.latent_dim, outputs, config.centres)
         elif config.likelihood == "gaussian":
-            outputs = 1 if config.covariance == "scalar" else config.data_dim
             self.log_variance_head = nn.Linear(widths[-1], outputs)
         self.register_buffer("location", torch.zeros(config.data_dim))
         self.register_buffer("scale", torch.ones(()))
@@ -188,9 +225,8 @@ class RealDecoder(nn.Module):
                 shape = (self.config.data_dim, self.config.categories)
                 law = Categorical(logits=out.unflatten(-1, shape), validate_args=False)
             case _:
-                law = Normal(
-                    self.location + self.scale * out, self._deviation(h, out), validate_args=False
-                )
+                mean, deviation = self.location + self.scale * out, self._deviation(z, h)
+                law = Normal(mean, deviation.expand(mean.shape), validate_args=False)
         return Independent(law, 1, validate_args=False)
 
     def mean(self, z: Tensor) -> Tensor:
@@ -202,14 +238,17 @@ class RealDecoder(nn.Module):
         classes = torch.arange(self.config.categories, dtype=z.dtype, device=z.device)
         return law.base_dist.probs @ classes
 
-    def _deviation(self, h: Tensor, like: Tensor) -> Tensor:
+    def _deviation(self, z: Tensor, h: Tensor) -> Tensor:
+        """The standard deviations of a Gaussian, [..., D], [..., 1] or [D]."""
+        if self.precision is not None:
+            return self.scale * self.precision(z).rsqrt()
         log_variance = (
             self.constant_log_variance
             if self.log_variance_head is None
             else self.log_variance_head(h)
         )
         assert log_variance is not None
-        return self.scale * (log_variance / 2).exp().expand(like.shape)
+        return self.scale * (log_variance / 2).exp()
 
     def _check(self, z: Tensor) -> None:
         if z.ndim == 0 or z.shape[-1] != self.config.latent_dim or z.dtype != self.scale.dtype:
@@ -263,7 +302,7 @@ class RealVAE(Autoencoder):
         """Check training data [n, D] against the likelihood, and fix location and scale.
 
         Raises:
-            InputError: they are no data of this likelihood, or all equal.
+            InputError: they are no data of this likelihood, all equal, or too few.
         """
         likelihood, whole = self.config.likelihood, bool((x == x.round()).all())
         if likelihood == "bernoulli" and not bool(((x >= 0) & (x <= 1)).all()):
@@ -276,6 +315,11 @@ class RealVAE(Autoencoder):
             raise InputError(
                 f"data: expected classes 0 … {self.config.categories - 1} for a categorical "
                 "likelihood"
+            )
+        if len(x) < self.config.centres:
+            raise InputError(
+                f"centres: expected at most as many as training samples, {len(x)}, got "
+                f"{self.config.centres}"
             )
         location, scale = standard_units(x, self.decoder.scale.dtype)
         self.encoder.location.copy_(location)

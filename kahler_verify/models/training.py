@@ -25,6 +25,8 @@ from kahler_verify.models.checkpoint import (
     save_checkpoint,
 )
 from kahler_verify.models.data import Dataset
+from kahler_verify.models.precision import fit_precision
+from kahler_verify.models.real_vae import RealVAE
 from kahler_verify.models.regularizer import LogDensity, log_density_of
 from kahler_verify.models.training_options import (
     Progress,
@@ -114,6 +116,10 @@ def _train(
     if best.epoch:
         model.load_state_dict(best.weights)
     model.eval()
+    fitted = {}
+    if isinstance(model, RealVAE) and model.decoder.precision is not None:
+        fit = fit_precision(model, data.train.x)
+        fitted = {"precision_residual": fit.residual, "precision_evaluations": fit.evaluations}
     test_elbo = model.elbo(data.test.x, seed=config.seed)
     _require_finite(test_elbo, options.epochs)
     report = {
@@ -125,6 +131,7 @@ def _train(
         "epochs": done,
         "seconds": seconds_before + time.perf_counter() - started,
         "torch": str(torch.__version__),
+        **fitted,
     }
     if best.epoch:
         report |= {"best_epoch": best.epoch, "held_out_loss": best.loss}

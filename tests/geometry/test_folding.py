@@ -59,6 +59,8 @@ LAWS: dict[str, Callable[[Tensor, Tensor], object]] = {
     "Normal with one scale": lambda mean, _: Normal(mean, 0.3),
     "LogNormal": lambda mean, v: LogNormal(mean, (v / 2).exp()),
     "scaled and shifted": lambda mean, v: Normal(1 + v * (2 * mean - v), 0.5),
+    "Normal with a varying scale": lambda mean, _: Normal(mean, (mean[:, :1] / 9).exp()),
+    "LogNormal with a varying scale": lambda mean, _: LogNormal(mean, (mean[:, 1:2] / 9).exp()),
     "as it stands": lambda mean, v: (mean.reshape(len(mean), -1).flatten(1), v.expand_as(mean)),
 }
 
@@ -108,7 +110,7 @@ def test_decoders_of_real_vaes(covariance: str, reductions: list[torch.Size]) ->
     folded, plain = both(vae.decoder)
     close(folded.metric_matrix(Z), plain.metric_matrix(Z))
     close(folded.scalar_curvature(Z), plain.scalar_curvature(Z))
-    assert len(reductions) == (covariance == "constant")
+    assert len(reductions) == (covariance != "diagonal")
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -187,6 +189,20 @@ def test_what_is_not_the_same_for_all_points_is_not_folded(reductions: list[torc
     assert not reductions
 
 
+def test_one_variance_for_all_is_seen_and_written_ones_are_not_taken_for_it() -> None:
+    layers = network()
+    own = draw(D, seed=5).exp()
+
+    def layout(decoder: Callable[[Tensor], object]) -> str:
+        return FisherRaoMetric(decoder)._fields(Z).family.layout
+
+    assert layout(lambda z: Normal(layers(z), layers(z)[:, :1].exp())) == "scalar"
+    assert layout(lambda z: Normal(layers(z), 0.3)) == "scalar"
+    assert layout(lambda z: Normal(layers(z), own)) == "diagonal"
+    assert layout(lambda z: Normal(layers(z), layers(z).exp())) == "diagonal"
+    assert layout(lambda z: Normal(layers(z)[:, :1], 0.3)) == "diagonal"  # one output
+
+
 def test_it_is_folded_where_it_pays(
     reductions: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,9 +230,11 @@ def test_it_is_folded_where_it_pays(
     assert (D, HIDDEN) in multiplied
 
 
-def test_transforms_of_torch_func() -> None:
+@pytest.mark.parametrize("law", ["the mean alone", "Normal with a varying scale"])
+def test_transforms_of_torch_func(law: str) -> None:
+    decoder = Decoder(LAWS[law], network(), D)
     folded, plain = (
-        FisherRaoMetric(network(), fold=f, check=False, validate_args=False)
+        FisherRaoMetric(decoder, fold=f, check=False, validate_args=False)
         for f in ("always", "never")
     )
     assert torch.allclose(

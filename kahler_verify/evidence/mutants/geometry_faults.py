@@ -24,12 +24,14 @@ from kahler_verify.evidence.mutants.faults import (
     WEIGHT,
 )
 from kahler_verify.evidence.mutants.rules import Rule, edited, plain_function
-from kahler_verify.geometry import layouts, summands
+from kahler_verify.geometry import folding, layouts, summands
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
+from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.jets import tangents
+from kahler_verify.likelihoods import normal
 from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, heads, planes, rows
 
 __all__ = ["GEOMETRY_RULES", "Noticed", "first_difference"]
@@ -182,6 +184,22 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(SIGN, planes.Weight.real_part, "-self.matrix.imag", "self.matrix.imag"),
         Rule(LOST, planes.Image.__matmul__, "out * factor", "out"),
         Rule(SIGN, rows._Scaled.backward, "im * x - re * y", "im * x + re * y"),
+    ),
+    "real decoders": (
+        Rule(LOST, folding.smaller_layer, "rest[0].rsqrt().unsqueeze(-1)", "1"),
+        Rule(POWER, folding.smaller_layer, "rsqrt()", "reciprocal()"),
+        Rule(TRANSPOSED, folding.smaller_layer, "weight.mT @ weight", "weight @ weight.mT"),
+        Rule(FACTOR, folding.Smaller.lacking.fget, "self.outputs - len(self.matrix)", "0"),  # type: ignore[attr-defined]
+        Rule(FACTOR, folding.Smaller.lacking.fget, "- len(self.matrix)", ""),  # type: ignore[attr-defined]
+        Rule(FACTOR, FisherRaoMetric.jet, "part + lacking *", "part +"),
+        Rule(LOST, folding.of_the_variance, "x.new_zeros(*x.shape[:-1], 1)", "x"),
+        Rule(LOST, folding.GramRows.__mul__, "self.rows * factor", "self.rows"),
+        Rule(LOST, folding.GramRows.__matmul__, "(self.rows @ self.gram)", "self.rows"),
+        Rule(FACTOR, folding.GramRows.shape.fget, "self.outputs", "self.rows.shape[-1]"),  # type: ignore[attr-defined]
+        Rule(LOST, folding.with_smaller_layer, "if smaller.varies", "if False"),
+        Rule(LOST, folding.with_smaller_layer, "@ smaller.matrix.mT", "@ smaller.matrix"),
+        Rule(POWER, normal.with_one_variance, ".square()", ""),
+        Rule(LOST, normal.with_one_variance, "[1:]", "[2:]"),
     ),
     "planes": (
         Rule(SIGN, planes.Pairs.__matmul__, "yu - sign * xv", "yu + sign * xv"),

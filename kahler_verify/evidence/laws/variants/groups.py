@@ -17,11 +17,13 @@ from kahler_verify.evidence.finding import Finding
 from kahler_verify.evidence.laws.variants.decoders import decoders
 from kahler_verify.evidence.laws.variants.mixtures import mixtures
 from kahler_verify.evidence.laws.variants.planes import planes
+from kahler_verify.evidence.laws.variants.real_decoders import real_decoders
 from kahler_verify.evidence.laws.variants.volumes import volumes
 
 GROUPS: dict[str, Callable[[], Iterator[Finding]]] = {
     "mixtures": mixtures,
     "decoders": decoders,
+    "real decoders": real_decoders,
     "planes": planes,
     "volumes": volumes,
 }
