@@ -19,7 +19,7 @@ def warn_of_kinks(metric: RiemannianMetric, z: Tensor) -> None:
     inside = z.reshape(-1, z.shape[-1])
     inside = inside[inside.isfinite().all(-1)]
     with torch.no_grad():
-        known = metric.kinks(inside) if len(inside) else []
+        known = metric._kinks(inside) if len(inside) else []
     if not known:
         return
     layer, smoothness = known[0]

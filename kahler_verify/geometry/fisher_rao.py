@@ -115,8 +115,8 @@ class FisherRaoMetric(RiemannianMetric):
         letters = self._fields(z).letters.values()
         return torch.cat([x[:, None].flatten(1) for x in letters], -1)
 
-    def kinks(self, z: Tensor) -> list[tuple[str, int]]:
-        """See :meth:`RiemannianMetric.kinks`."""
+    def _kinks(self, z: Tensor) -> list[tuple[str, int]]:
+        """See :meth:`RiemannianMetric._kinks`."""
         return never_smooth(self._parameters, z, self.decoder)
 
     def _require_smooth(self, z: Tensor) -> None:

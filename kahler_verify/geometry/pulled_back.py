@@ -76,8 +76,8 @@ class PulledBackMetric(RiemannianMetric):
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         self.function = moved_module("function", self.function, move)
 
-    def kinks(self, z: Tensor) -> list[tuple[str, int]]:
-        """See :meth:`RiemannianMetric.kinks`."""
+    def _kinks(self, z: Tensor) -> list[tuple[str, int]]:
+        """See :meth:`RiemannianMetric._kinks`."""
         return never_smooth(self.embed, z, self.function)
 
     def _require_smooth(self, z: Tensor) -> None:

@@ -228,7 +228,7 @@ class RiemannianMetric(Metric):
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """The metric at z [B, d], and its derivatives up to ``order`` (0, 1 or 2)."""
 
-    def kinks(self, z: Tensor) -> list[tuple[str, int]]:  # noqa: ARG002
+    def _kinks(self, z: Tensor) -> list[tuple[str, int]]:  # noqa: ARG002
         """What at z [B, d] is known to be C^k only, k < 2, roughest first; -1 stands for jumps."""
         return []
 
