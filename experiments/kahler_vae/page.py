@@ -1,18 +1,14 @@
-"""The results page: whatever lies between two markers is rewritten from the report.
-
-A block begins with ``<!-- kahler_vae NAME -->`` and ends with ``<!-- end -->``.
-"""
+"""The results page, from the report."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from experiments import page
 from experiments.kahler_vae import declaration
 from experiments.kahler_vae.declaration import ARMS, FURTHER, HEADLINE, MEASURES, OF_MODELS, PRIMARY
 from experiments.kahler_vae.statistics import direction, find, mean_of, with_interval
 from experiments.store import Json
-from kahler_verify.errors import InputError
 
 TRAININGS = {
     "plain": "vanilla",
@@ -35,26 +31,8 @@ IN_SECONDARY = (
 
 
 def rewrite(path: Path, report: Json) -> None:
-    """Rewrite every block of the page.
-
-    Raises:
-        InputError: the page lacks a block, or has one that is not known.
-    """
-    fresh = blocks(report)
-    text = path.read_text(encoding="utf-8")
-    found = set(re.findall(r"<!-- kahler_vae (\w+) -->", text))
-    if found != fresh.keys():
-        raise InputError(
-            f"page: expected the markers {sorted(fresh)} in {path.name}, got {sorted(found)}"
-        )
-    for name, block in fresh.items():
-        text = re.sub(
-            rf"(<!-- kahler_vae {name} -->\n).*?(<!-- end -->)",
-            lambda match, block=block: f"{match[1]}\n{block}\n\n{match[2]}",  # type: ignore[misc]
-            text,
-            flags=re.DOTALL,
-        )
-    path.write_text(text, encoding="utf-8")
+    """Rewrite every block of the page; see :func:`experiments.page.rewrite`."""
+    page.rewrite(path, "kahler_vae", blocks(report))
 
 
 def blocks(report: Json) -> dict[str, str]:
