@@ -51,7 +51,7 @@ from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.numbers.arrays import Array, array
-from kahler_verify.evidence.numbers.functions import Term
+from kahler_verify.evidence.numbers.functions import ARGUMENT, Term, slope
 from kahler_verify.evidence.numbers.means import nodes_for
 from kahler_verify.evidence.numbers.nilpotent import Series, number
 from kahler_verify.evidence.numbers.points import Point, Scope, extent, free_indices
@@ -382,16 +382,14 @@ def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
     if len(moving) > 1:
         raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
     place = moving[0] if moving else 0
-    argument, x = evaluate(expr.args[place], point, scope), Symbol("_x")
+    argument = evaluate(expr.args[place], point, scope)
     values = [int(a) if a.is_Integer else value_of(a, point, scope) for a in expr.args]
-    here = replace(point, coordinates=(), values={x: argument.base[0, 0]})
-    slopes = [expr.func(*expr.args[:place], x, *expr.args[place + 1 :])]
-    for _ in range(len(scope.epsilons)):
-        slopes.append(slopes[-1].diff(x))
+    here = replace(point, coordinates=(), values={ARGUMENT: argument.base[0, 0]})
+    plain = expr.func(*expr.args[:place], ARGUMENT, *expr.args[place + 1 :])
 
     def taylor(j: int) -> Any:
         if j == 0:
             return point.functions.other(type(expr).__name__, *values)
-        return value_of(slopes[j], here, Scope({})) / point.ring.number(factorial(j))
+        return value_of(slope(plain, j), here, Scope({})) / point.ring.number(factorial(j))
 
     return argument.apply(taylor)
