@@ -12,10 +12,17 @@ from sympy import (
     Matrix,
     Rational,
     Symbol,
+    cos,
     exp,
     expand,
+    eye,
+    integrate,
     log,
     oo,
+    pi,
+    simplify,
+    sin,
+    sqrt,
     symbols,
 )
 
@@ -34,7 +41,10 @@ from kahler_verify.calculus import (
     Vanishing,
     Witness,
     adjoint,
+    coordinates,
+    explicit_coordinates,
     paper,
+    parameter,
 )
 from kahler_verify.derivations.geometry import real_geometry as levi_civita
 from kahler_verify.derivations.geometry.expected_metric import (
@@ -43,6 +53,7 @@ from kahler_verify.derivations.geometry.expected_metric import (
     a,
     b,
     c,
+    d,
     e,
     eps,
     expected_metric,
@@ -148,6 +159,63 @@ def free(expr: Expr) -> Expr:
 
 
 momentum_rate = stretch * velocity + M2 * acceleration
+
+# ---------------------------------------------------------------- smoothness (O4)
+
+# Beside the identity an activation f, C² at 0, where f‴ is p before and q behind: M = 1 + f′²
+f0, f1, f2, p_before, p_behind = symbols("f_0 f_1 f_2 p q", real=True)
+
+
+def derivative_at_kink(third: Expr, order: int) -> Expr:
+    """∂^order M at 0, from the side where f‴ = third."""
+    activation = f0 + f1 * s + f2 * s**2 / 2 + third * s**3 / 6
+    return (1 + activation.diff(s) ** 2).diff(s, order).subs(s, 0)
+
+
+first_of_M = Tr(adjoint(Partial(mu, a, c)) * mu_2) + Tr(adjoint(mu_1) * Partial(mu, b, c))
+first_of_M += Tr(Partial(S, a, c) * S_2) + Tr(S_1 * Partial(S, b, c))
+
+# Where a piecewise linear decoder has no kink, (μ, σ) = Az + h
+A, h = parameter("A", n, d, real=True), parameter("h", n, real=True)
+piece = A * coordinates("z", d, real=True) + h
+M_of_piece = Tr(adjoint(Partial(piece, a)) * Partial(piece, b))
+
+# (max(z₁, k z₁), z₂) with a kink at z₁ = 0: from (-1, 0) to (1, 1), crossing it at the height y
+k, y = symbols("k y", positive=True)
+across = sqrt(1 + y**2) + sqrt(k**2 + (1 - y) ** 2)
+
+# ---------------------------------------------------------------- Brownian motion (O6)
+
+# Its generator is ½Δ, that of the steps ½ g^{ij}∂_i∂_j: what they lack is a drift.
+drift = Contract(
+    Entry(G, f, i)
+    * (Partial(Entry(G**-1, i, j), j) + Entry(G**-1, i, j) * Partial(levi_civita.log_volume, j)),
+    i,
+    j,
+)  # g_fi (1/√g) ∂_j(√g g^{ij}), twice the drift with its index down
+
+# The sphere in the chart (θ, φ), M = diag(1, sin²θ): E cos θ
+theta, cosine = symbols("theta c", real=True)
+of_steps = cos(theta).diff(theta, 2) / 2
+of_motion = (sin(theta) * cos(theta).diff(theta)).diff(theta) / (2 * sin(theta))
+z1, z2 = explicit_coordinates("z1 z2")
+by_height = Matrix([[1 / (1 - z1**2), 0], [0, 1 - z1**2]])  # the chart (cos θ, φ)
+
+# A torus: E cos y under its volume R + cos y, and under the uniform law that steps keep
+R, angle = symbols("R y", positive=True)
+mean_cosine = integrate(cos(angle) * (R + cos(angle)), (angle, 0, 2 * pi)) / (2 * pi * R)
+
+# g^{ab}Γ_{f,ab} = g^{ab}∂_a g_fb - ½ g^{ab}∂_f g_ab, in conformal charts of the plane, M = φ1
+phi, phi_1, phi_2 = symbols("phi phi_1 phi_2", positive=True)
+slopes = (phi_1, phi_2)
+
+
+def divergence_of_metric(g: Matrix, dg: tuple[Matrix, ...], f: int) -> Expr:
+    """g^{ab}∂_a g_fb."""
+    return sum(g.inv()[p, q] * dg[p][f, q] for p in (0, 1) for q in (0, 1))
+
+
+conformal, d_conformal = phi * eye(2), tuple(slope * eye(2) for slope in slopes)
 
 # ---------------------------------------------------------------- radial basis functions (O5)
 
@@ -265,7 +333,50 @@ latent_space_oddity = paper(
             "O4",
             "the metric is smooth for C² activations",
             "ODDITY",
-            waits_for="a smoothness check of decoders",
+            parts=(
+                Formula(
+                    derivative_at_kink(p_before, 2),
+                    derivative_at_kink(p_behind, 2),
+                    "∂∂M before and behind a jump of f‴",
+                ),
+            ),
+            cases=(
+                Case(
+                    "smooth means C¹, all that Christoffel symbols need",
+                    parts=(
+                        Vanishing(
+                            Partial(M, c) - first_of_M,
+                            (a, b, c),
+                            "∂M has derivatives of μ and S up to the second",
+                        ),
+                        Formula(
+                            derivative_at_kink(p_before, 1),
+                            derivative_at_kink(p_behind, 1),
+                            "∂M before and behind a jump of f‴",
+                        ),
+                    ),
+                ),
+            ),
+            witnesses=(
+                Witness("f = t + |t|³/6 at 0", at={f1: 1, f2: 0, p_before: -1, p_behind: 1}),
+            ),
+            expected="refuted: C² gives M in C¹ only",
+        ),
+        Claim(
+            "O4-ReLU",
+            "with ReLU every Christoffel symbol vanishes where it exists, so that straight lines "
+            "solve the geodesic equation almost everywhere; across a kink they are not shortest",
+            "ODDITY",
+            parts=(
+                Vanishing(Partial(M_of_piece, c), (a, b, c), "∂M = 0 on a piece, so Γ = 0"),
+                Positive(
+                    across.subs(y, half) - across.subs(y, 1 / (1 + k)),
+                    {k: (2, 8)},
+                    "the straight line is longer than one that bends at the kink",
+                ),
+            ),
+            assumptions="μ and σ are piecewise linear; lengths are enclosed for slopes 1 and 2 … 8",
+            expected="holds: solvers of that equation return straight lines in silence",
         ),
         Claim(
             "O5",
@@ -291,19 +402,61 @@ latent_space_oddity = paper(
             "O6",
             "steps U Λ^{-1/2} ε simulate Brownian motion of the metric",
             "ODDITY",
-            waits_for="samplers",
+            parts=(
+                Formula(
+                    of_steps.subs(cos(theta), cosine),
+                    simplify(of_motion).subs(cos(theta), cosine),
+                    "d/dt E cos θ on the sphere, chart (θ, φ)",
+                ),
+                Vanishing(levi_civita.trace, (f,), "the drift -½ g^{ab}Γ_{f,ab} is zero"),
+                Formula(0 * R, mean_cosine, "E cos y of the stationary law on a torus"),
+            ),
+            cases=(
+                Case(
+                    "∂_j(√g g^{ij}) = 0, of which the drift is a multiple: all conformal charts of "
+                    "the plane, where no experiment can tell steps from Brownian motion",
+                    parts=(
+                        Vanishing(
+                            drift + levi_civita.trace,
+                            (f,),
+                            "g_fi ∂_j(√g g^{ij})/√g = -g^{ab}Γ_{f,ab}",
+                            normal_form=False,
+                        ),
+                        *[
+                            Formula(
+                                divergence_of_metric(conformal, d_conformal, each),
+                                (conformal.inv() * d_conformal[each]).trace() / 2,
+                                f"g^{{ab}}Γ_{{{each + 1},ab}} = 0 for M = φ1 in the plane",
+                            )
+                            for each in (0, 1)
+                        ],
+                    ),
+                ),
+            ),
+            witnesses=(
+                Witness("at θ = 0: E cos θ falls as e^{-t/2}, not as e^{-t}", at={cosine: 1}),
+                Witness(
+                    "the chart (cos θ, φ) at cos θ = ½",
+                    part=1,
+                    coordinates=(z1, z2),
+                    fields={G: by_height},
+                    at={z1: half, z2: 0},
+                ),
+                Witness("R = 2: 0, where the volume has ¼", part=2, at={R: 2}),
+            ),
+            expected="refuted in general; holds iff ∂_j(√g g^{ij}) = 0",
         ),
         Claim(
             "O7",
             "Riemannian k-means beats Euclidean k-means in latent space",
             "ODDITY",
-            waits_for="geodesics",
+            waits_for="an experiment: both on the same codes, over seeds of trained models",
         ),
         Claim(
             "O8",
             "RBF variance gives a better test marginal likelihood",
             "ODDITY",
-            waits_for="the RBF head",
+            waits_for="an experiment: test likelihoods of both heads, paired over seeds",
         ),
         Claim(
             "O9",

@@ -4,7 +4,27 @@ Its data metric along a ray; the two metrics in which it is known in closed form
 the paper states them, and as they are widely implemented.
 """
 
-from sympy import E, Matrix, Rational, Symbol, asinh, exp, pi, sqrt, symbols, zeros
+from sympy import (
+    E,
+    Expr,
+    Integral,
+    Matrix,
+    Rational,
+    Symbol,
+    asinh,
+    cos,
+    cot,
+    erf,
+    exp,
+    integrate,
+    oo,
+    pi,
+    sin,
+    sqrt,
+    symbols,
+    tan,
+    zeros,
+)
 
 from kahler_verify.calculus import (
     Case,
@@ -68,6 +88,118 @@ line = 1 / ((x1 - x) ** 2 + (x2 - x) ** 2 + (x3 - x) ** 2 + t)  # t in the place
 m = (x1 + x2 + x3) / 3
 variance = (x1**2 + x2**2 + x3**2) / 3 - m**2
 length = asinh((x - m) / sqrt(variance + t / 3)) / sqrt(3)  # so x is Johnson's S_U
+
+# ---------------------------------------------------------------- entropy (L2)
+
+# log p = -log C - ½ vᵀΓv at v = Log_μ x, beside a law q: second moments of v in the plane
+log_C, entropy_q = symbols("C H_q", real=True)
+precision = Matrix(2, 2, symbols("g_11 g_12 g_12 g_22", real=True))
+moments_p = Matrix(2, 2, symbols("p_11 p_12 p_12 p_22", real=True))
+moments_q = Matrix(2, 2, symbols("q_11 q_12 q_12 q_22", real=True))
+
+
+def cross_entropy(moments: Matrix) -> Expr:
+    """-E log p under a law of these second moments."""
+    return log_C + (precision * moments).trace() / 2
+
+
+divergence = cross_entropy(moments_q) - entropy_q  # KL(q‖p)
+shortfall = cross_entropy(moments_p) - entropy_q - divergence  # H(p) - H(q) - KL(q‖p)
+
+# The sphere of radius R: E r² of the uniform law, and how E r² falls as Γ = γ1 grows
+r, radius, gamma = symbols("r R gamma", positive=True)
+uniform_moment = radius**2 * integrate(r**2 * sin(r), (r, 0, pi)) / 2
+squares, atoms = symbols("r_1 r_2 r_3", positive=True), symbols("a_1 a_2 a_3", positive=True)
+tilted = [a * exp(-gamma * q / 2) for a, q in zip(atoms, squares, strict=True)]
+shares = [share / sum(tilted) for share in tilted]
+tilted_moment = sum(p * q for p, q in zip(shares, squares, strict=True))
+spread_of_squares = sum(
+    shares[i] * shares[j] * (squares[i] - squares[j]) ** 2 for i in range(3) for j in range(i)
+)
+
+# ---------------------------------------------------------------- the normaliser (L4)
+
+# On a line, M = m(x)² with m = 1 + m₁x + m₂x²/2 and μ = 0: Exp is the inverse of arc length
+m1, m2, h = symbols("m_1 m_2 h", real=True)
+root_of_M = 1 + m1 * x + m2 * x**2 / 2
+arc = integrate(root_of_M, x)
+Exp = h - m1 * h**2 / 2 + (m1**2 / 2 - m2 / 6) * h**3  # to third order
+
+
+def order(expr: Expr, degree: int) -> Expr:
+    """A coefficient of a polynomial in h."""
+    return expr.expand().coeff(h, degree)
+
+
+as_printed = root_of_M.subs(x, Exp)  # √M(Exp v), whose v² has the mean σ²
+corrected = as_printed * Exp.diff(h)
+
+# The sphere's charts around μ: ρ(r) = |x| and √det M, so that det D Exp is ρ′ρ/r
+charts = {
+    "stereographic": (2 * tan(r / 2), cos(r / 2) ** 4),
+    "gnomonic": (tan(r), cos(r) ** 3),
+    "equal-area": (2 * sin(r / 2), 1 + 0 * r),
+    "normal": (r, sin(r) / r),
+}
+s2, half = Symbol("s", positive=True), Rational(1, 2)  # Σ = s1
+
+
+def over_rings(density: Expr, low: Expr, high: Expr) -> Expr:
+    """∫ of a density on rings r dr of the tangent plane."""
+    return Integral(2 * pi * density * exp(-(r**2) / (2 * s2)), (r, low, high))
+
+
+true_mass = over_rings(sin(r), 0, pi)
+printed_masses = {
+    "stereographic": (over_rings(r * cos(r / 2) ** 4, 0, pi), "1.6422517820427295"),
+    "gnomonic": (over_rings(r * cos(r) ** 3, 0, pi / 2), "1.0160771475682149"),
+}
+beyond_the_cut = over_rings(-sin(r), pi, 2 * pi)
+
+
+def digits(value: Expr, printed: str, at: Expr, what: str) -> tuple[Positive, Positive]:
+    """That a value at s is the printed one, but for its last digit."""
+    near = Rational(1, 10 ** (len(printed.partition(".")[2]) - 1))
+    low, high = Rational(printed) - near, Rational(printed) + near
+    return (
+        Positive(value - low, {s2: (at, at)}, f"{what}: {printed} from below"),
+        Positive(high - value, {s2: (at, at)}, f"{what}: {printed} from above"),
+    )
+
+
+# A cylinder of circumference 2l with its axis z: v = (±l, z) are one point
+half_turn, height = symbols("l z", positive=True)
+
+
+def log_density(angle: Expr, gamma_12: Expr) -> Expr:
+    """-½ vᵀΓv at v = (angle, height)."""
+    own = precision[0, 0] * angle**2 + precision[1, 1] * height**2
+    return -own / 2 - gamma_12 * angle * height
+
+
+form = (Matrix([[x, w1]]) * Sigma.inv() * Matrix([x, w1]))[0]
+along_axis = integrate(exp(-form.expand() / 2), (w1, -oo, oo))
+around = integrate(exp(-(x**2) / (2 * s11**2)), (x, -pi, pi))
+
+# ---------------------------------------------------------------- its gradient (L4-grad)
+
+# The sphere: μ = e₃ moves along e, x = (sin r, 0, cos r) stays; Log_μ x = r/sin r (x - cos r μ)
+mean, point = Matrix([0, 0, 1]), Matrix([sin(r), 0, cos(r)])
+
+
+def rate_of_log(direction: Matrix) -> Matrix:
+    """How Log_μ x changes, in the tangent plane at μ."""
+    rate_of_cosine = point.dot(direction)
+    rate_of_r = -rate_of_cosine / sin(r)
+    moved = (r / sin(r)).diff(r) * rate_of_r * (point - cos(r) * mean)
+    moved -= r / sin(r) * (rate_of_cosine * mean + cos(r) * direction)
+    return moved[:2, :]
+
+
+ahead, aside = rate_of_log(Matrix([1, 0, 0])), rate_of_log(Matrix([0, 1, 0]))
+curvature = Symbol("k", positive=True)
+bent = sqrt(curvature) * r * cot(sqrt(curvature) * r)  # H across the ray, in curvature k
+bent_to_second_order = bent.series(r, 0, 4).removeO().coeff(r, 2)
 
 # ---------------------------------------------------------------- geodesics (L5)
 
@@ -163,7 +295,52 @@ locally_adaptive_normal = paper(
             ),
             expected="holds; the lower bound makes the metric complete",
         ),
-        Claim("L2", "maximum entropy under the metric", "LAND", waits_for="LAND"),
+        Claim(
+            "L2",
+            "of all laws with the mean μ it has the largest entropy under the metric: "
+            "H(q) = H(p) - KL(q‖p)",
+            "LAND",
+            parts=(Formula(shortfall, 0 * log_C, "H(p) - H(q) - KL(q‖p) = 0"),),
+            cases=(
+                Case(
+                    "the base measure is √det M dx, E[Log_μ x Log_μ xᵀ] = S is given, and a Γ "
+                    "exists that has it",
+                    parts=(
+                        Formula(
+                            shortfall.subs(dict(zip(moments_q, moments_p, strict=True))) + log_C,
+                            log_C,
+                            "H(p) - H(q) - KL(q‖p) = 0",
+                        ),
+                    ),
+                ),
+            ),
+            witnesses=(
+                Witness(
+                    "Γ_11 = 1, moments 1 and ½",
+                    at=dict.fromkeys((*precision, *moments_p, *moments_q), 0)
+                    | {precision[0, 0]: 1, moments_p[0, 0]: 1, moments_q[0, 0]: half},
+                ),
+            ),
+            expected="holds under A",
+        ),
+        Claim(
+            "L2-sphere",
+            "on the sphere of radius R no Γ ≽ 0 has E r² > R²(π² - 4)/2, that of the uniform law: "
+            "for a larger second moment there is no locally adaptive normal law",
+            "LAND",
+            parts=(
+                Formula(
+                    uniform_moment, radius**2 * (pi**2 - 4) / 2, "E r² of the uniform law, Γ = 0"
+                ),
+                Formula(
+                    tilted_moment.diff(gamma),
+                    -spread_of_squares / 2,
+                    "E r² falls as Γ grows, by ½ Var r²: three atoms on a ray",
+                ),
+                *digits((pi**2 - 4) / 2, "2.9348022005446793", half, "(π² - 4)/2"),
+            ),
+            expected="holds: E r² ≥ 2.9348022005446793 needs Γ ≤ 0",
+        ),
         Claim(
             "L3",
             "the density reduces to the normal one for M = 1; for σ → ∞ it is Johnson's S_U, with "
@@ -183,15 +360,138 @@ locally_adaptive_normal = paper(
         ),
         Claim(
             "L4",
-            "the normaliser is the tangent-space integral as printed",
+            "the normaliser is the tangent-space integral of √det M(Exp_μ v) exp(-½ vᵀΣ⁻¹v)",
             "LAND",
-            waits_for="geodesics",
+            parts=(
+                Formula(order(as_printed, 2), 0 * m1, "error of C in units of σ², on a line"),
+                *digits(true_mass, "2.0090902504983395", Rational(9, 25), "C on the sphere"),
+                *[
+                    part
+                    for name, (printed, value) in printed_masses.items()
+                    for part in digits(printed, value, Rational(9, 25), f"printed, {name}")
+                ],
+            ),
+            cases=(
+                Case(
+                    "det D Exp_μ(v) is put beside it; it is 1 in normal coordinates at μ",
+                    parts=(
+                        *[
+                            Formula(
+                                order(arc.subs(x, Exp), k) + m1,
+                                m1 + int(k == 1),
+                                f"u(Exp v), order {k}",
+                            )
+                            for k in (1, 2, 3)
+                        ],
+                        *[
+                            Formula(
+                                order(corrected, k) + m1, m1, f"error of √M det D Exp, order {k}"
+                            )
+                            for k in (1, 2)
+                        ],
+                        *[
+                            Formula(
+                                root * rho.diff(r) * rho / r,
+                                sin(r) / r,
+                                f"√det M det D Exp on the sphere, {name} chart",
+                            )
+                            for name, (rho, root) in charts.items()
+                        ],
+                    ),
+                ),
+            ),
+            witnesses=(Witness("m = 1 + x²/2", at={m1: 0, m2: 1}),),
+            expected="refuted as printed: det D Exp is missing; S², Σ = .36 1: 2.0091 for 1.6423",
+        ),
+        Claim(
+            "L4-cut",
+            "the density by the shortest Log is continuous",
+            "LAND",
+            parts=(
+                Formula(
+                    log_density(half_turn, precision[0, 1]),
+                    log_density(-half_turn, precision[0, 1]),
+                    "log p on both sides of a cylinder's cut locus",
+                ),
+                Formula(
+                    along_axis,
+                    sqrt(2 * pi) * s22 * exp(-(x**2) / (2 * s11**2)),
+                    "C, along the axis",
+                ),
+                Formula(around, sqrt(2 * pi) * s11 * erf(pi / (sqrt(2) * s11)), "C, around it"),
+                *digits(
+                    exp(8 * pi * s2 / 3), "65.942965200064", half, "jump at Γ_12 = -2/3, z = 1"
+                ),
+                *digits(
+                    sqrt(3) * pi * erf(pi * sqrt(s2)),
+                    "5.4322548225939",
+                    half,
+                    "C of Σ = [[1, ½], [½, 1]]",
+                ),
+                Positive(
+                    beyond_the_cut - Rational(9, 10),
+                    {s2: (4, 4)},
+                    "S², Σ = 4: what C has more over the whole plane",
+                ),
+            ),
+            cases=(
+                Case(
+                    "Γ has no correlation across the cut",
+                    parts=(
+                        Formula(
+                            log_density(half_turn, 0 * x),
+                            log_density(-half_turn, 0 * x),
+                            "log p on both sides",
+                        ),
+                    ),
+                ),
+            ),
+            witnesses=(
+                Witness(
+                    "Σ = [[1, ½], [½, 1]], l = z = 1",
+                    at={
+                        precision[0, 0]: Rational(4, 3),
+                        precision[0, 1]: -Rational(2, 3),
+                        precision[1, 1]: Rational(4, 3),
+                        half_turn: 1,
+                        height: 1,
+                    },
+                ),
+            ),
+            expected="refuted for anisotropic Σ: it jumps by 65.942965200064 on the cylinder",
+        ),
+        Claim(
+            "L4-grad",
+            "the published gradient in μ, with ∂_e Log_μ x = -e, is the gradient",
+            "LAND",
+            parts=(
+                Formula(
+                    bent_to_second_order,
+                    0 * curvature,
+                    "H - 1 across the ray in units of r², H = Hess_μ ½d²",
+                ),
+            ),
+            cases=(
+                Case(
+                    "M is flat; on the sphere ∂_e Log_μ x = -H e, H = 1 along the ray and r cot r "
+                    "across it",
+                    parts=(
+                        Formula((bent * r).limit(curvature, 0), r, "H across the ray, k → 0"),
+                        Formula(ahead[0] * r, -r, "∂Log along the ray"),
+                        Formula(aside[1], -r * cot(r), "∂Log across the ray"),
+                        Formula(ahead[1] + r, r, "∂Log along the ray, its other component"),
+                        Formula(aside[0] + r, r, "∂Log across the ray, its other component"),
+                    ),
+                ),
+            ),
+            witnesses=(Witness("the unit sphere: H = 1 - r²/3 + …", at={curvature: 1}),),
+            expected="refuted: ∇_μ ℓ = mean(HΓL) - E_p[HΓv]",
         ),
         Claim(
             "L6",
             "mixtures of LANDs beat Gaussian mixtures on curved data",
             "LAND",
-            waits_for="LAND",
+            waits_for="an experiment: held-out likelihoods of both, over seeds",
         ),
     ),
 )

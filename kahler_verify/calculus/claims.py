@@ -94,7 +94,7 @@ class Witness:
     ``fields`` are given as SymPy matrices in ``coordinates`` (with ``conjugate``), evaluated with
     all their derivatives at ``at``; ``indices`` choose the entry
     (by default the first that is not zero).  For a :class:`Formula`, ``at`` alone
-    gives the values of its symbols.
+    gives the values of its symbols; for a :class:`Positive` too, whose value there is zero or less.
     """
 
     what: str

@@ -18,7 +18,7 @@ from kahler_verify.codegen.numbers import (
 from kahler_verify.codegen.opening import is_constant
 from kahler_verify.codegen.program import COMPONENTS, Axis, Operand, Program
 from kahler_verify.codegen.storage import Storage
-from kahler_verify.codegen.whitening import Letter, solve_into, whitened
+from kahler_verify.codegen.whitening import Letter, solve_into, spared, whitened
 from kahler_verify.errors import GenerationError
 
 K = COMPONENTS
@@ -130,6 +130,8 @@ class Factors(ABC):
         cyclic: bool = False,
     ) -> list[Operand]:
         letters = whitened(word, cyclic=cyclic)
+        if cyclic and self.stored.layout(letters[0].field) == "full":
+            letters = spared(letters)
         operands, here = [], left
         for n, letter in enumerate(letters):
             rows, cols = (

@@ -218,11 +218,15 @@ def _steps(operands: list[Operand], out: set[Axis]) -> list[tuple[int, ...]]:
     letter = {a: opt_einsum.get_symbol(i) for i, a in enumerate(axes)}
     terms = ["".join(letter[a] for a in o.axes) for o in operands]
     target = "".join(letter[a] for a in axes if a in out)
-    shapes = [tuple(nominal(a.size) for a in o.axes) for o in operands]
-    optimize = "optimal" if len(operands) <= EXHAUSTIVE else "dp"  # the former tries n! orders
-    path, _ = opt_einsum.contract_path(
-        f"{','.join(terms)}->{target}", *shapes, shapes=True, optimize=optimize
-    )
+    shapes = tuple(tuple(nominal(a.size) for a in o.axes) for o in operands)
+    return _path(f"{','.join(terms)}->{target}", shapes)
+
+
+@cache
+def _path(equation: str, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    """The cheapest order; the same products come up in many kernels, and a search takes seconds."""
+    optimize = "optimal" if len(shapes) <= EXHAUSTIVE else "dp"  # the former tries n! orders
+    path, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=optimize)
     if any(len(step) > 2 for step in path):
         raise GenerationError(f"expected a path of pairs, got {path}")
     return [tuple(step) for step in path]

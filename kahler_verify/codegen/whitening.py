@@ -62,6 +62,26 @@ def whitened(word: list[tuple[Expr, int]], *, cyclic: bool) -> list[Letter]:
     return out
 
 
+def spared(letters: list[Letter]) -> list[Letter]:
+    """Tr(Σ⁻¹X Σ⁻¹Y) = Tr((Σ⁻¹XΣ⁻¹) Y): whole inverses go into the letter of lower order.
+
+    Each derivative multiplies a letter by d, and so what its halves cost.  A letter without one is
+    left alone: its fellows are whitened for other words anyway.
+    """
+    if len(letters) != 2 or any((x.left, x.right) != ("half", "half") for x in letters):
+        return letters
+    orders = [_order(x.jet) for x in letters]
+    if orders[0] == orders[1] or 0 in orders or letters[0].field != letters[1].field:
+        return letters
+    low = orders.index(min(orders))
+    sides = ["whole" if n == low else "" for n in (0, 1)]
+    return [replace(x, left=side, right=side) for x, side in zip(letters, sides, strict=True)]
+
+
+def _order(jet: Jet | None) -> int:
+    return 0 if jet is None else len(jet.hol) + len(jet.anti)
+
+
 def invertible(base: Expr) -> Field:
     """The field whose inverse a word has, one that is declared positive."""
     if isinstance(base, Jet) and "positive" in base.field.traits and not (base.hol or base.anti):
@@ -119,6 +139,11 @@ def solve_into(
         solved = solve(stored.program, factor, matrix, left, work, adjoint)
         return let(f"{solved}{back}", "v", work), layout
     factor = spread(stored.program, factor, latents)
+    if (left, right) == ("whole", "whole"):  # halves first, which other words may have too
+        for triangle, upper in ((factor, False), (f"{factor}.{adjoint}", True)):
+            x = let(f"{SOLVE}({triangle}, {x}, upper={upper})", "y", work)
+            x = let(f"{SOLVE}({triangle}, {x}.{adjoint}, upper={upper}).{adjoint}", "y", work)
+        return x, layout
     if left:
         x = let(solve(stored.program, factor, x, left, work, adjoint), "y", work)
     if right:

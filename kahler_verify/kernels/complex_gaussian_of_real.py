@@ -76,16 +76,15 @@ def fisher_metric_d_full(
         mu_d: [..., d, n] ∂mu
         mu_dd: [..., d, d, n] ∂∂mu
 
-    Real operations for each batch element: about 4*d*n*(4*d**2*n + 4*d**2 + 4*d*n**2 + 3*d*n + 2*n**2 + n)
+    Real operations for each batch element: about 4*d*n*(4*d**2*n + 4*d**2 + 2*d*n**2 + 3*d*n + 4*n**2 + n)
     """
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_d.mT, upper=False).mT
     f0 = Sigma_factor.unsqueeze(-3)
     y0 = torch.linalg.solve_triangular(f0, Sigma_d, upper=False)
     y1 = torch.linalg.solve_triangular(f0, y0.mH, upper=False).mH
     v1 = torch.linalg.solve_triangular(f0, mu_dd.mT, upper=False).mT
-    f1 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
-    y2 = torch.linalg.solve_triangular(f1, Sigma_dd, upper=False)
-    y3 = torch.linalg.solve_triangular(f1, y2.mH, upper=False).mH
+    y2 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mH, y2.mH, upper=True).mH
     t0 = torch.einsum("...ab,...cdb->...acd", v0, y1)
     t1 = torch.einsum("...ab,...cdb->...acd", v0, t0.conj())
     p0 = torch.einsum("...abc->...cab", t1.conj())
@@ -98,7 +97,7 @@ def fisher_metric_d_full(
     p4 = torch.einsum("...abc->...cba", t4.conj())
     p5 = torch.einsum("...abc->...cba", t4)
     p6 = torch.einsum("...abc->...cab", t4)
-    t5 = torch.einsum("...abc,...decb->...ade", y1, y3)
+    t5 = torch.einsum("...abc,...decb->...ade", y3, Sigma_dd)
     p7 = torch.einsum("...abc->...cab", t5)
     p8 = torch.einsum("...abc->...cba", t5)
     g_d_0 = p3 + p4 + p5 + p6 + p7 + p8 - p0 - p1 - p2 - t3
@@ -129,7 +128,7 @@ def fisher_metric_dd_full(
         mu_dd: [..., d, d, n] ∂∂mu
         mu_ddd: [..., d, d, d, n] ∂∂∂mu
 
-    Real operations for each batch element: about 4*d*n*(8*d**3*n + 12*d**3 + 2*d**2*n**2 + 3*d**2*n + 4*d*n**2 + 5*d*n + 2*n**2 + n)
+    Real operations for each batch element: about 4*d*n*(8*d**3*n + 12*d**3 + 3*d**2*n + 4*d*n**2 + 5*d*n + 4*n**2 + n)
     """
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_d.mT, upper=False).mT
     f0 = Sigma_factor.unsqueeze(-3)
@@ -140,9 +139,8 @@ def fisher_metric_dd_full(
     y2 = torch.linalg.solve_triangular(f1, Sigma_dd, upper=False)
     y3 = torch.linalg.solve_triangular(f1, y2.mH, upper=False).mH
     v2 = torch.linalg.solve_triangular(f1, mu_ddd.mT, upper=False).mT
-    f2 = Sigma_factor.unsqueeze(-3).unsqueeze(-3).unsqueeze(-3)
-    y4 = torch.linalg.solve_triangular(f2, Sigma_ddd, upper=False)
-    y5 = torch.linalg.solve_triangular(f2, y4.mH, upper=False).mH
+    y4 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y5 = torch.linalg.solve_triangular(f0.mH, y4.mH, upper=True).mH
     t0 = torch.einsum("...ab,...cbd->...acd", v0, y1.conj())
     t1 = torch.einsum("...abc,...dec->...abde", t0, v1.conj())
     p0 = torch.einsum("...abcd->...bdac", t1.conj())
@@ -180,7 +178,7 @@ def fisher_metric_dd_full(
     p24 = torch.einsum("...abcd->...bdac", t9)
     p25 = torch.einsum("...abcd->...cdba", t8)
     p26 = torch.einsum("...abcd->...cdab", t8)
-    t10 = torch.einsum("...abc,...defcb->...adef", y1, y5)
+    t10 = torch.einsum("...abc,...defcb->...adef", y5, Sigma_ddd)
     p27 = torch.einsum("...abcd->...cdab", t10)
     t11 = torch.einsum("...abcd,...efdc->...abef", y3, y3)
     p28 = torch.einsum("...abcd->...bdac", t11)

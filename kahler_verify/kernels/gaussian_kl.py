@@ -108,7 +108,7 @@ def fisher_metric_d_full(
         mu_db: [..., d, d, n] ∂∂̄mu
         mu_dd: [..., d, d, n] ∂∂mu
 
-    Real operations for each batch element: about 4*d*n*(6*d**2*n + 12*d**2 + 6*d*n**2 + 7*d*n + 2*n**2 + 2*n)
+    Real operations for each batch element: about 4*d*n*(6*d**2*n + 12*d**2 + 2*d*n**2 + 7*d*n + 4*n**2 + 2*n)
     """
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_b.mT, upper=False).mT
     f0 = Sigma_factor.unsqueeze(-3)
@@ -118,11 +118,8 @@ def fisher_metric_d_full(
     v2 = torch.linalg.solve_triangular(f0, mu_db.mT, upper=False).mT
     v3 = torch.linalg.solve_triangular(f0, mu_bb.mT, upper=False).mT
     v4 = torch.linalg.solve_triangular(f0, mu_dd.mT, upper=False).mT
-    f1 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
-    y2 = torch.linalg.solve_triangular(f1, Sigma_db, upper=False)
-    y3 = torch.linalg.solve_triangular(f1, y2.mH, upper=False).mH
-    y4 = torch.linalg.solve_triangular(f1, Sigma_dd, upper=False)
-    y5 = torch.linalg.solve_triangular(f1, y4.mH, upper=False).mH
+    y2 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mH, y2.mH, upper=True).mH
     t0 = torch.einsum("...ab,...cdb->...acd", v0, y1)
     t1 = torch.einsum("...ab,...cdb->...acd", v0, t0.conj())
     p0 = torch.einsum("...abc->...cab", t1.conj())
@@ -141,9 +138,9 @@ def fisher_metric_d_full(
     p6 = torch.einsum("...abc->...cba", t8.conj())
     t9 = torch.einsum("...ab,...cdb->...acd", v1, v2.conj())
     p7 = torch.einsum("...abc->...cab", t9)
-    t10 = torch.einsum("...abc,...decb->...ade", y1, y3)
+    t10 = torch.einsum("...abc,...decb->...ade", y3, Sigma_db)
     p8 = torch.einsum("...abc->...bac", t10)
-    t11 = torch.einsum("...abc,...debc->...ade", y1, y5.conj())
+    t11 = torch.einsum("...abc,...debc->...ade", y3, Sigma_dd.conj())
     p9 = torch.einsum("...abc->...cba", t11.conj())
     g_d_0 = p4 + p5 + p6 + p7 + p8 + p9 - p0 - p1 - p2 - p3
     return g_d_0
@@ -183,7 +180,7 @@ def fisher_metric_db_full(
         mu_dd: [..., d, d, n] ∂∂mu
         mu_ddb: [..., d, d, d, n] ∂∂∂̄mu
 
-    Real operations for each batch element: about 4*d*n*(18*d**3*n + 30*d**3 + 2*d**2*n**2 + 6*d**2*n + 10*d*n**2 + 11*d*n + 2*n**2 + 2*n)
+    Real operations for each batch element: about 4*d*n*(18*d**3*n + 30*d**3 + 6*d**2*n + 10*d*n**2 + 11*d*n + 4*n**2 + 2*n)
     """
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_b.mT, upper=False).mT
     f0 = Sigma_factor.unsqueeze(-3)
@@ -200,9 +197,8 @@ def fisher_metric_db_full(
     y5 = torch.linalg.solve_triangular(f1, y4.mH, upper=False).mH
     v5 = torch.linalg.solve_triangular(f1, mu_dbb.mT, upper=False).mT
     v6 = torch.linalg.solve_triangular(f1, mu_ddb.mT, upper=False).mT
-    f2 = Sigma_factor.unsqueeze(-3).unsqueeze(-3).unsqueeze(-3)
-    y6 = torch.linalg.solve_triangular(f2, Sigma_ddb, upper=False)
-    y7 = torch.linalg.solve_triangular(f2, y6.mH, upper=False).mH
+    y6 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y7 = torch.linalg.solve_triangular(f0.mH, y6.mH, upper=True).mH
     t0 = torch.einsum("...ab,...cdb->...acd", v0, y1)
     t1 = torch.einsum("...abc,...dec->...abde", t0, v1.conj())
     p0 = torch.einsum("...abcd->...cbad", t1.conj())
@@ -252,7 +248,7 @@ def fisher_metric_db_full(
     t22 = torch.einsum("...abc,...dec->...abde", v4, v4.conj())
     p24 = torch.einsum("...abcd->...bdac", t22)
     p25 = torch.einsum("...abcd->...dcab", t20)
-    t23 = torch.einsum("...abc,...defbc->...adef", y1, y7.conj())
+    t23 = torch.einsum("...abc,...defbc->...adef", y7, Sigma_ddb.conj())
     p26 = torch.einsum("...abcd->...dcab", t23)
     t24 = torch.einsum("...abcd,...efdc->...abef", y3, y3)
     p27 = torch.einsum("...abcd->...cbad", t24)

@@ -72,9 +72,9 @@ def log_det_pullback_d(g_d: torch.Tensor, g_factor: torch.Tensor) -> torch.Tenso
     """
     f0 = g_factor.unsqueeze(-3)
     y0 = torch.linalg.solve_triangular(f0, g_d, upper=False)
-    y1 = torch.linalg.solve_triangular(f0.mH, y0, upper=True)
-    y2 = torch.linalg.solve_triangular(f0, y1.mH, upper=False)
-    y3 = torch.linalg.solve_triangular(f0.mH, y2, upper=True).mH
+    y1 = torch.linalg.solve_triangular(f0, y0.mH, upper=False).mH
+    y2 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mH, y2.mH, upper=True).mH
     pullback_d_0 = -y3
     return pullback_d_0
 

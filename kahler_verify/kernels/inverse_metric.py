@@ -44,9 +44,9 @@ def metric_d(C_d: torch.Tensor, C_factor: torch.Tensor) -> torch.Tensor:
     """
     f0 = C_factor.unsqueeze(-3)
     y0 = torch.linalg.solve_triangular(f0, C_d, upper=False)
-    y1 = torch.linalg.solve_triangular(f0.mT, y0, upper=True)
-    y2 = torch.linalg.solve_triangular(f0, y1.mT, upper=False)
-    y3 = torch.linalg.solve_triangular(f0.mT, y2, upper=True).mT
+    y1 = torch.linalg.solve_triangular(f0, y0.mT, upper=False).mT
+    y2 = torch.linalg.solve_triangular(f0.mT, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mT, y2.mT, upper=True).mT
     g_d_0 = -y3
     return g_d_0
 
@@ -67,9 +67,9 @@ def metric_dd(C_d: torch.Tensor, C_dd: torch.Tensor, C_factor: torch.Tensor) -> 
     """
     f0 = C_factor.unsqueeze(-3).unsqueeze(-3)
     y0 = torch.linalg.solve_triangular(f0, C_dd, upper=False)
-    y1 = torch.linalg.solve_triangular(f0.mT, y0, upper=True)
-    y2 = torch.linalg.solve_triangular(f0, y1.mT, upper=False)
-    y3 = torch.linalg.solve_triangular(f0.mT, y2, upper=True).mT
+    y1 = torch.linalg.solve_triangular(f0, y0.mT, upper=False).mT
+    y2 = torch.linalg.solve_triangular(f0.mT, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mT, y2.mT, upper=True).mT
     f1 = C_factor.unsqueeze(-3)
     y4 = torch.linalg.solve_triangular(f1, C_d, upper=False)
     y5 = torch.linalg.solve_triangular(f1.mT, y4, upper=True)

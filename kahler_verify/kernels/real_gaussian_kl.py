@@ -71,24 +71,23 @@ def fisher_metric_d_full(
         mu_d: [..., d, n] ∂mu
         mu_dd: [..., d, d, n] ∂∂mu
 
-    Real operations for each batch element: about d*n*(4*d**2*n + 4*d**2 + 4*d*n**2 + 3*d*n + 2*n**2 + n)
+    Real operations for each batch element: about d*n*(4*d**2*n + 4*d**2 + 2*d*n**2 + 3*d*n + 4*n**2 + n)
     """
-    f0 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
-    y0 = torch.linalg.solve_triangular(f0, Sigma_dd, upper=False)
+    f0 = Sigma_factor.unsqueeze(-3)
+    y0 = torch.linalg.solve_triangular(f0, Sigma_d, upper=False)
     y1 = torch.linalg.solve_triangular(f0, y0.mT, upper=False).mT
-    f1 = Sigma_factor.unsqueeze(-3)
-    y2 = torch.linalg.solve_triangular(f1, Sigma_d, upper=False)
-    y3 = torch.linalg.solve_triangular(f1, y2.mT, upper=False).mT
+    y2 = torch.linalg.solve_triangular(f0.mT, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mT, y2.mT, upper=True).mT
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_d.mT, upper=False).mT
-    v1 = torch.linalg.solve_triangular(f1, mu_dd.mT, upper=False).mT
-    t0 = torch.einsum("...abc,...debc->...ade", y3, y1)
+    v1 = torch.linalg.solve_triangular(f0, mu_dd.mT, upper=False).mT
+    t0 = torch.einsum("...abc,...debc->...ade", y3, Sigma_dd)
     p0 = torch.einsum("...abc->...cab", t0)
     p1 = torch.einsum("...abc->...cba", t0)
-    t1 = torch.einsum("...ab,...cbd->...acd", v0, y3)
+    t1 = torch.einsum("...ab,...cbd->...acd", v0, y1)
     t2 = torch.einsum("...ab,...cdb->...acd", v0, t1)
     p2 = torch.einsum("...abc->...cba", t2)
-    t3 = torch.einsum("...abc,...dbe->...acde", y3, y3)
-    t4 = torch.einsum("...abc,...dbec->...ade", y3, t3)
+    t3 = torch.einsum("...abc,...dbe->...acde", y1, y1)
+    t4 = torch.einsum("...abc,...dbec->...ade", y1, t3)
     t5 = torch.einsum("...ab,...cdb->...acd", v0, v1)
     p3 = torch.einsum("...abc->...cab", t5)
     p4 = torch.einsum("...abc->...cba", t5)
@@ -120,27 +119,26 @@ def fisher_metric_dd_full(
         mu_dd: [..., d, d, n] ∂∂mu
         mu_ddd: [..., d, d, d, n] ∂∂∂mu
 
-    Real operations for each batch element: about d*n*(10*d**3*n + 10*d**3 + 2*d**2*n**2 + 3*d**2*n + 4*d*n**2 + 3*d*n + 2*n**2 + n)
+    Real operations for each batch element: about d*n*(10*d**3*n + 10*d**3 + 3*d**2*n + 4*d*n**2 + 3*d*n + 4*n**2 + n)
     """
-    f0 = Sigma_factor.unsqueeze(-3).unsqueeze(-3).unsqueeze(-3)
-    y0 = torch.linalg.solve_triangular(f0, Sigma_ddd, upper=False)
+    f0 = Sigma_factor.unsqueeze(-3)
+    y0 = torch.linalg.solve_triangular(f0, Sigma_d, upper=False)
     y1 = torch.linalg.solve_triangular(f0, y0.mT, upper=False).mT
-    f1 = Sigma_factor.unsqueeze(-3)
-    y2 = torch.linalg.solve_triangular(f1, Sigma_d, upper=False)
-    y3 = torch.linalg.solve_triangular(f1, y2.mT, upper=False).mT
-    f2 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
-    y4 = torch.linalg.solve_triangular(f2, Sigma_dd, upper=False)
-    y5 = torch.linalg.solve_triangular(f2, y4.mT, upper=False).mT
+    y2 = torch.linalg.solve_triangular(f0.mT, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mT, y2.mT, upper=True).mT
+    f1 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
+    y4 = torch.linalg.solve_triangular(f1, Sigma_dd, upper=False)
+    y5 = torch.linalg.solve_triangular(f1, y4.mT, upper=False).mT
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_d.mT, upper=False).mT
-    v1 = torch.linalg.solve_triangular(f1, mu_dd.mT, upper=False).mT
-    v2 = torch.linalg.solve_triangular(f2, mu_ddd.mT, upper=False).mT
-    t0 = torch.einsum("...abc,...defbc->...adef", y3, y1)
+    v1 = torch.linalg.solve_triangular(f0, mu_dd.mT, upper=False).mT
+    v2 = torch.linalg.solve_triangular(f1, mu_ddd.mT, upper=False).mT
+    t0 = torch.einsum("...abc,...defbc->...adef", y3, Sigma_ddd)
     p0 = torch.einsum("...abcd->...cdab", t0)
     t1 = torch.einsum("...abcd,...efcd->...abef", y5, y5)
     p1 = torch.einsum("...abcd->...bdac", t1)
     p2 = torch.einsum("...abcd->...dbac", t1)
     p3 = torch.einsum("...abcd->...cdba", t0)
-    t2 = torch.einsum("...ab,...cbd->...acd", v0, y3)
+    t2 = torch.einsum("...ab,...cbd->...acd", v0, y1)
     t3 = torch.einsum("...abc,...dec->...abde", t2, v1)
     p4 = torch.einsum("...abcd->...bdac", t3)
     p5 = torch.einsum("...abcd->...dbac", t3)
@@ -149,7 +147,7 @@ def fisher_metric_dd_full(
     p6 = torch.einsum("...abcd->...cdba", t5)
     p7 = torch.einsum("...abcd->...dbca", t3)
     p8 = torch.einsum("...abcd->...bdca", t3)
-    t6 = torch.einsum("...abc,...dbe->...acde", y3, y3)
+    t6 = torch.einsum("...abc,...dbe->...acde", y1, y1)
     t7 = torch.einsum("...abcd,...ecfd->...abef", y5, t6)
     p9 = torch.einsum("...abcd->...bdca", t7)
     p10 = torch.einsum("...abcd->...dbca", t7)

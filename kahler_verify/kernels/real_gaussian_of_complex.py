@@ -79,28 +79,25 @@ def fisher_metric_d_full(
         mu_db: [..., d, d, n] ∂∂̄mu
         mu_dd: [..., d, d, n] ∂∂mu
 
-    Real operations for each batch element: about 4*d*n*(6*d**2*n + 6*d**2 + 6*d*n**2 + 4*d*n + 2*n**2 + n)
+    Real operations for each batch element: about 4*d*n*(6*d**2*n + 6*d**2 + 2*d*n**2 + 4*d*n + 4*n**2 + n)
     """
-    f0 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
-    y0 = torch.linalg.solve_triangular(f0, Sigma_db, upper=False)
+    f0 = Sigma_factor.unsqueeze(-3)
+    y0 = torch.linalg.solve_triangular(f0, Sigma_d, upper=False)
     y1 = torch.linalg.solve_triangular(f0, y0.mH, upper=False).mH
-    f1 = Sigma_factor.unsqueeze(-3)
-    y2 = torch.linalg.solve_triangular(f1, Sigma_d, upper=False)
-    y3 = torch.linalg.solve_triangular(f1, y2.mH, upper=False).mH
-    y4 = torch.linalg.solve_triangular(f0, Sigma_dd, upper=False)
-    y5 = torch.linalg.solve_triangular(f0, y4.mH, upper=False).mH
+    y2 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mH, y2.mH, upper=True).mH
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_d.mT, upper=False).mT
-    v1 = torch.linalg.solve_triangular(f1, mu_db.mT, upper=False).mT
-    v2 = torch.linalg.solve_triangular(f1, mu_dd.mT, upper=False).mT
-    t0 = torch.einsum("...abc,...debc->...ade", y3, y1)
+    v1 = torch.linalg.solve_triangular(f0, mu_db.mT, upper=False).mT
+    v2 = torch.linalg.solve_triangular(f0, mu_dd.mT, upper=False).mT
+    t0 = torch.einsum("...abc,...debc->...ade", y3, Sigma_db)
     p0 = torch.einsum("...abc->...bac", t0)
-    t1 = torch.einsum("...abc,...debc->...ade", y3, y5.conj())
+    t1 = torch.einsum("...abc,...debc->...ade", y3, Sigma_dd.conj())
     p1 = torch.einsum("...abc->...cba", t1.conj())
-    t2 = torch.einsum("...ab,...cbd->...acd", v0, y3)
+    t2 = torch.einsum("...ab,...cbd->...acd", v0, y1)
     t3 = torch.einsum("...ab,...cdb->...acd", v0, t2.conj())
     p2 = torch.einsum("...abc->...cba", t3.conj())
-    t4 = torch.einsum("...abc,...dbe->...acde", y3, y3)
-    t5 = torch.einsum("...abc,...dbec->...ade", y3, t4.conj())
+    t4 = torch.einsum("...abc,...dbe->...acde", y1, y1)
+    t5 = torch.einsum("...abc,...dbec->...ade", y1, t4.conj())
     p3 = torch.einsum("...abc->...cba", t5.conj())
     t6 = torch.einsum("...ab,...cdb->...acd", v0, v1)
     p4 = torch.einsum("...abc->...bac", t6)
@@ -138,34 +135,33 @@ def fisher_metric_db_full(
         mu_dd: [..., d, d, n] ∂∂mu
         mu_ddb: [..., d, d, d, n] ∂∂∂̄mu
 
-    Real operations for each batch element: about 4*d*n*(16*d**3*n + 18*d**3 + 2*d**2*n**2 + 3*d**2*n + 8*d*n**2 + 6*d*n + 2*n**2 + n)
+    Real operations for each batch element: about 4*d*n*(16*d**3*n + 18*d**3 + 3*d**2*n + 8*d*n**2 + 6*d*n + 4*n**2 + n)
     """
-    f0 = Sigma_factor.unsqueeze(-3).unsqueeze(-3).unsqueeze(-3)
-    y0 = torch.linalg.solve_triangular(f0, Sigma_ddb, upper=False)
+    f0 = Sigma_factor.unsqueeze(-3)
+    y0 = torch.linalg.solve_triangular(f0, Sigma_d, upper=False)
     y1 = torch.linalg.solve_triangular(f0, y0.mH, upper=False).mH
-    f1 = Sigma_factor.unsqueeze(-3)
-    y2 = torch.linalg.solve_triangular(f1, Sigma_d, upper=False)
-    y3 = torch.linalg.solve_triangular(f1, y2.mH, upper=False).mH
-    f2 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
-    y4 = torch.linalg.solve_triangular(f2, Sigma_db, upper=False)
-    y5 = torch.linalg.solve_triangular(f2, y4.mH, upper=False).mH
-    y6 = torch.linalg.solve_triangular(f2, Sigma_dd, upper=False)
-    y7 = torch.linalg.solve_triangular(f2, y6.mH, upper=False).mH
+    y2 = torch.linalg.solve_triangular(f0.mH, y1, upper=True)
+    y3 = torch.linalg.solve_triangular(f0.mH, y2.mH, upper=True).mH
+    f1 = Sigma_factor.unsqueeze(-3).unsqueeze(-3)
+    y4 = torch.linalg.solve_triangular(f1, Sigma_db, upper=False)
+    y5 = torch.linalg.solve_triangular(f1, y4.mH, upper=False).mH
+    y6 = torch.linalg.solve_triangular(f1, Sigma_dd, upper=False)
+    y7 = torch.linalg.solve_triangular(f1, y6.mH, upper=False).mH
     v0 = torch.linalg.solve_triangular(Sigma_factor, mu_d.mT, upper=False).mT
-    v1 = torch.linalg.solve_triangular(f1, mu_db.mT, upper=False).mT
-    v2 = torch.linalg.solve_triangular(f1, mu_dd.mT, upper=False).mT
-    v3 = torch.linalg.solve_triangular(f2, mu_ddb.mT, upper=False).mT
-    t0 = torch.einsum("...abc,...defbc->...adef", y3, y1.conj())
+    v1 = torch.linalg.solve_triangular(f0, mu_db.mT, upper=False).mT
+    v2 = torch.linalg.solve_triangular(f0, mu_dd.mT, upper=False).mT
+    v3 = torch.linalg.solve_triangular(f1, mu_ddb.mT, upper=False).mT
+    t0 = torch.einsum("...abc,...defbc->...adef", y3, Sigma_ddb.conj())
     p0 = torch.einsum("...abcd->...dcab", t0)
     t1 = torch.einsum("...abcd,...efcd->...abef", y5, y5)
     p1 = torch.einsum("...abcd->...cbad", t1)
     t2 = torch.einsum("...abcd,...efcd->...abef", y7, y7.conj())
     p2 = torch.einsum("...abcd->...bdac", t2)
     p3 = torch.einsum("...abcd->...cdba", t0.conj())
-    t3 = torch.einsum("...ab,...cbd->...acd", v0, y3.conj())
+    t3 = torch.einsum("...ab,...cbd->...acd", v0, y1.conj())
     t4 = torch.einsum("...abc,...dec->...abde", t3, v1)
     p4 = torch.einsum("...abcd->...cbad", t4)
-    t5 = torch.einsum("...ab,...cbd->...acd", v0, y3)
+    t5 = torch.einsum("...ab,...cbd->...acd", v0, y1)
     t6 = torch.einsum("...abc,...dec->...abde", t5, v2.conj())
     p5 = torch.einsum("...abcd->...bdac", t6)
     t7 = torch.einsum("...ab,...cdbe->...acde", v0, y5)
@@ -174,9 +170,9 @@ def fisher_metric_db_full(
     p7 = torch.einsum("...abcd->...dbca", t6.conj())
     t9 = torch.einsum("...abc,...dec->...abde", t3, v1.conj())
     p8 = torch.einsum("...abcd->...bdca", t9.conj())
-    t10 = torch.einsum("...abc,...dbe->...acde", y3, y3.conj())
+    t10 = torch.einsum("...abc,...dbe->...acde", y1, y1.conj())
     t11 = torch.einsum("...abcd,...ecfd->...abef", y5, t10)
-    t12 = torch.einsum("...abc,...dbe->...acde", y3, y3)
+    t12 = torch.einsum("...abc,...dbe->...acde", y1, y1)
     t13 = torch.einsum("...abcd,...ecfd->...abef", y7, t12.conj())
     p9 = torch.einsum("...abcd->...dbca", t13.conj())
     p10 = torch.einsum("...abcd->...adcb", t11)

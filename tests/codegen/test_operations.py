@@ -7,7 +7,7 @@ import pytest
 from sympy import Integer, Poly, symbols, sympify
 
 from kahler_verify.calculus import Tr, dimension, field, index
-from kahler_verify.calculus.definition import Partial
+from kahler_verify.calculus.definition import Partial, derive
 from kahler_verify.codegen.kernel import print_kernel
 from kahler_verify.codegen.registry import KERNELS
 
@@ -55,3 +55,33 @@ def test_lines_that_no_result_needs_do_not_count() -> None:
     twice = print_kernel({"x": (derived, (a, b)), "y": (derived, (a, b))}, latent).operations
     assert twice.expand() == once
     assert once.coeff(size, 3) == Integer(2) * latent
+
+
+def test_letters_of_higher_order_are_not_whitened_where_one_of_lower_order_can_be() -> None:
+    """Tr(Σ⁻¹∂ₐΣ Σ⁻¹∂_b∂_cΣ): four solves of d matrices, none of d² of them."""
+    size, latent = dimension("n"), dimension("d")
+    a, b, c = index("a b c", latent, real=True)
+    S = field("S", size, size, symmetric=True, positive=True)
+    first, second = Partial(S, a), Partial(S, b, c)
+    printed = print_kernel({"out": (derive(Tr(S**-1 * first * S**-1 * second)), (a, b, c))}, latent)
+    solves = [code for _, code in printed.lines if "solve_triangular" in code]
+    assert len(solves) == 4
+    assert not any("S_dd" in code for code in solves)
+    assert printed.operations.expand().coeff(size, 3) == 4 * latent
+    same = print_kernel({"out": (derive(Tr(S**-1 * second * S**-1 * first)), (a, b, c))}, latent)
+    assert same.operations == printed.operations
+
+
+@pytest.mark.parametrize(
+    ("module", "kernel"),
+    [
+        ("real_gaussian_kl", "fisher_metric_d_full"),
+        ("gaussian_kl", "fisher_metric_d_full"),
+        ("real_gaussian_kl", "fisher_metric_dd_full"),
+    ],
+)
+def test_the_highest_derivative_of_a_covariance_is_used_as_it_is(module: str, kernel: str) -> None:
+    body = _function(module, kernel).partition('"""')[2].partition('"""')[2]
+    order = "ddd" if "_dd_" in kernel else "dd"
+    assert f"Sigma_{order}" in body
+    assert not re.search(rf"solve_triangular\(\w+, Sigma_{order}\b", body)

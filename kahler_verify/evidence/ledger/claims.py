@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kahler_verify.calculus.claims import Claim, Formula, Gram, Measured, Vanishing, Witness
+from kahler_verify.calculus.claims import (
+    Claim,
+    Formula,
+    Gram,
+    Measured,
+    Positive,
+    Vanishing,
+    Witness,
+)
 from kahler_verify.calculus.derivation import Derivation
 from kahler_verify.codegen.registry import KERNELS
 from kahler_verify.errors import EvidenceError
@@ -16,7 +24,7 @@ from kahler_verify.evidence.ledger.parts import EVERYWHERE, INTERVALS, judge_par
 from kahler_verify.evidence.ledger.region_claims import judge_region
 from kahler_verify.evidence.proofs.witnesses import (
     evaluate_witness,
-    formula_witness,
+    plain_witness,
     random_witness,
 )
 
@@ -55,8 +63,8 @@ def judge(claim: Claim, derivation: Derivation, profile: str = "default") -> Jud
             holds = holds and found == "proved"
             if found == "proved":
                 under.append(where)
-    if not holds and all(i.passed for i in evidence if i.route == INTERVALS):
-        evidence += _refutation(claim)  # intervals name their own point
+    if not holds and (claim.witnesses or all(i.passed for i in evidence if i.route == INTERVALS)):
+        evidence += _refutation(claim)  # intervals name a point of their own
     for case in claim.cases:
         items = [i for part in case.parts or claim.parts for i in judge_part(part, case, profile)]
         evidence += [Item(i.route, f"{case.what}: {i.what}", *_rest(i)) for i in items]
@@ -119,13 +127,15 @@ def _refutation(claim: Claim) -> list[Item]:
 
 def _witness_item(claim: Claim, witness: Witness) -> Item:
     part = claim.parts[witness.part]
-    if isinstance(part, Formula):
-        data = formula_witness(part, witness)
+    if isinstance(part, Formula | Positive):
+        data = plain_witness(part, witness)
     elif isinstance(part, Vanishing):
         data = evaluate_witness(part, witness)
     else:
         raise EvidenceError(f"{claim.id}: a witness needs an expression to evaluate")
-    return Item("exact witness", witness.what, _value(data["value"]) + " ≠ 0", True, 1, None, data)
+    refuting = " ≤ 0" if isinstance(part, Positive) else " ≠ 0"
+    outcome = _value(data["value"]) + refuting
+    return Item("exact witness", witness.what, outcome, True, 1, None, data)
 
 
 def _value(parts: list[str]) -> str:

@@ -33,7 +33,7 @@ WIDE = {
     "K": 16,
 }  # one wide trial for kernels, on one entry, in the default profile
 INTERVALS = "interval arithmetic"
-MOST_NORMAL = 5  # entries of a normal vector that means are taken over
+MOST_NORMAL = 16  # entries of a normal vector that means are taken over
 
 
 # ---------------------------------------------------------------- parts
@@ -78,7 +78,7 @@ def _numbers(part: Vanishing, case: Case, profile: str) -> list[Item]:
 
 
 def is_affordable(expr: Expr, sizes: Mapping[str, int]) -> bool:
-    """Evidence takes means over normal vectors node by node, of which there are 5^n."""
+    """Evidence takes means over normal vectors node by node, of which there are 2n² + 2n + 1."""
     return sizes["n"] <= MOST_NORMAL or not expr.has(Expected, Covariance)
 
 

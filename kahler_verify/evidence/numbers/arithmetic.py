@@ -16,9 +16,9 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from math import factorial
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 import flint
@@ -35,6 +35,8 @@ from kahler_verify.evidence.numbers.gaussian import Gaussian
 # itself.  (p + 1)/120 has no small factors, so that few numbers of F_p[i] are without such roots;
 # and 2, 3, 5, … 43 are squares.
 PRIME = 1944345696685086119
+
+SMALL_PRODUCT = 32  # below so many entries of both factors numpy is faster than FLINT's matrices
 
 # What a kernel may call.  A test keeps the generated files inside this list.
 NAMESPACE = (
@@ -92,6 +94,12 @@ class Arithmetic:
             out[i, i] = self.number(1)
         return out
 
+    def product(self, x: Array, y: Array) -> Array:
+        """The product of two matrices."""
+        if self.matmul is not None and x.size + y.size >= SMALL_PRODUCT:
+            return self.matmul(x, y)
+        return array(np.matmul(np.asarray(x), np.asarray(y)))
+
     def namespace(self) -> SimpleNamespace:
         """The stand-in for torch."""
         torch = SimpleNamespace(
@@ -130,25 +138,51 @@ def run_text(text: str, arithmetic: Arithmetic) -> Mapping[str, Any]:
         return namespace if name == "torch" else builtins.__import__(name, *args, **kwargs)
 
     scope: dict[str, Any] = {"__builtins__": {**vars(builtins), "__import__": stand_in}}
-    exec(compile(text, "<generated kernel>", "exec"), scope)
+    exec(_code_of(text), scope)
     return scope
 
 
-def flint_matmul(lift: Callable[[list[list[Any]]], Any]) -> Callable[[Array, Array], Array]:
+@lru_cache(maxsize=64)
+def _code_of(text: str) -> CodeType:
+    return compile(text, "<generated kernel>", "exec")
+
+
+def flint_matmul(lift: Callable[[int, int, list[Any]], Any]) -> Callable[[Array, Array], Array]:
     """Products of matrices of :class:`Gaussian` by four real products of FLINT matrices."""
 
     def parts(x: Array) -> tuple[Any, Any]:
-        rows = np.asarray(x).tolist()
-        return lift([[v.x for v in r] for r in rows]), lift([[v.y for v in r] for r in rows])
+        (rows, columns), flat = x.shape, x.ravel().tolist()
+        return lift(rows, columns, [v.x for v in flat]), lift(rows, columns, [v.y for v in flat])
 
     def matmul(x: Array, y: Array) -> Array:
         (a, b), (c, d) = parts(x), parts(y)
-        real, imaginary = a * c - b * d, a * d + b * c
-        shape = (x.shape[0], y.shape[1])
-        flat = zip(real.entries(), imaginary.entries(), strict=True)
-        return array([Gaussian(u, v) for u, v in flat], shape)
+        real, imaginary = (a * c - b * d).entries(), (a * d + b * c).entries()
+        return array(list(map(Gaussian, real, imaginary)), (x.shape[0], y.shape[1]))
 
     return matmul
+
+
+def flint_inverse(lift: Callable[[int, int, list[Any]], Any]) -> Callable[[Array], Array]:
+    """Inverses of matrices X + iY of :class:`Gaussian`, by that of the real [[X, -Y], [Y, X]]."""
+
+    def inverse(matrix: Array) -> Array:
+        n = len(matrix)
+        rows = matrix.tolist()
+        upper = [[v.x for v in row] + [-v.y for v in row] for row in rows]
+        lower = [[v.y for v in row] + [v.x for v in row] for row in rows]
+        try:
+            found = lift(2 * n, 2 * n, [v for row in upper + lower for v in row]).inv()
+        except ZeroDivisionError as error:
+            raise EvidenceError("a sampled matrix is singular") from error
+        real, imaginary = (found.entries()[2 * n * n * part :] for part in (0, 1))
+        places = [2 * n * i + j for i in range(n) for j in range(n)]
+        return array([Gaussian(real[k], imaginary[k]) for k in places], (n, n))
+
+    return inverse
+
+
+def _residues(rows: int, columns: int, entries: list[Any]) -> flint.nmod_mat:
+    return flint.nmod_mat(rows, columns, list(map(int, entries)), PRIME)
 
 
 def _rational(value: Any) -> Gaussian:
@@ -190,6 +224,7 @@ rational = Arithmetic(
     _rational,
     _draw_rational,
     lambda rng: Gaussian(flint.fmpq(rng.randint(1, 9), rng.randint(1, 5)), flint.fmpq(0)),
+    inverse=flint_inverse(flint.fmpq_mat),
     matmul=flint_matmul(flint.fmpq_mat),
     root=_rational_root,
     fraction=_small_rational,
@@ -238,11 +273,8 @@ prime_field = Arithmetic(
     lambda rng: Gaussian(flint.nmod(rng.randrange(1, PRIME), PRIME), flint.nmod(0, PRIME)),
     root=_root,
     fraction=_small_fraction,
-    matmul=flint_matmul(
-        lambda rows: flint.nmod_mat(
-            len(rows), len(rows[0]), [int(v) for r in rows for v in r], PRIME
-        )
-    ),
+    inverse=flint_inverse(_residues),
+    matmul=flint_matmul(_residues),
 )
 
 DIGITS = 50

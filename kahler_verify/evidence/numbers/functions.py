@@ -16,14 +16,24 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from math import floor, lcm, prod
 from typing import Any
+
+from sympy import Expr, Symbol
 
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.numbers.arithmetic import Arithmetic
 
 Term = tuple[Fraction, Any]  # a rational times a number of the field
+ARGUMENT = Symbol("_x")
 SHARES = 12  # the letter of v is e^(v/12), so that halves, thirds and quarters are its powers
+
+
+@cache
+def slope(function: Expr, order: int) -> Expr:
+    """The derivative of a function of ``ARGUMENT``, in terms of it and its relatives."""
+    return function.diff(ARGUMENT, order)
 
 
 @dataclass

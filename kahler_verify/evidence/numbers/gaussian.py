@@ -30,7 +30,7 @@ class Gaussian:
         raise EvidenceError(f"expected an exact number in a kernel, got {other!r}")
 
     def __add__(self, other: Any) -> Gaussian:
-        o = self._lift(other)
+        o = other if other.__class__ is Gaussian else self._lift(other)
         return Gaussian(self.x + o.x, self.y + o.y)
 
     __radd__ = __add__
@@ -43,8 +43,9 @@ class Gaussian:
         return self._lift(other) - self
 
     def __mul__(self, other: Any) -> Gaussian:
-        o = self._lift(other)
-        return Gaussian(self.x * o.x - self.y * o.y, self.x * o.y + self.y * o.x)
+        o = other if other.__class__ is Gaussian else self._lift(other)
+        a, b, c, d = self.x, self.y, o.x, o.y
+        return Gaussian(a * c - b * d, a * d + b * c)
 
     __rmul__ = __mul__
 

@@ -46,14 +46,9 @@ class Series:
                 if m & k:
                     continue
                 number = x.shape == (1, 1) or y.shape == (1, 1)
-                value = array(x * y) if number else self._product(x, y)
+                value = array(x * y) if number else self.ring.product(x, y)
                 parts[m | k] = array(parts[m | k] + value) if m | k in parts else value
         return Series(parts, self.ring)
-
-    def _product(self, x: Array, y: Array) -> Array:
-        if self.ring.matmul is not None and x.size + y.size > 32:
-            return self.ring.matmul(x, y)
-        return array(np.matmul(np.asarray(x), np.asarray(y)))
 
     def scaled(self, numerator: int, denominator: int = 1) -> Series:
         """A rational multiple."""

@@ -317,7 +317,7 @@ class _Drawer:
             self.layout
         ]
         self.tensors[f"{self.name}_factor"] = array(stored)
-        return array(np.matmul(np.asarray(factor), np.asarray(factor.mH)))
+        return self.ring.product(factor, factor.mH)
 
     def _swapped(self, value: Array, hol: int, anti: int) -> Array:
         """The adjoint's jets: ∂ and ∂̄ change places, and every matrix is daggered."""

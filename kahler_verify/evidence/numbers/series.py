@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from itertools import product
-from math import factorial, prod
+from math import factorial
 from operator import add, mul
 from typing import Any
 
@@ -51,7 +51,8 @@ from kahler_verify.calculus.pointwise import sigmoid, softplus
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.numbers.arrays import Array, array
-from kahler_verify.evidence.numbers.functions import Term
+from kahler_verify.evidence.numbers.functions import ARGUMENT, Term, slope
+from kahler_verify.evidence.numbers.means import nodes_for
 from kahler_verify.evidence.numbers.nilpotent import Series, number
 from kahler_verify.evidence.numbers.points import Point, Scope, extent, free_indices
 from kahler_verify.evidence.numbers.powers import integer_power, log_det_of, log_of, rational_power
@@ -176,22 +177,18 @@ def _letter(jet: Jet, point: Point, scope: Scope) -> Series:
     return out.adjoint() if jet.dagger else out
 
 
-# Rational nodes with the moments of a normal number up to the fifth: E x² = 1, E x⁴ = 3.
-NODES = ((0, 1, 2), (1, 1, 6), (-1, 1, 6), (2, 1, 12), (-2, 1, 12))
-
-
 def _expected(expr: Expected, point: Point, scope: Scope) -> Series:
-    """The mean of what is of degree at most 5 in each entry of a standard normal vector."""
+    """The mean of a polynomial in a standard normal vector."""
     inner, residual = expr.args
     size = point.jets[residual.field][0, 0].size
     terms = []
-    for nodes in product(NODES, repeat=size):
-        value = array([point.ring.number(x) for x, _, _ in nodes], (size, 1))
+    for at, weight in nodes_for(inner, residual, size):
+        value = array([point.ring.number(x) for x in at], (size, 1))
         jets = {**point.jets, residual.field: {(0, 0): value}}
-        top, bottom = prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes)
         node = replace(point, jets=jets, averaged=point.averaged | {residual.field})
         node.known = point.known  # of letters that have an inverse, which the residual has not
-        terms.append(evaluate(inner, node, scope).scaled(top, bottom))
+        found = evaluate(inner, node, scope)
+        terms.append(found.scaled(weight.numerator, weight.denominator))
     return reduce(add, terms)
 
 
@@ -385,16 +382,14 @@ def _other_function(expr: Function, point: Point, scope: Scope) -> Series:
     if len(moving) > 1:
         raise EvidenceError(f"evidence has no rule for {type(expr).__name__}: {expr}")
     place = moving[0] if moving else 0
-    argument, x = evaluate(expr.args[place], point, scope), Symbol("_x")
+    argument = evaluate(expr.args[place], point, scope)
     values = [int(a) if a.is_Integer else value_of(a, point, scope) for a in expr.args]
-    here = replace(point, coordinates=(), values={x: argument.base[0, 0]})
-    slopes = [expr.func(*expr.args[:place], x, *expr.args[place + 1 :])]
-    for _ in range(len(scope.epsilons)):
-        slopes.append(slopes[-1].diff(x))
+    here = replace(point, coordinates=(), values={ARGUMENT: argument.base[0, 0]})
+    plain = expr.func(*expr.args[:place], ARGUMENT, *expr.args[place + 1 :])
 
     def taylor(j: int) -> Any:
         if j == 0:
             return point.functions.other(type(expr).__name__, *values)
-        return value_of(slopes[j], here, Scope({})) / point.ring.number(factorial(j))
+        return value_of(slope(plain, j), here, Scope({})) / point.ring.number(factorial(j))
 
     return argument.apply(taylor)

@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add, mul
+from typing import Any
 
 import flint
-from sympy import Expr, Rational, Symbol, exp, gamma, log, pi, sympify
+from sympy import Expr, Integral, Pow, Rational, Symbol, cos, erf, exp, gamma, log, pi, sin, sympify
 
 from kahler_verify.calculus.claims import Positive
 from kahler_verify.errors import EvidenceError
 
 PRECISION = 128
 MOST_BOXES = 100_000
-FUNCTIONS = {exp: flint.arb.exp, log: flint.arb.log, gamma: flint.arb.gamma}
+FUNCTIONS = {f: f.__name__ for f in (exp, log, sin, cos, gamma, erf)}  # as balls name them
 Side = tuple[Rational, Rational]
+Ball = Any  # flint.arb, or flint.acb inside an integral
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def enclose(part: Positive) -> Enclosure:
             if value <= 0:
                 at = dict(zip(symbols, middle, strict=True))
                 return Enclosure(False, done, at, float(value.upper()))
-            if done + len(todo) > MOST_BOXES:
+            if done + len(todo) > MOST_BOXES or not value.is_finite():
                 return Enclosure(False, done)
             widest = max(range(len(box)), key=lambda i: box[i][1] - box[i][0])
             low, high = box[widest]
@@ -76,7 +78,7 @@ def _ball(number: Rational) -> flint.arb:
     return flint.arb(flint.fmpq(int(number.p), int(number.q)))
 
 
-def _value(expr: Expr, balls: Mapping[Symbol, flint.arb]) -> flint.arb:
+def _value(expr: Expr, balls: Mapping[Symbol, Ball]) -> Ball:
     if expr in balls:
         return balls[expr]
     if expr.is_Rational:
@@ -87,12 +89,39 @@ def _value(expr: Expr, balls: Mapping[Symbol, flint.arb]) -> flint.arb:
         return _value(expr.base, balls) ** int(expr.exp)
     if expr.is_Pow:
         return _value(expr.base, balls) ** _value(expr.exp, balls)
+    if isinstance(expr, Integral):
+        return _integral(expr, balls)
     values = [_value(argument, balls) for argument in expr.args]
     if expr.is_Add or expr.is_Mul:
         return reduce(add if expr.is_Add else mul, values)
     if expr.func not in FUNCTIONS:
         raise EvidenceError(f"expected one of {', '.join(map(str, FUNCTIONS))}, got {expr}")
-    return FUNCTIONS[expr.func](*values)
+    return getattr(values[0], FUNCTIONS[expr.func])()
+
+
+def _integral(expr: Integral, balls: Mapping[Symbol, Ball]) -> flint.arb:
+    """Arb's rigorous quadrature, for integrands that are meromorphic in what they integrate over.
+
+    Raises:
+        EvidenceError: the integrand has a branch, or the integral is not over one interval.
+    """
+    integrand, *limits = expr.args
+    if len(limits) != 1 or len(limits[0]) != 3:
+        raise EvidenceError(f"expected an integral over one interval, got {expr}")
+    x, low, high = limits[0]
+    branches = [f for f in integrand.atoms(log, Pow) if f.has(x) and not _is_meromorphic(f, x)]
+    if branches:
+        raise EvidenceError(f"expected a meromorphic integrand, got {branches[0]} in {expr}")
+    found = flint.acb.integral(
+        lambda at, _: flint.acb(_value(integrand, {**balls, x: at})),
+        flint.acb(_value(low, balls)),
+        flint.acb(_value(high, balls)),
+    )
+    return found.real
+
+
+def _is_meromorphic(f: Expr, x: Symbol) -> bool:
+    return f.is_Pow and bool(f.exp.is_Integer or not f.base.has(x))
 
 
 __all__ = ["Enclosure", "enclose"]

@@ -55,6 +55,8 @@ class Degree:
         o = other if isinstance(other, Degree) else Degree(0 if other else None)
         if self.top is None or o.top is None:
             return o if self.top is None else self
+        if self.below == o.below:
+            return Degree(max(self.top, o.top), self.below)  # a number of its own
         common = dict(self.below)
         for key, (degree, exponent) in o.below.items():
             common[key] = (degree, max(exponent, common.get(key, (0, 0))[1]))
@@ -66,6 +68,8 @@ class Degree:
         o = other if isinstance(other, Degree) else Degree(0 if other else None)
         if self.top is None or o.top is None:
             return Degree(None)
+        if not (self.below and o.below):
+            return Degree(self.top + o.top, self.below or o.below)
         below = dict(self.below)
         for key, (degree, exponent) in o.below.items():
             below[key] = (degree, exponent + below.get(key, (0, 0))[1])

@@ -15,7 +15,7 @@ from typing import Any
 import flint
 from sympy import Expr, I, Matrix, Symbol, im, nsimplify, re
 
-from kahler_verify.calculus.claims import Formula, Vanishing, Witness
+from kahler_verify.calculus.claims import Formula, Positive, Vanishing, Witness
 from kahler_verify.calculus.derivation import Kernel, Output
 from kahler_verify.calculus.letters import Field, Jet, parameter
 from kahler_verify.errors import EvidenceError
@@ -146,22 +146,24 @@ def jets_json(point: Point) -> dict[str, Any]:
     }
 
 
-def formula_witness(part: Formula, witness: Witness) -> dict[str, Any]:
-    """The exact value of a plain formula at a witness.
+def plain_witness(part: Formula | Positive, witness: Witness) -> dict[str, Any]:
+    """The exact value, at a witness, of what a formula says is zero, or what is said positive.
 
     Raises:
-        EvidenceError: the value is zero, or no rational number.
+        EvidenceError: the value does not refute the part, or is no rational number.
     """
-    difference = part.left - part.right
-    value = difference.subs(witness.at)
-    if not value.is_Rational or value == 0:
+    formula = isinstance(part, Formula)
+    expr = part.left - part.right if isinstance(part, Formula) else part.expr
+    value = expr.subs(witness.at)
+    if not value.is_Rational or (value == 0 if formula else value > 0):
+        expected = "≠ 0" if formula else "≤ 0"
         raise EvidenceError(
-            f"witness “{witness.what}”: expected a rational number ≠ 0, got {value}"
+            f"witness “{witness.what}”: expected a rational number {expected}, got {value}"
         )
     text = [str(value), "0"]
-    letters = {s: parameter(s.name) for s in difference.free_symbols}
-    numbers = {s.name: {"": [[[str(witness.at[s]), "0"]]]} for s in difference.free_symbols}
-    item = witness_of(difference.xreplace(letters), {}, numbers, text, witness.what)
+    letters = {s: parameter(s.name) for s in expr.free_symbols}
+    numbers = {s.name: {"": [[[str(witness.at[s]), "0"]]]} for s in expr.free_symbols}
+    item = witness_of(expr.xreplace(letters), {}, numbers, text, witness.what)
     return {
         "at": {str(s): str(v) for s, v in witness.at.items()},
         "value": text,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import product
 from math import factorial, prod
 from typing import Literal
 
@@ -33,7 +32,7 @@ from kahler_verify.calculus.letters import Bar, Field, Jet
 from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Total, is_component
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
-from kahler_verify.evidence.numbers.series import NODES
+from kahler_verify.evidence.numbers.means import nodes_for
 from kahler_verify.evidence.routes.terms import (
     COMPONENT,
     FUNCTIONS,
@@ -239,16 +238,15 @@ def _abbreviation(jet: Jet, place: Place) -> Term:
 
 
 def _expected(expr: Expected, place: Place) -> Term:
-    """The mean over a standard normal vector, by nodes that are right up to the fifth degree."""
+    """The mean of a polynomial in a standard normal vector."""
     inner, residual = expr.args
     shape = place.fields.jets[residual.field][0, 0].shape
     terms = []
-    for nodes in product(NODES, repeat=shape[0]):
-        value = torch.tensor([[float(x)] for x, _, _ in nodes], dtype=torch.complex128)
+    for at, weight in nodes_for(inner, residual, shape[0]):
+        value = torch.tensor([[float(x)] for x in at], dtype=torch.complex128)
         fields = replace(place.fields, jets={**place.fields.jets, residual.field: {(0, 0): value}})
         term = evaluate(inner, replace(place, fields=fields))
-        weight = prod(p for _, p, _ in nodes) / prod(q for _, _, q in nodes)
-        terms.append(Term(term.axes, term.value * weight))
+        terms.append(Term(term.axes, term.value * float(weight)))
     return reduce(plus, terms)
 
 

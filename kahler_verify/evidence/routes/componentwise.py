@@ -51,10 +51,10 @@ from kahler_verify.calculus.mixture import Centred, LogSumExp, Mean, Moment, Tot
 from kahler_verify.calculus.words import LogDet, Tr
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.numbers.arithmetic import decimal, rational, run_text
+from kahler_verify.evidence.numbers.means import nodes_for
 from kahler_verify.evidence.numbers.points import extent
 from kahler_verify.evidence.numbers.readings import derivative_order, is_real_latent
 from kahler_verify.evidence.numbers.samples import draw
-from kahler_verify.evidence.numbers.series import NODES
 from kahler_verify.evidence.routes.entries import Page, determinant, inverse, value_at_origin
 
 SIZES = {"d": 2, "n": 2, "K": 2}
@@ -249,14 +249,14 @@ def _letter(jet: Jet, page: Page, place: Place) -> Any:
 
 
 def _expected(expr: Expected, page: Page, place: Place) -> Expr:
-    """The mean over a standard normal vector, by nodes that are right up to the fifth degree."""
+    """The mean of a polynomial in a standard normal vector."""
     inner, residual = expr.args
     size = page.point.jets[residual.field][0, 0].size
     terms = []
-    for nodes in product(NODES, repeat=size):
-        page.fields[residual.field, None, False] = ImmutableMatrix([x for x, _, _ in nodes])
-        weight = Rational(prod(p for _, p, _ in nodes), prod(q for _, _, q in nodes))
-        terms.append(weight * _write(inner, page, place))
+    for at, weight in nodes_for(inner, residual, size):
+        page.fields[residual.field, None, False] = ImmutableMatrix(at)
+        share = Rational(weight.numerator, weight.denominator)
+        terms.append(share * _write(inner, page, place))
     return Add(*terms)
 
 

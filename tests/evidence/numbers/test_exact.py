@@ -1,12 +1,22 @@
 """Kernels' own text over Q(i) equals the definition differentiated: equality, no tolerance."""
 
 import math
+import random
 
+import numpy as np
 import pytest
 
 from kahler_verify.codegen.module import Module, generate_module
 from kahler_verify.codegen.registry import shipped
-from kahler_verify.evidence.numbers.arithmetic import PRIME, rational
+from kahler_verify.errors import EvidenceError
+from kahler_verify.evidence.numbers.arithmetic import (
+    PRIME,
+    Arithmetic,
+    prime_field,
+    rational,
+)
+from kahler_verify.evidence.numbers.arrays import array
+from kahler_verify.evidence.numbers.nilpotent import inverse
 from kahler_verify.evidence.numbers.readings import kernel_of
 from kahler_verify.evidence.proofs.schwartz_zippel import compare, schwartz_zippel
 
@@ -86,3 +96,15 @@ def test_a_planted_fault_is_found(kernel: str, old: str, new: str) -> None:
     declared = kernel_of(shipped()["gaussian_kl"], kernel)
     trial = schwartz_zippel(declared, text, {"d": 2, "n": 2, "K": 1}, heads=module.heads)
     assert not trial.equal
+
+
+@pytest.mark.parametrize("ring", [rational, prime_field], ids=lambda ring: ring.name)
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_inverses_are_exact(ring: Arithmetic, n: int) -> None:
+    rng = random.Random(n)
+    matrix = array([ring.draw(rng) for _ in range(n * n)], (n, n))
+    product = np.asarray(inverse(matrix, ring) @ matrix)
+    assert all(x == (i == j) for (i, j), x in np.ndenumerate(product))
+    matrix[n - 1] = matrix[0] * ring.number(1j) if n > 1 else matrix[0] * 0
+    with pytest.raises(EvidenceError, match="singular"):
+        inverse(matrix, ring)

@@ -70,6 +70,7 @@ NUMBERS = [
             "domains",
             "functions",
             "gaussian",
+            "means",
             "nilpotent",
             "points",
             "powers",

@@ -1,9 +1,9 @@
 """Positive on a box: proved where it is, refuted at a point where it is not, else undecided."""
 
 import pytest
-from sympy import E, Rational, besseli, exp, log, pi, sqrt, symbols
+from sympy import E, Integral, Rational, besseli, cos, erf, exp, log, oo, pi, sin, sqrt, symbols
 
-from kahler_verify.calculus import Claim, Derivation, Formula, Positive, dimension
+from kahler_verify.calculus import Claim, Derivation, Formula, Positive, Witness, dimension
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.claims import judge
 from kahler_verify.evidence.proofs import positivity
@@ -20,6 +20,8 @@ EMPTY = Derivation("empty", "nothing", (), dimension("d"))
         (exp(-x) - Rational(1, 1000), {x: (0, 6)}),
         (x / E - log(x) + Rational(1, 100), {x: (1, 10)}),
         (sqrt(x) + pi - y, {x: (1, 4), y: (0, 4)}),
+        (erf(x) - sin(x) / 2 - cos(x) / 100, {x: (Rational(1, 10), 3)}),
+        (Integral(y * exp(-x * y), (y, 0, 1)) - Rational(1, 8), {x: (1, 2)}),  # .1485 at 2
     ],
 )
 def test_positive_on_the_whole_box(expr, box) -> None:
@@ -34,13 +36,55 @@ def test_positive_on_the_whole_box(expr, box) -> None:
         (x**2 - x + Rational(24, 100), {x: (0, 1)}),  # -1/100 at ½
         (x**2 - x + Rational(26, 100) - Rational(1, 99), {x: (0, 1)}),
         (exp(-x) - Rational(1, 100), {x: (0, 6)}),
+        (Integral(y * exp(-x * y), (y, 0, 1)) - Rational(1, 6), {x: (1, 2)}),
     ],
 )
 def test_a_point_where_it_is_not_positive(expr, box) -> None:
     found = enclose(Positive(expr, box, "it"))
     assert not found.passed
     assert found.value <= 0
-    assert expr.subs(found.at) <= 0
+    assert expr.subs(found.at).evalf() <= 0
+
+
+def test_integrals_are_enclosed_and_not_estimated() -> None:
+    """erf 1 = 2/√π ∫ e^{-x²}, to 30 digits on both sides."""
+    area = 2 / sqrt(pi) * Integral(exp(-(x**2)), (x, 0, 1)) - erf(y)
+    for sign in (1, -1):
+        assert enclose(Positive(sign * area + Rational(1, 10**30), {y: (1, 1)}, "it")).passed
+        assert not enclose(Positive(sign * area - Rational(1, 10**30), {y: (1, 1)}, "it")).passed
+
+
+@pytest.mark.parametrize(
+    ("integral", "message"),
+    [
+        (Integral(sqrt(x), (x, 0, 1)), "meromorphic"),
+        (Integral(log(x + 1), (x, 0, 1)), "meromorphic"),
+        (Integral(x, (x, 0, 1), (y, 0, 1)), "one interval"),
+        (Integral(x, x), "one interval"),
+        (Integral(exp(-x), (x, 0, oo)), "expected one of"),
+    ],
+)
+def test_integrals_that_have_no_enclosure_are_errors(integral, message) -> None:
+    with pytest.raises(EvidenceError, match=message):
+        enclose(Positive(integral, {x: (0, 1), y: (0, 1)}, "it"))
+
+
+def test_a_pole_on_the_way_is_not_positive() -> None:
+    found = enclose(Positive(Integral(1 / (x - y) ** 2, (x, 0, 1)), {y: (0, 1)}, "it"))
+    assert not found.passed
+
+
+def test_an_exact_witness_may_refute_what_is_said_positive() -> None:
+    part = Positive(x * y - 1, {x: (0, 2), y: (0, 1)}, "xy > 1")
+    witness = Witness("x = 2, y = ¼", at={x: 2, y: Rational(1, 4)})
+    judgement = judge(Claim("X", "xy > 1", "test", parts=(part,), witnesses=(witness,)), EMPTY)
+    assert judgement.verdict == "refuted"
+    last = judgement.evidence[-1]
+    assert (last.route, last.outcome) == ("exact witness", "-1/2 ≤ 0")
+    assert last.data["recheck"]["value"] == ["-1/2", "0"]
+    wrong = Witness("x = 2, y = 1", at={x: 2, y: 1})
+    with pytest.raises(EvidenceError, match="≤ 0, got 1"):
+        judge(Claim("X", "xy > 1", "test", parts=(part,), witnesses=(wrong,)), EMPTY)
 
 
 def test_a_zero_off_the_grid_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +100,7 @@ def test_a_zero_off_the_grid_is_not_decided(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_cannot_be_enclosed_is_an_error() -> None:
     with pytest.raises(EvidenceError, match=r"an interval for each of \{y\}"):
         enclose(Positive(x + y, {x: (0, 1)}, "it"))
-    with pytest.raises(EvidenceError, match="expected one of exp, log, gamma"):
+    with pytest.raises(EvidenceError, match="expected one of exp, log, sin, cos, gamma, erf"):
         enclose(Positive(besseli(0, x), {x: (0, 1)}, "it"))
 
 
