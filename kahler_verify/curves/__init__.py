@@ -5,6 +5,7 @@ from kahler_verify.curves.certify import SecondVariation, measure, second_variat
 from kahler_verify.curves.connect import (
     STRAIGHT,
     Collocation,
+    Nearby,
     Polygon,
     Solver,
     Spectral,
@@ -34,6 +35,7 @@ __all__ = [
     "JacobiFields",
     "Mean",
     "Mesh",
+    "Nearby",
     "Polygon",
     "SecondVariation",
     "Shot",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.connect import Solver, Starts, connect
+from kahler_verify.curves.connect import Nearby, Solver, Starts, connect
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.curves.shoot import initial_velocity
@@ -153,7 +153,7 @@ class _Search:
             self.metric,
             point.expand_as(self.x),
             self.x,
-            solver=self.solver,
+            solver=self.solver or (None if start is None else Nearby()),
             start=start,
             starts=None if start is not None else self.starts,
             raise_on_failure=False,

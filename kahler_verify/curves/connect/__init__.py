@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
+from kahler_verify.curves.connect.nearby import Nearby
 from kahler_verify.curves.connect.polygon import Polygon
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
@@ -24,6 +25,7 @@ __all__ = [
     "STRAIGHT",
     "Collocation",
     "Found",
+    "Nearby",
     "Polygon",
     "Solver",
     "Spectral",
