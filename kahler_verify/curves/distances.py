@@ -91,6 +91,7 @@ def distances(
     solver: Solver | None = None,
     starts: Starts | None = None,
     warm: bool = True,
+    segments: int = 0,
     pairs_at_once: int = PAIRS_AT_ONCE,
     kept: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -109,6 +110,7 @@ def distances(
         solver: see :func:`connect`.
         starts: see :func:`connect`; of pairs that no neighbour helps.
         warm: whether neighbours help at all; without, each pair is searched from all starts.
+        segments: of curves, for bounds; see :func:`connect`.
         pairs_at_once: in a batch.
         kept: a file (.npz) where what is done is kept after each batch; a call of the same that
             was interrupted goes on from it.
@@ -126,8 +128,9 @@ def distances(
         if points.ndim != 2:
             raise InputError(f"{name}: expected points [N, d], got {list(points.shape)}")
         end_points(metric, points, points)
-    search = PairSearch(metric, x, y, solver, starts, warm=warm)
-    mark = "" if kept is None else _mark(metric, x, other, solver, starts, warm=warm)
+    search = PairSearch(metric, x, y, solver, starts, warm=warm, segments=segments)
+    how = (solver, starts, warm, segments)
+    mark = "" if kept is None else _mark(metric, x, other, how)
     if kept is not None and kept.exists():
         report, curves = _restored(kept, mark, x.dtype)
         search.reports, search.curves = [report], [curves]
@@ -151,16 +154,13 @@ def _mark(
     metric: RiemannianMetric,
     x: Tensor,
     y: Tensor,
-    solver: Solver | None,
-    starts: Starts | None,
-    *,
-    warm: bool,
+    how: tuple[object, ...],
 ) -> str:
     """What a kept file is of: the points, the metric at some of them, and how curves are found."""
     with torch.no_grad():
         g = metric.metric_matrix(x[:8])
     parts = [t.detach().cpu().numpy().tobytes() for t in (x, y, g)]
-    parts.append(repr((type(metric).__name__, solver, starts, warm)).encode())
+    parts.append(repr((type(metric).__name__, *how)).encode())
     return sha256(b"|".join(parts)).hexdigest()
 
 

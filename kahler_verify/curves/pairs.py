@@ -33,8 +33,10 @@ class PairSearch:
         starts: Starts | None,
         *,
         warm: bool,
+        segments: int = 0,
     ):
         self.metric, self.solver, self.starts = metric, solver, starts
+        self.segments = segments
         self.tour = Tour(metric, x, y)
         # a curve that ends at a period's translate is no neighbour's
         self.warm = warm and not (starts is not None and starts.periods)
@@ -94,6 +96,7 @@ class PairSearch:
                 solver=self.near if warm else self.solver,
                 start=start,
                 starts=None if warm else self.starts,
+                segments=self.segments,
                 raise_on_failure=False,
             )
         assert curve.report is not None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from kahler_verify.curves.bounds import bounds
 from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
 from kahler_verify.curves.connect.nearby import Nearby
@@ -43,6 +46,7 @@ def connect(
     solver: Solver | None = None,
     start: Curve | Tensor | None = None,
     starts: Starts | None = None,
+    segments: int = 0,
     raise_on_failure: bool = True,
 ) -> Curve:
     """Geodesics from a to b, [..., d] each, as a :class:`Curve` with a report.
@@ -59,6 +63,8 @@ def connect(
         start: the only first guess, of the same batch: curves, or points [..., T, d] at equal
             times.
         starts: which first guesses to search from; :class:`Starts` by default.
+        segments: that curves are cut into for the report's bounds, by intervals of floats; 0 for
+            no bounds.
         raise_on_failure: with False, a curve that was not found has NaN for nodes, length and
             energy, and the report says why; a saddle keeps them.
 
@@ -67,6 +73,8 @@ def connect(
         CurveError: a pair's search did not end at a minimum, and ``raise_on_failure``.
     """
     a, b = end_points(metric, a, b)
+    if not isinstance(segments, int) or segments < 0:
+        raise InputError(f"segments: expected a number of segments or 0, got {segments!r}")
     warn_of_kinks(metric)
     batch, d = a.shape[:-1], a.shape[-1]
     first, last = a.detach().reshape(-1, d), b.detach().reshape(-1, d)
@@ -84,6 +92,9 @@ def connect(
             unchecked(metric), solver or Spectral(), first, last, points, starts or Starts()
         )
         curve, report = _judged(metric, found)
+        if segments:
+            lower, upper, _ = bounds(curve, segments=segments, arithmetic="floats")
+            report = replace(report, lower=lower, upper=upper)
     nodes, energy = curve.nodes, energy_of(metric)
     if depends(energy, nodes, curve.mesh, a, b):
         shift = (nodes[:, -1] - last).nan_to_num(0)  # by periods
@@ -178,6 +189,8 @@ def _judged(metric: RiemannianMetric, found: Found) -> tuple[Curve, CurveReport]
         found.morse_index,
         found.iterations,
         found.evaluations,
+        torch.full_like(found.gap, torch.nan),
+        torch.full_like(found.gap, torch.nan),
     ).with_status(status)
     missing = (status >= Status.NOT_CONVERGED)[:, None, None]
     return Curve(metric, mesh, torch.where(missing, torch.nan, found.nodes)), report
