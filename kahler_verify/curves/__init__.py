@@ -15,6 +15,7 @@ from kahler_verify.curves.connect import (
 )
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
+from kahler_verify.curves.dual import DualBound, dual_bound
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
@@ -32,6 +33,7 @@ __all__ = [
     "Curve",
     "CurveReport",
     "Distances",
+    "DualBound",
     "JacobiFields",
     "Mean",
     "Mesh",
@@ -49,6 +51,7 @@ __all__ = [
     "connect",
     "distance",
     "distances",
+    "dual_bound",
     "initial_velocity",
     "jacobi_fields",
     "mean",

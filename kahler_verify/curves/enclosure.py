@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kahler_verify.geometry.pulled_back import PulledBackMetric
+from kahler_verify.geometry.riemannian import RiemannianMetric
+
 ROUNDING = 2.0**-53
 TINY = 1e-300  # above what underflow may lose
 LOG2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)  # the first has 33 bits
@@ -201,3 +204,20 @@ def through(layers: Sequence[nn.Module], jets: Jets) -> Jets:
                 [slope * both + bend * (x * z) for both, (x, z) in second],
             )
     return jets
+
+
+def known_layers(metric: RiemannianMetric) -> list[nn.Module] | None:
+    """The layers of a pull-back, in their order, where intervals can go through all; else None."""
+    return _layers(metric.function) if type(metric) is PulledBackMetric else None
+
+
+def _layers(function: object) -> list[nn.Module] | None:
+    """Layers in their order, where each of them is known; else None."""
+    if isinstance(function, nn.Sequential) and not function._forward_hooks:
+        parts = [_layers(module) for module in function]
+        return None if any(p is None for p in parts) else [x for p in parts for x in p or ()]
+    if type(function) in (nn.Linear, nn.Tanh, nn.Sigmoid, nn.Identity):
+        return [function]  # type: ignore[list-item]  # one of these
+    if type(function) is nn.Softplus and (function.beta, function.threshold) == (1, LINEAR):
+        return [function]
+    return None

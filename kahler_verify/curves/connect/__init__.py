@@ -93,8 +93,8 @@ def connect(
         )
         curve, report = _judged(metric, found)
         if segments:
-            lower, upper, _ = bounds(curve, segments=segments, arithmetic="floats")
-            report = replace(report, lower=lower, upper=upper)
+            known = bounds(curve, segments=segments, arithmetic="floats")
+            report = replace(report, lower=known.lower, upper=known.upper)
     nodes, energy = curve.nodes, energy_of(metric)
     if depends(energy, nodes, curve.mesh, a, b):
         shift = (nodes[:, -1] - last).nan_to_num(0)  # by periods

@@ -1,0 +1,412 @@
+"""Lower bounds of distances in the plane, by a potential: the dual of the shortest path.
+
+If |∇φ|_{g⁻¹} ≤ 1 in a box, every curve there from a to b is at least φ(b) - φ(a) long.  φ is linear
+on the triangles of a grid, and maximised with a matrix M ⪯ g for each; any φ whatever gives a bound
+once it is divided by its largest slope, so that the search need not be exact.
+
+Source: the dual of a convex problem with second-order cones, solved by the alternating direction
+method of multipliers (Boyd, Parikh, Chu, Peleato, Eckstein, 2011), with one sparse factorisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
+from torch import Tensor, nn
+
+from kahler_verify.curves.enclosure import (
+    ROUNDING,
+    Enclosure,
+    Jets,
+    exactly,
+    known_layers,
+    through,
+)
+from kahler_verify.curves.energy import unchecked
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.riemannian import RiemannianMetric
+
+MARGIN = 0.3  # of the end points' extent, that the box reaches beyond them
+LOSSES = (
+    1e-4,
+    1e-3,
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+)  # that are tried for the parts given up; see _below
+PARTS = 1  # of a cell along each axis, in which the metric is enclosed
+COARSEST = 20  # cells of a grid that guesses come from
+SAMPLES = 4  # along each axis of a cell, where the metric's change is only sampled
+Array = NDArray[np.float64]
+
+
+class DualBound(NamedTuple):
+    """Of the distances between points, among curves that stay in a box.
+
+    Attributes:
+        lower: [B].
+        box: the least and the largest coordinates, [2, 2].
+        proved: whether the metric was enclosed on every triangle; else it was sampled.
+        potential: φ at the grid's vertices, [B, n + 1, n + 1], with slopes of at most 1.
+    """
+
+    lower: Tensor
+    box: Tensor
+    proved: bool
+    potential: Tensor
+
+
+def dual_bound(
+    metric: RiemannianMetric,
+    a: Tensor,
+    b: Tensor,
+    *,
+    box: Tensor | None = None,
+    cells: int = 128,
+    iterations: int = 200,
+) -> DualBound:
+    """Lower bounds of the lengths of all curves from a to b [B, 2] within a box.
+
+    Args:
+        metric: of a latent plane.  Where it is a pull-back by layers that are known, the bound is
+            proved: all rounding is held.
+        a: where curves begin.
+        b: where they end.
+        box: the least and the largest coordinates [2, 2]; about all points by default.
+        cells: along each axis; the bound's own gap falls like 1/cells.
+        iterations: of the search for each φ, on each grid.
+
+    Raises:
+        InputError: the space is no plane, points lie outside the box, or counts are not positive.
+    """
+    for name, x in (("a", a), ("b", b)):
+        metric.space.check(name, x)
+        if x.ndim != 2 or x.shape[1] != 2 or not bool(x.isfinite().all()):
+            raise InputError(f"{name}: expected finite points [B, 2], got {list(x.shape)}")
+    if a.shape != b.shape:
+        raise InputError(f"b: expected {list(a.shape)} as a has, got {list(b.shape)}")
+    for name, count in (("cells", cells), ("iterations", iterations)):
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"{name}: expected a positive number, got {count!r}")
+    ends = torch.stack([a, b]).detach().double()
+    grid = _Grid(_box(ends, box), cells)
+    layers = known_layers(metric)
+    with torch.no_grad():
+        below = _enclosed(layers, grid) if layers else _sampled(metric, grid, a.dtype)
+    searches = [_Search(grid, below)]
+    while cells % 2 == 0 and cells > COARSEST:  # guesses come from coarser grids
+        cells //= 2
+        below = below.unflatten(1, (cells, 2, cells, 2))[:, :, 0, :, 0].flatten(1, 2)
+        searches.insert(0, _Search(_Grid(grid.box, cells), below))
+    found = [_potential(searches, first, last, iterations) for first, last in ends.unbind(1)]
+    lower = a.new_tensor([one[0] for one in found])
+    if a.dtype != torch.float64:
+        lower = lower * (1 - 1e-6)
+    phi = torch.stack([one[1] for one in found]) if found else ends.new_empty(0)
+    return DualBound(lower, grid.box, layers is not None, phi)
+
+
+def _box(ends: Tensor, box: Tensor | None) -> Tensor:
+    low, high = ends.flatten(0, 1).amin(0), ends.flatten(0, 1).amax(0)
+    if box is None:
+        room = MARGIN * torch.maximum(high - low, (high - low).amax().clamp_min(1e-3) / 2)
+        return torch.stack([low - room, high + room])
+    box = torch.as_tensor(box).double()
+    if box.shape != (2, 2) or not bool((box[0] < box[1]).all()):
+        raise InputError(f"box: expected least and largest coordinates [2, 2], got {box.tolist()}")
+    if not bool(((low >= box[0]) & (high <= box[1])).all()):
+        raise InputError("box: expected one that holds all points")
+    return box
+
+
+class _Grid:
+    """Cells of a box, each cut along its diagonal into two triangles, and their vertices.
+
+    The triangles of a cell are (0, 1, 2), of its corners (0, 0), (1, 0), (1, 1), and (0, 2, 3),
+    with (0, 1); their gradients of φ are exact up to rounding.
+    """
+
+    def __init__(self, box: Tensor, cells: int):
+        self.box, self.cells = box, cells
+        part = torch.arange(cells + 1, dtype=torch.float64) / cells
+        # the axes are the grid, whatever they are rounded to
+        self.axes = [low + part * (high - low) for low, high in zip(*box, strict=True)]
+        for axis, high in zip(self.axes, box[1], strict=True):
+            axis[-1] = high
+        self.size = [axis.diff() for axis in self.axes]
+        index = np.arange((cells + 1) ** 2).reshape(cells + 1, cells + 1)
+        self.corners = np.stack(
+            [index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1
+        ).reshape(-1, 4)
+        self.middle = torch.stack(
+            torch.meshgrid(*[(x[1:] + x[:-1]) / 2 for x in self.axes], indexing="ij"), -1
+        ).reshape(-1, 2)
+        self.half = torch.stack(torch.meshgrid(*self.size, indexing="ij"), -1).reshape(-1, 2) / 2
+
+    def gradient(self, upper: int) -> tuple[sp.csr_array, sp.csr_array]:
+        """∂φ of one triangle of each cell, [cells², vertices], by each coordinate."""
+        rows = np.arange(len(self.corners))
+        edges = ((0, 1), (1, 2)) if not upper else ((3, 2), (0, 3))
+        parts = []
+        for axis, (first, last) in enumerate(edges):
+            entry = 1 / (2 * self.half[:, axis].numpy())
+            place = (
+                np.concatenate([rows, rows]),
+                np.concatenate([self.corners[:, first], self.corners[:, last]]),
+            )
+            shape = (len(rows), (self.cells + 1) ** 2)
+            parts.append(sp.csr_array((np.concatenate([-entry, entry]), place), shape=shape))
+        return parts[0], parts[1]
+
+    def at(self, z: Tensor) -> tuple[NDArray[np.int64], Array]:
+        """The vertices of z's triangle, and the weights that they have in φ(z)."""
+        cell, part = [], []
+        for x, axis in zip(z.tolist(), self.axes, strict=True):
+            k = int(torch.searchsorted(axis, x, right=True).clamp(1, self.cells)) - 1
+            cell.append(k)
+            part.append((x - float(axis[k])) / float(axis[k + 1] - axis[k]))
+        corner = self.corners[cell[0] * self.cells + cell[1]]
+        u, v = (min(max(p, 0.0), 1.0) for p in part)
+        if u >= v:
+            return corner[[0, 1, 2]], np.array([1 - u, u - v, v])
+        return corner[[0, 2, 3]], np.array([1 - v, u, v - u])
+
+
+def _enclosed(layers: Sequence[nn.Module], grid: _Grid) -> Tensor:
+    """Matrices M ⪯ g on each triangle, [2, cells², 2, 2], of g = JᵀJ for known layers.
+
+    Parts of a cell are enclosed one by one; M is a multiple of a matrix from the middle that is
+    below g on all parts that meet the triangle.
+    """
+    found = []
+    for middle, half in zip(grid.middle.split(1024), grid.half.split(1024), strict=True):
+        least: list[Tensor | None] = [None, None]
+        base, factor = None, None
+        for i, k in sorted(product(range(PARTS), repeat=2), key=lambda at: abs(at[0] - at[1])):
+            shift = half.new_tensor([2 * i + 1 - PARTS, 2 * k + 1 - PARTS]) / PARTS
+            below, g = _part(layers, middle + half * shift, half / PARTS)
+            if base is None or factor is None:
+                base = g
+                factor = torch.linalg.cholesky_ex(base)[0]
+            scale = torch.stack([_scale(m, base, factor) for m in below]).amin(0)
+            for upper in (0, 1):
+                if i == k or (i < k) == bool(upper):
+                    known = least[upper]
+                    least[upper] = scale if known is None else torch.minimum(known, scale)
+        assert base is not None
+        both = torch.stack([x for x in least if x is not None])
+        found.append(both[..., None, None] * base)
+    return torch.cat(found, 1)
+
+
+def _part(layers: Sequence[nn.Module], middle: Tensor, half: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Matrices of which each v has one with vᵀMv ≤ g(v, v) within a box, and g at its middle.
+
+    J(z) = J + δH + R with J and H = ∂J in the middle; R is bounded by how far H is elsewhere from
+    there.  As |Jv + δHv|² ≥ |Jv|² + 2 δ⟨Jv, Hv⟩, and that is least at a corner, corners are enough.
+    """
+    axes = [exactly(axis.expand(middle.shape)) for axis in torch.eye(2, dtype=middle.dtype)]
+    nothing = exactly(torch.zeros_like(middle))
+    h = half * (1 + 1e-12) + 1e-12 * (1 + middle.abs())  # also for the middle's own rounding
+    there = through(layers, Jets(exactly(middle), axes, [nothing] * 3))
+    around = through(layers, Jets(Enclosure(middle, h), axes, [nothing] * 3))
+    change = [(there.first[a].radius.norm(dim=-1)) for a in (0, 1)]
+    for a, c in product((0, 1), repeat=2):
+        here, box = there.second[a + c], around.second[a + c]
+        apart = (box.centre - here.centre).abs() + box.radius + here.radius
+        change[a] = change[a] + h[:, c] * apart.norm(dim=-1)
+    j = torch.stack([part.centre for part in there.first], 1)  # [b, 2, D]
+    bend = torch.stack([part.centre for part in there.second], 1)[:, [[0, 1], [1, 2]]]
+    slope = bend @ j.mT[:, None]  # ⟨∂_a∂_c f, ∂_e f⟩ as [b, c, a, e]
+    slope = slope + slope.mT
+    g, terms = j @ j.mT, j.shape[-1]
+    size = g.diagonal(dim1=1, dim2=2).sum(-1) + 4 * (
+        h.sum(-1) * bend.norm(dim=-1).sum((1, 2)) * j.norm(dim=-1).sum(-1)
+    )
+    rounding = 8 * (terms + 16) * ROUNDING * size
+    room = torch.stack(change, -1) * (1 + 1e-9)
+    corners = [
+        g + sign * h[:, 0, None, None] * slope[:, 0] + other * h[:, 1, None, None] * slope[:, 1]
+        for sign, other in product((1, -1), repeat=2)
+    ]
+    return [_below(corner, room, rounding) for corner in corners], g
+
+
+def _below(g: Tensor, change: Tensor, rounding: Tensor) -> Tensor:
+    """M with |Jv + Ev|² ≥ vᵀMv where |Jv|² ≥ g(v, v), for all columns |E_a| ≤ change_a.
+
+    |Jv + Ev|² ≥ (1 - τ) |Jv|² - (1/τ - 1) |Ev|², and |Ev|² ≤ 2 Σ change_a² v_a², by the best of a
+    few losses τ.
+    """
+    squares, unit = torch.diag_embed(2 * change**2), torch.eye(2, dtype=g.dtype)
+    best, largest = -unit.expand_as(g), torch.full_like(g[:, 0, 0], -torch.inf)
+    for loss in LOSSES:
+        trial = (1 - loss) * g - (1 / loss - 1) * (1 + 1e-12) * squares
+        trial = trial - rounding[:, None, None] * unit
+        least = torch.linalg.eigvalsh(trial)[:, 0]
+        worth = torch.where(least > 0, trial.det().clamp_min(0).sqrt(), least)
+        best = torch.where((worth > largest)[:, None, None], trial, best)
+        largest = torch.maximum(largest, worth)
+    return best
+
+
+def _scale(below: Tensor, base: Tensor, factor: Tensor) -> Tensor:
+    """t with t base ⪯ below, [b]; 0 where there is none above 0."""
+    half = torch.linalg.solve_triangular(factor, below, upper=False)
+    whole = torch.linalg.solve_triangular(factor, half.mT, upper=False)
+    t = torch.linalg.eigvalsh(whole.nan_to_num(-1))[:, 0].clamp_min(0) * (1 - 1e-9)
+    rest = below - t[:, None, None] * base  # is it positive, for certain?
+    size = below.abs() + t[:, None, None] * base.abs()
+    diagonal = rest.diagonal(dim1=1, dim2=2) - 4 * ROUNDING * size.diagonal(dim1=1, dim2=2)
+    across = rest[:, 0, 1].abs() + 4 * ROUNDING * size[:, 0, 1]
+    sure = (diagonal > 0).all(-1) & (diagonal.prod(-1) * (1 - 1e-14) > across**2)
+    return torch.where(sure, t, 0)
+
+
+def _sampled(metric: RiemannianMetric, grid: _Grid, dtype: torch.dtype) -> Tensor:
+    """Matrices t g(middle) that are below g at samples of each triangle, [2, cells², 2, 2]."""
+    quiet = unchecked(metric)
+    middle = quiet.metric_matrix(grid.middle.to(dtype)).double()
+    factor = torch.linalg.cholesky_ex(middle)[0]
+    least = torch.ones_like(middle[:, 0, 0]).repeat(2, 1)
+    for u, v in product(torch.linspace(-1, 1, SAMPLES).tolist(), repeat=2):
+        place = grid.middle + grid.half * torch.tensor([u, v], dtype=torch.float64)
+        g = quiet.metric_matrix(place.to(dtype)).double()
+        scale = _scale(g.nan_to_num(0), middle, factor)
+        for upper in (0, 1):
+            if u == v or (u < v) == bool(upper):
+                least[upper] = torch.minimum(least[upper], scale)
+    return least[..., None, None] * middle.nan_to_num(0)
+
+
+def _potential(
+    searches: Sequence[_Search], a: Tensor, b: Tensor, iterations: int
+) -> tuple[float, Tensor]:
+    """A bound that holds, and the φ that gives it, by way of coarser grids."""
+    state = None
+    for search in searches:
+        aim = search.aim(a, b)
+        phi, state = search.searched(aim, iterations, state)
+    return searches[-1].certified(phi, aim)
+
+
+class _State(NamedTuple):
+    """Of a search: slopes within bounds [2, triangles], their multipliers, and the penalty."""
+
+    split: Array
+    dual: Array
+    weight: float
+
+    def finer(self) -> _State:
+        """On a grid of half the cells' size."""
+        cells = round((self.split.shape[1] / 2) ** 0.5)
+        parts = [
+            part.reshape(2, 2, cells, cells).repeat(2, 2).repeat(2, 3).reshape(2, -1)
+            for part in self[:2]
+        ]
+        return _State(parts[0], parts[1] / 4, self.weight)
+
+
+class _Search:
+    """Potentials of bounded slope, by alternating projections with one factorisation."""
+
+    def __init__(self, grid: _Grid, below: Tensor):
+        self.grid, self.below = grid, below
+        values, vectors = torch.linalg.eigh(below)
+        # where nothing is known of g no slope is allowed: a small matrix in its place
+        known = values[..., 0] > 0
+        floor = 1e-6 * values[known].amax() if bool(known.any()) else torch.tensor(1.0)
+        root = torch.where(known[..., None], values, floor).rsqrt()
+        inverse = ((vectors * root[..., None, :]) @ vectors.mT).numpy()
+        parts: list[list[sp.csr_array]] = [[], []]
+        for upper in (0, 1):
+            x, y = grid.gradient(upper)
+            for row in (0, 1):
+                part = inverse[upper, :, row]
+                parts[row].append(sp.diags_array(part[:, 0]) @ x + sp.diags_array(part[:, 1]) @ y)
+        # φ is known up to a constant: the first vertex has 0
+        self.slopes = [sp.vstack(part).tocsr()[:, 1:] for part in parts]
+        x, y = self.slopes
+        self.factor = splu((x.T @ x + y.T @ y).tocsc())
+
+    def aim(self, a: Tensor, b: Tensor) -> Array:
+        """What φ(b) - φ(a) is of φ at the vertices."""
+        aim = np.zeros((self.grid.cells + 1) ** 2)
+        for z, sign in ((b, 1), (a, -1)):
+            vertices, weights = self.grid.at(z)
+            np.add.at(aim, vertices, sign * weights)
+        return aim
+
+    def searched(self, aim: Array, iterations: int, state: _State | None) -> tuple[Array, _State]:
+        """The best φ that was met, and where the search stands."""
+        x, y = self.slopes
+        split = np.zeros((2, x.shape[0]))
+        dual, weight = np.zeros_like(split), 1.0
+        if state is not None:
+            split, dual, weight = state.finer()
+        best, found = -np.inf, np.zeros(len(aim) - 1)
+        for iteration in range(iterations):
+            pulled = x.T @ (split[0] - dual[0]) + y.T @ (split[1] - dual[1])
+            phi = self.factor.solve(pulled + aim[1:] / weight)
+            slope = np.stack([x @ phi, y @ phi])
+            steepest = np.sqrt((slope**2).sum(0).max())
+            value = aim[1:] @ phi / steepest if steepest > 0 else 0.0
+            if value > best:
+                best, found = value, phi
+            moved = slope + dual
+            before, split = split, moved / np.maximum(np.sqrt((moved**2).sum(0)), 1)
+            dual = moved - split
+            if iteration % 10 == 9:
+                primal = np.sqrt(((slope - split) ** 2).sum())
+                change = weight * np.sqrt(((split - before) ** 2).sum())
+                if primal > 5 * change:
+                    weight, dual = 2 * weight, dual / 2
+                elif change > 5 * primal:
+                    weight, dual = weight / 2, 2 * dual
+        return np.concatenate([[0.0], found]), _State(split, dual, weight)
+
+    def certified(self, phi: Array, aim: Array) -> tuple[float, Tensor]:
+        """(φ(b) - φ(a)) over φ's largest slope, rounded downwards.
+
+        pᵀM⁻¹p of each triangle is taken from p's own differences; a cell of which nothing is known
+        must have p = 0.
+        """
+        n = self.grid.cells + 1
+        largest = 0.0
+        spread = np.abs(phi).max()
+        for upper in (0, 1):
+            m = self.below[upper].numpy()
+            size = m[:, 0, 0] * m[:, 1, 1] + m[:, 0, 1] ** 2
+            # what rounding leaves of the determinant for certain
+            det = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] ** 2 - 8 * ROUNDING * size
+            x, y = self.grid.gradient(upper)
+            p, q = x @ phi, y @ phi
+            reach = 1 / (2 * self.grid.half.numpy())
+            error = 8 * ROUNDING * (2 * spread * reach)  # of p and q
+            p, q = np.abs(p) + error[:, 0], np.abs(q) + error[:, 1]
+            cross = -2 * m[:, 0, 1] * (x @ phi) * (y @ phi)
+            slack = 4 * np.abs(m[:, 0, 1]) * (p * error[:, 1] + q * error[:, 0])
+            form = m[:, 1, 1] * p * p + m[:, 0, 0] * q * q + cross + slack
+            room = 32 * ROUNDING * (m[:, 1, 1] * p * p + m[:, 0, 0] * q * q + np.abs(cross))
+            flat = (x @ phi == 0) & (y @ phi == 0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                squared = np.where(det > 0, (form + room) / det, np.inf)
+            largest = max(largest, float(np.where(flat, 0, squared).max()))
+        if not 0 < largest < np.inf:
+            return 0.0, torch.zeros(n, n, dtype=torch.float64)
+        steepest = largest**0.5 * (1 + 16 * ROUNDING)
+        # and what the weights of a and b are off by
+        size = max(float(axis.abs().max() / axis.diff().min()) for axis in self.grid.axes)
+        value = float(aim @ phi) - 64 * ROUNDING * (1 + size) * float(spread)
+        shape = torch.from_numpy(phi / steepest).reshape(n, n)
+        return max(value / steepest * (1 - 16 * ROUNDING), 0.0), shape
