@@ -48,6 +48,7 @@ class CurveReport:
         lower: bound of the distance, NaN where none was asked for; see
             :func:`~kahler_verify.curves.bounds`, which says what is proved.
         upper: as lower.
+        polished: whether it was found in float32 and then refined in float64.
     """
 
     status: Tensor
@@ -63,6 +64,7 @@ class CurveReport:
     evaluations: Tensor
     lower: Tensor
     upper: Tensor
+    polished: Tensor
 
     @property
     def converged(self) -> Tensor:

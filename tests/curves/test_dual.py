@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from kahler_verify.curves import bounds, dual, dual_bound
-from kahler_verify.curves.dual import _enclosed, _Grid, _sampled, _Search
+from kahler_verify.curves.dual import _Search
+from kahler_verify.curves.triangles import Grid, enclosed, sampled
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -75,15 +76,15 @@ def test_metrics_are_enclosed_on_every_triangle() -> None:
     """M ⪯ g at random points of each, and not by much."""
     net = decoder(nn.Tanh())
     metric = PulledBackMetric(net)
-    grid = _Grid(torch.tensor([[-0.4, -0.3], [0.6, 0.5]], dtype=DOUBLE), 20)
-    below = _enclosed(list(net), grid)
-    sampled = _sampled(metric, grid, DOUBLE)
+    grid = Grid(torch.tensor([[-0.4, -0.3], [0.6, 0.5]], dtype=DOUBLE), 20)
+    below = enclosed(list(net), grid)
+    most = sampled(metric, grid, DOUBLE)
     for seed in range(20):
         u = 2 * torch.rand(2, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed)) - 1
         upper = int(u[0] < u[1])
         g = metric.metric_matrix(grid.middle + grid.half * u)
         assert torch.linalg.eigvalsh(g - below[upper]).min() >= 0
-    volume, most = (m.det().clamp_min(0).sqrt().mean() for m in (below, sampled))
+    volume, most = (m.det().clamp_min(0).sqrt().mean() for m in (below, most))
     assert 0.7 * most < volume < most
 
 
@@ -92,8 +93,8 @@ def test_a_potential_is_judged_by_its_steepest_triangle() -> None:
     metric = PulledBackMetric(decoder(nn.Tanh()))
     a, b = 0.3 * draw(2, 1, 2)
     length = metric.distance(a, b)
-    grid = _Grid(dual._box(torch.stack([a, b]), None), 16)
-    search = _Search(grid, _enclosed(list(metric.function), grid))
+    grid = Grid(dual._box(torch.stack([a, b]), None), 16)
+    search = _Search(grid, enclosed(list(metric.function), grid))
     aim = search.aim(a[0], b[0])
     for seed in range(5):
         value, phi = search.certified(draw(17 * 17, seed=seed).numpy(), aim)
