@@ -1,6 +1,7 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
 from kahler_verify.curves.bounds import Bounds, bounds
+from kahler_verify.curves.certificate import certificate
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
 from kahler_verify.curves.connect import (
     STRAIGHT,
@@ -48,6 +49,7 @@ __all__ = [
     "Starts",
     "Status",
     "bounds",
+    "certificate",
     "connect",
     "distance",
     "distances",
