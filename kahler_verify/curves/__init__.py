@@ -2,10 +2,12 @@
 
 from kahler_verify.curves.analogy import Analogy, analogy
 from kahler_verify.curves.bounds import Bounds, bounds
+from kahler_verify.curves.certificate import certificate
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
 from kahler_verify.curves.connect import (
     STRAIGHT,
     Collocation,
+    Nearby,
     Polygon,
     Solver,
     Spectral,
@@ -15,6 +17,7 @@ from kahler_verify.curves.connect import (
 )
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
+from kahler_verify.curves.dual import DualBound, dual_bound
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
@@ -33,9 +36,11 @@ __all__ = [
     "Curve",
     "CurveReport",
     "Distances",
+    "DualBound",
     "JacobiFields",
     "Mean",
     "Mesh",
+    "Nearby",
     "Polygon",
     "SecondVariation",
     "Shot",
@@ -47,9 +52,11 @@ __all__ = [
     "Status",
     "analogy",
     "bounds",
+    "certificate",
     "connect",
     "distance",
     "distances",
+    "dual_bound",
     "initial_velocity",
     "jacobi_fields",
     "mean",

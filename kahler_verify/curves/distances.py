@@ -15,6 +15,7 @@ from torch import Tensor
 from kahler_verify.curves.connect import Solver, Starts, connect, end_points
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of
+from kahler_verify.curves.pairs import PairSearch
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.errors import InputError
 from kahler_verify.files import write_bytes
@@ -89,6 +90,8 @@ def distances(
     *,
     solver: Solver | None = None,
     starts: Starts | None = None,
+    warm: bool = True,
+    segments: int = 0,
     pairs_at_once: int = PAIRS_AT_ONCE,
     kept: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -96,12 +99,18 @@ def distances(
 ) -> Distances:
     """Distances between all rows of x [N, d] and of y [M, d], or of x with itself.
 
+    Pairs are searched along a tour, each from the curve of a neighbouring pair; those for which
+    nothing is found so from several starts.  Then those are searched again of which a neighbour's
+    curve, or two curves together, promise a shorter one.
+
     Args:
         metric: of the latent space.
         x: points.
         y: points; without them, each pair of x is solved once.
         solver: see :func:`connect`.
-        starts: see :func:`connect`.
+        starts: see :func:`connect`; of pairs that no neighbour helps.
+        warm: whether neighbours help at all; without, each pair is searched from all starts.
+        segments: of curves, for bounds; see :func:`connect`.
         pairs_at_once: in a batch.
         kept: a file (.npz) where what is done is kept after each batch; a call of the same that
             was interrupted goes on from it.
@@ -118,35 +127,23 @@ def distances(
         metric.space.check(name, points)
         if points.ndim != 2:
             raise InputError(f"{name}: expected points [N, d], got {list(points.shape)}")
-    shape = (len(x), len(other))
-    if y is None:
-        rows, columns = torch.triu_indices(*shape).unbind(0)
-    else:
-        rows, columns = (
-            grid.flatten() for grid in torch.meshgrid(*map(torch.arange, shape), indexing="ij")
-        )
-    reports: list[CurveReport] = []
-    mark = "" if kept is None else _mark(metric, x, other, solver, starts)
+        end_points(metric, points, points)
+    search = PairSearch(metric, x, y, solver, starts, warm=warm, segments=segments)
+    how = (solver, starts, warm, segments)
+    mark = "" if kept is None else _mark(metric, x, other, how)
     if kept is not None and kept.exists():
-        reports.append(_restored(kept, mark, x.dtype))
-    done = sum(report.status.numel() for report in reports)
-    for start in range(done, max(1, len(rows)), pairs_at_once):
-        cut = slice(start, start + pairs_at_once)
-        curve = connect(
-            metric,
-            x[rows[cut]],
-            other[columns[cut]],
-            solver=solver,
-            starts=starts,
-            raise_on_failure=False,
-        )
-        assert curve.report is not None
-        reports.append(curve.report)
+        report, curves = _restored(kept, mark, x.dtype)
+        search.reports, search.curves = [report], [curves]
+    total = len(search.tour.rows)
+    for cut in search.tour.batches(search.done, pairs_at_once):
+        search.solve(cut)
         if kept is not None:
-            _keep(kept, mark, reports)
+            _keep(kept, mark, search)
         if progress is not None:
-            progress(min(start + pairs_at_once, len(rows)), len(rows))
-    report = _spread(reports, rows, columns, shape, mirrored=y is None)
+            progress(cut.stop, total)
+    if search.warm:
+        search.mend()
+    report = search.report()
     if raise_on_failure:
         report.require()
     lost = report.status != Status.MINIMUM
@@ -157,28 +154,28 @@ def _mark(
     metric: RiemannianMetric,
     x: Tensor,
     y: Tensor,
-    solver: Solver | None,
-    starts: Starts | None,
+    how: tuple[object, ...],
 ) -> str:
     """What a kept file is of: the points, the metric at some of them, and how curves are found."""
     with torch.no_grad():
         g = metric.metric_matrix(x[:8])
     parts = [t.detach().cpu().numpy().tobytes() for t in (x, y, g)]
-    parts.append(repr((type(metric).__name__, solver, starts)).encode())
+    parts.append(repr((type(metric).__name__, *how)).encode())
     return sha256(b"|".join(parts)).hexdigest()
 
 
-def _keep(path: Path, mark: str, reports: list[CurveReport]) -> None:
+def _keep(path: Path, mark: str, search: PairSearch) -> None:
     archive = BytesIO()
     values: dict[str, Any] = {
-        name: torch.cat([getattr(report, name) for report in reports]).cpu().numpy()
+        name: torch.cat([getattr(report, name) for report in search.reports]).cpu().numpy()
         for name in CurveReport.__dataclass_fields__
     }
-    np.savez(archive, mark=np.array(mark), **values)
+    curves = torch.cat(search.curves).cpu().numpy()
+    np.savez(archive, mark=np.array(mark), curves=curves, **values)
     write_bytes(path, archive.getvalue())
 
 
-def _restored(path: Path, mark: str, dtype: torch.dtype) -> CurveReport:
+def _restored(path: Path, mark: str, dtype: torch.dtype) -> tuple[CurveReport, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if str(archive["mark"]) != mark:
@@ -186,29 +183,11 @@ def _restored(path: Path, mark: str, dtype: torch.dtype) -> CurveReport:
                     f"kept: expected what was kept of these points, metric and solver, but {path} "
                     "is of others; give another file, or remove it"
                 )
-            parts = [torch.from_numpy(archive[n]) for n in CurveReport.__dataclass_fields__]
+            names = (*CurveReport.__dataclass_fields__, "curves")
+            *parts, curves = [torch.from_numpy(archive[name]) for name in names]
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"kept: expected a file of distances, but {path}: {error}") from error
-    return CurveReport(*[p.to(dtype) if p.is_floating_point() else p for p in parts])
-
-
-def _spread(
-    reports: list[CurveReport],
-    rows: Tensor,
-    columns: Tensor,
-    shape: tuple[int, int],
-    *,
-    mirrored: bool,
-) -> CurveReport:
-    """Reports of pairs as matrices."""
-    parts = []
-    for name in CurveReport.__dataclass_fields__:
-        values = torch.cat([getattr(report, name) for report in reports])
-        matrix = values.new_empty(shape)
-        matrix[rows, columns] = values
-        if mirrored:
-            matrix[columns, rows] = values
-        parts.append(matrix)
-    return CurveReport(*parts)
+    report = CurveReport(*[p.to(dtype) if p.is_floating_point() else p for p in parts])
+    return report, curves

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.connect import Solver, Starts, connect
+from kahler_verify.curves.connect import Nearby, Solver, Starts, connect
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.curves.shoot import initial_velocity
@@ -58,7 +58,8 @@ def mean(
 
     Steps go along Σ w log x, as far as the last two gradients advise (Barzilai and Borwein), and
     are halved until the variance falls: the first whole one may increase it.  Curves after the
-    first are searched from those before.
+    first are searched from those before.  Point and variance have first derivatives by points,
+    weights and the metric's parameters, implicitly: Σ w log x stays 0.
 
     Args:
         metric: of the latent space.
@@ -93,9 +94,9 @@ def mean(
     if start is not None and (not isinstance(start, Tensor) or start.shape != x.shape[1:]):
         got = list(start.shape) if isinstance(start, Tensor) else type(start).__name__
         raise InputError(f"start: expected a point [{x.shape[1]}], got {got}")
+    given = (x, weights / weights.sum())
     with torch.no_grad():
-        x = x.detach()
-        weights = weights.detach() / weights.detach().sum()
+        x, weights = (tensor.detach() for tensor in given)
         point = weights @ x if start is None else start.detach()
         search = _Search(metric, x, weights, solver, starts)
         at = search.at(point, None)
@@ -114,7 +115,26 @@ def mean(
             "apart for a mean, or curves that were not found?)",
             at.curves.report,
         )
-    return Mean(at.point, at.variance, at.gradient, done, iterations, search.evaluations, at.curves)
+    point, variance = _attached(search, at, *given) if done else (at.point, at.variance)
+    return Mean(point, variance, at.gradient, done, iterations, search.evaluations, at.curves)
+
+
+def _attached(search: _Search, at: _At, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and its variance, with first derivatives by points, weights and parameters.
+
+    At G = Σ w log x = 0, dμ = -(∂G/∂μ)⁻¹ dG.
+    """
+    probe = unchecked(search.metric).metric_matrix(at.point[None])
+    recorded = x.requires_grad or weights.requires_grad or probe.requires_grad
+    if not (torch.is_grad_enabled() and recorded):
+        return at.point, at.variance
+    point, used = at.point.detach().requires_grad_(), weights > 0
+    curves = search.connected(point, x, at.curves)
+    step = (weights[:, None] * initial_velocity(curves))[used].sum(0)
+    slopes = [torch.autograd.grad(one, point, retain_graph=True)[0] for one in step]
+    moved = torch.linalg.solve(torch.stack(slopes), step - step.detach())
+    variance = (weights * curves.length**2)[used].sum()
+    return at.point - moved, at.variance + (variance - variance.detach())
 
 
 def moved(before: Curve, a: Tensor, b: Tensor) -> Tensor:
@@ -154,17 +174,8 @@ class _Search:
         self.evaluations = 0
 
     def at(self, point: Tensor, before: Curve | None) -> _At:
-        """Curves from a point to all x; those before are guesses."""
-        start = None if before is None else moved(before, point, self.x)
-        curves = connect(
-            self.metric,
-            point.expand_as(self.x),
-            self.x,
-            solver=self.solver,
-            start=start,
-            starts=None if start is not None else self.starts,
-            raise_on_failure=False,
-        )
+        """Curves from a point to all x; those before, with their beginning moved, are guesses."""
+        curves = self.connected(point, self.x, before)
         report = curves.report
         assert report is not None
         self.evaluations += int(report.evaluations.sum())
@@ -175,6 +186,19 @@ class _Search:
         size = unchecked(self.metric).norm(step, point)
         gradient = torch.where(variance > 0, size / variance.sqrt(), 0 * size)
         return _At(point, curves, variance, step, torch.nan_to_num(gradient, nan=torch.inf))
+
+    def connected(self, point: Tensor, x: Tensor, before: Curve | None) -> Curve:
+        """The curves alone."""
+        start = None if before is None else moved(before, point, x).detach()
+        return connect(
+            self.metric,
+            point.expand_as(x),
+            x,
+            solver=self.solver or (None if start is None else Nearby()),
+            start=start,
+            starts=None if start is not None else self.starts,
+            raise_on_failure=False,
+        )
 
     def improved(self, at: _At) -> _At | None:
         """The next point, of lower variance; None where there is none along the step."""

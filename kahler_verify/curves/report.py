@@ -45,6 +45,10 @@ class CurveReport:
         morse_index: negative eigenvalues of the energy's second derivative; -1 where unknown.
         iterations: Newton steps, over all levels.
         evaluations: points at which the metric was asked for, its derivatives mostly with it.
+        lower: bound of the distance, NaN where none was asked for; see
+            :func:`~kahler_verify.curves.bounds`, which says what is proved.
+        upper: as lower.
+        polished: whether it was found in float32 and then refined in float64.
     """
 
     status: Tensor
@@ -58,6 +62,9 @@ class CurveReport:
     morse_index: Tensor
     iterations: Tensor
     evaluations: Tensor
+    lower: Tensor
+    upper: Tensor
+    polished: Tensor
 
     @property
     def converged(self) -> Tensor:

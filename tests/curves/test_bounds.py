@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves import Collocation, Curve, Mesh, Spectral, Status, bounds, connect
+from kahler_verify.curves import (
+    Collocation,
+    Curve,
+    Mesh,
+    Spectral,
+    Status,
+    bounds,
+    connect,
+    distances,
+)
 from kahler_verify.curves.connect import spectral
+from kahler_verify.errors import InputError
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 
@@ -48,6 +58,39 @@ def test_proved_bounds_enclose_the_length(activation: nn.Module) -> None:
     assert bool((fine.lower <= chord).all())
 
 
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.Sigmoid(), nn.Softplus()])
+def test_floats_bound_as_balls_do(activation: nn.Module) -> None:
+    """From outside, and closely: they enclose the same formula, with wider rounding."""
+    metric = PulledBackMetric(decoder(activation))
+    path = metric.geodesic(*draw(2, 3, 2))
+    balls, floats = (bounds(path, segments=64, arithmetic=a) for a in ("balls", "floats"))
+    assert floats.proved
+    assert bool((floats.lower <= balls.lower).all())
+    assert torch.allclose(floats.lower, balls.lower, rtol=1e-10)
+    assert bool((floats.upper >= path.length).all())
+    excess, other = (x.upper / path.length - 1 for x in (floats, balls))
+    assert bool((excess <= 1.25 * other + 1e-7).all())
+    assert bool((bounds(path, segments=512, arithmetic="floats").upper < floats.upper).all())
+    with pytest.raises(InputError, match="arithmetic: expected balls or floats"):
+        bounds(path, arithmetic="integers")
+
+
+def test_reports_have_bounds_where_they_are_asked_for() -> None:
+    metric, (a, b) = PulledBackMetric(decoder(nn.Tanh())), draw(2, 3, 2)
+    assert bool(metric.geodesic(a, b).report.upper.isnan().all())
+    path = metric.geodesic(a, b, segments=128)
+    known = bounds(path, segments=128, arithmetic="floats")
+    assert torch.equal(path.report.upper, known.upper)
+    assert torch.equal(path.report.lower, known.lower)
+    report = distances(metric, a, segments=256).report
+    apart = ~torch.eye(3, dtype=torch.bool)
+    assert bool((report.upper >= report.length).all())
+    assert bool((report.lower < report.length)[apart].all())
+    assert bool((report.upper < 1.01 * report.length)[apart].all())
+    with pytest.raises(InputError, match="segments: expected a number"):
+        metric.geodesic(a, b, segments=-1)
+
+
 def test_the_bound_holds_for_a_curve_that_is_no_geodesic() -> None:
     """Against a fine polygon in data space, which is never longer than the curve."""
     net = decoder(nn.Tanh())
@@ -58,8 +101,8 @@ def test_the_bound_holds_for_a_curve_that_is_no_geodesic() -> None:
     curve = Curve.through(PulledBackMetric(net), wave)
     x = net(curve(torch.linspace(0, 1, 20_001)))
     polygon = (x[1:] - x[:-1]).norm(dim=-1).sum()
-    for segments in (16, 128, 512):
-        found = bounds(curve, segments=segments)
+    for segments, arithmetic in ((16, "balls"), (128, "floats"), (512, "balls")):
+        found = bounds(curve, segments=segments, arithmetic=arithmetic)
         assert found.upper >= polygon
         assert found.lower <= (x[0] - x[-1]).norm()
     assert found.upper < polygon * (1 + 1e-4)

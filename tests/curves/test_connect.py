@@ -408,3 +408,26 @@ def test_bad_input(case: str) -> None:
     call, message = BAD[case]
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_float32_is_polished_in_float64() -> None:
+    """The search is float32's, the answer float64's; the report says so."""
+    a, b = (0.5 * draw(6, 2, seed=s).float() for s in (0, 1))
+    exact = great_circle(a.double(), b.double())
+
+    class Lift(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return lift(z)
+
+    sphere = PulledBackMetric(Lift())
+    rough = sphere.geodesic(a, b)
+    path = sphere.geodesic(a, b, polish=True)
+    assert path.length.dtype == torch.float64
+    assert torch.allclose(path.length, exact, rtol=1e-11)
+    assert not torch.allclose(rough.length.double(), exact, rtol=1e-9)
+    assert bool(path.report.polished.all())
+    assert not bool(rough.report.polished.any())
+    assert bool((path.report.evaluations > rough.report.evaluations).all())
+    assert path.report.starts.tolist() == rough.report.starts.tolist()
+    with pytest.raises(InputError, match="polish: expected end points in float32"):
+        sphere.geodesic(a.double(), b.double(), polish=True)

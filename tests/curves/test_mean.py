@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves import mean
+from kahler_verify.curves import Spectral, mean
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -95,6 +95,38 @@ def test_the_variance_never_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     mean(hill, x, raise_on_failure=False)
     assert seen
     assert all(after <= before * (1 + 1e-9) for before, after in seen)
+
+
+def test_means_have_derivatives() -> None:
+    """By points, weights and a decoder's weights, against differences of whole searches."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 12), nn.Tanh(), nn.Linear(12, 8)).double()
+    metric, matrix = PulledBackMetric(net), net[0].weight
+    x, weights = 0.5 * draw(4, 2), torch.tensor([1.0, 2.0, 0.5, 1.5], dtype=DOUBLE)
+    assert not mean(PulledBackMetric(net.requires_grad_(False)), x).point.requires_grad
+    matrix.requires_grad_()
+    probe, aside = draw(3, seed=1), (draw(4, 2, seed=2), draw(4, seed=3), draw(12, 2, seed=4))
+
+    def looked_at(x: Tensor, weights: Tensor) -> Tensor:
+        found = mean(metric, x, weights, tolerance=1e-10, solver=Spectral(tolerance=1e-12))
+        return found.point @ probe[:2] + found.variance * probe[2]
+
+    inputs = (x.clone().requires_grad_(), weights.clone().requires_grad_())
+    slopes = torch.autograd.grad(looked_at(*inputs), (*inputs, matrix))
+    step = 1e-4
+    for case, (slope, along) in enumerate(zip(slopes, aside, strict=True)):
+        ends = []
+        for sign in (1, -1):
+            moved = [x, weights, matrix.detach().clone()]
+            moved[case] = moved[case] + sign * step * along
+            with torch.no_grad():
+                before = matrix.clone()
+                matrix.copy_(moved[2])
+                ends.append(looked_at(*moved[:2]).item())
+                matrix.copy_(before)
+        difference = (ends[0] - ends[1]) / (2 * step)
+        assert abs((slope * along).sum().item() - difference) < 1e-5 * (1 + abs(difference))
 
 
 X = draw(3, 2)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from kahler_verify.curves.bounds import bounds
 from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
+from kahler_verify.curves.connect.nearby import Nearby
 from kahler_verify.curves.connect.polygon import Polygon
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
@@ -24,6 +28,7 @@ __all__ = [
     "STRAIGHT",
     "Collocation",
     "Found",
+    "Nearby",
     "Polygon",
     "Solver",
     "Spectral",
@@ -41,6 +46,8 @@ def connect(
     solver: Solver | None = None,
     start: Curve | Tensor | None = None,
     starts: Starts | None = None,
+    segments: int = 0,
+    polish: bool = False,
     raise_on_failure: bool = True,
 ) -> Curve:
     """Geodesics from a to b, [..., d] each, as a :class:`Curve` with a report.
@@ -57,14 +64,22 @@ def connect(
         start: the only first guess, of the same batch: curves, or points [..., T, d] at equal
             times.
         starts: which first guesses to search from; :class:`Starts` by default.
+        segments: that curves are cut into for the report's bounds, by intervals of floats; 0 for
+            no bounds.
+        polish: find curves in float32, and refine them in float64, which they come in.
         raise_on_failure: with False, a curve that was not found has NaN for nodes, length and
             energy, and the report says why; a saddle keeps them.
 
     Raises:
-        InputError: end points are malformed, or both ``start`` and ``starts`` are given.
+        InputError: end points are malformed, both ``start`` and ``starts`` are given, or what is to
+            be polished is not float32.
         CurveError: a pair's search did not end at a minimum, and ``raise_on_failure``.
     """
     a, b = end_points(metric, a, b)
+    if not isinstance(segments, int) or segments < 0:
+        raise InputError(f"segments: expected a number of segments or 0, got {segments!r}")
+    if polish:
+        return _polished(metric, a, b, solver, start, starts, segments, raise_on_failure)
     warn_of_kinks(metric, a)
     batch, d = a.shape[:-1], a.shape[-1]
     first, last = a.detach().reshape(-1, d), b.detach().reshape(-1, d)
@@ -82,6 +97,9 @@ def connect(
             unchecked(metric), solver or Spectral(), first, last, points, starts or Starts()
         )
         curve, report = _judged(metric, found)
+        if segments:
+            known = bounds(curve, segments=segments, arithmetic="floats")
+            report = replace(report, lower=known.lower, upper=known.upper)
     nodes, energy = curve.nodes, energy_of(metric)
     if depends(energy, nodes, curve.mesh, a, b):
         shift = (nodes[:, -1] - last).nan_to_num(0)  # by periods
@@ -90,6 +108,50 @@ def connect(
     curve = Curve(metric, curve.mesh, nodes, report.reshape(*batch))
     if raise_on_failure:
         report.require()
+    return curve
+
+
+def _polished(
+    metric: RiemannianMetric,
+    a: Tensor,
+    b: Tensor,
+    solver: Solver | None,
+    start: Curve | Tensor | None,
+    starts: Starts | None,
+    segments: int,
+    raise_on_failure: bool,
+) -> Curve:
+    """Curves found in float32, and then in float64 from there."""
+    if a.dtype != torch.float32:
+        raise InputError(f"polish: expected end points in float32, got {a.dtype}")
+    with torch.no_grad():
+        rough = connect(
+            metric, a, b, solver=solver, start=start, starts=starts, raise_on_failure=False
+        )
+    known, times = rough.nodes.isfinite().all(-1, keepdim=True), rough.mesh.times.to(a)[:, None]
+    line = a[..., None, :] + times * (b - a)[..., None, :]
+    nodes = torch.where(known.all(-2, keepdim=True), rough.nodes, line)
+    tolerance = getattr(solver, "tolerance", Nearby.tolerance)
+    curve = connect(
+        metric.double(),
+        a.double(),
+        b.double(),
+        solver=Nearby(tolerance=tolerance),
+        start=Curve(metric.double(), rough.mesh, nodes.double()),
+        segments=segments,
+        raise_on_failure=raise_on_failure,
+    )
+    first, report = rough.report, curve.report
+    assert first is not None
+    assert report is not None
+    curve.report = replace(
+        report,
+        agreeing=first.agreeing,
+        starts=first.starts,
+        iterations=first.iterations + report.iterations,
+        evaluations=first.evaluations + report.evaluations,
+        polished=torch.ones_like(report.polished),
+    )
     return curve
 
 
@@ -176,6 +238,9 @@ def _judged(metric: RiemannianMetric, found: Found) -> tuple[Curve, CurveReport]
         found.morse_index,
         found.iterations,
         found.evaluations,
+        torch.full_like(found.gap, torch.nan),
+        torch.full_like(found.gap, torch.nan),
+        torch.zeros_like(inside),
     ).with_status(status)
     missing = (status >= Status.NOT_CONVERGED)[:, None, None]
     return Curve(metric, mesh, torch.where(missing, torch.nan, found.nodes)), report

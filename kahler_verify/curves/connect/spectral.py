@@ -22,7 +22,6 @@ COARSE = 1e-4  # decrement, relative to the energy, at which a level hands over 
 LEVELS = (Mesh(8, 2), Mesh(8, 4), Mesh(8, 8), Mesh(16, 8), Mesh(32, 8), Mesh(64, 8))
 ALWAYS = 3  # levels that every pair goes through
 UNRESOLVED = -1  # converged on its mesh, with a gap above the tolerance
-EARLY = 1e-10  # times the tolerance: the gap with which a pair is done before it went through them
 SADDLES = 3  # saddles in a row that a pair may be led away from
 RIVAL = 1.05  # energy on the coarsest mesh, over the lowest, up to which a start is followed
 
@@ -41,6 +40,8 @@ class Spectral(Solver):
         levels: meshes, each finer than the one before; elements are halved, or the degree rises.
         most_iterations: Newton steps of a pair on a level.
         pairs_at_once: at most; the metric's memory budget may allow fewer.
+        early: times the tolerance, the gap with which a pair is done before it went through the
+            first levels.
 
     Source: Canuto et al., Spectral Methods, 2006; static condensation after Wilson 1974.
     """
@@ -49,6 +50,7 @@ class Spectral(Solver):
     levels: tuple[Mesh, ...] = LEVELS
     most_iterations: int = 60
     pairs_at_once: int = 128
+    early: float = 1e-10
 
     def solve(self, metric: RiemannianMetric, guesses: Guesses) -> Found:
         """See :class:`Solver`."""
@@ -149,9 +151,9 @@ class Spectral(Solver):
         spent[1] += mesh.size * wanted.sum(0)
         return torch.where(wanted & out.isnan(), torch.finfo(out.dtype).max, out)
 
-    def _levels(self, energy: Energy, nodes: Tensor, status: Tensor) -> Found:
-        """The levels from the second on, which the nodes are on."""
-        first = min(1, len(self.levels) - 1)
+    def _levels(self, energy: Energy, nodes: Tensor, status: Tensor, first: int = 1) -> Found:
+        """The levels from the first to be gone through on, which the nodes are on."""
+        first = min(first, len(self.levels) - 1)
         found = Found(
             self.levels[: first + 1],
             nodes,
@@ -187,7 +189,7 @@ class Spectral(Solver):
         always = min(ALWAYS, len(self.levels))
         precision = FINE if level >= always - 1 else COARSE
         tolerance = max(self.tolerance, 1e3 * torch.finfo(nodes.dtype).eps)
-        enough = tolerance if level >= always - 1 else EARLY * tolerance
+        enough = tolerance if level >= always - 1 else self.early * tolerance
         before = found.status[rows] == UNRESOLVED
         finished = level == len(self.levels)
         descent = descend(
