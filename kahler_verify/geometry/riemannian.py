@@ -29,6 +29,7 @@ from kahler_verify.spaces import Space
 
 if TYPE_CHECKING:
     from kahler_verify.curves import Curve
+    from kahler_verify.geometry.operators import Method, MetricOperator
 
 
 class RiemannianMetric(Metric):
@@ -118,6 +119,15 @@ class RiemannianMetric(Metric):
     def log_volume_gradient(self, z: Tensor) -> Tensor:
         """∂_a log √det g = Γ^b_ab, as [..., d]."""
         return self._derived("log_volume_gradient", 1, z)
+
+    def operator(self, z: Tensor, *, method: Method = "auto") -> MetricOperator:
+        """g at one point [d] as a linear operator, for latents of thousands of dimensions.
+
+        See :class:`kahler_verify.geometry.operators.MetricOperator`.
+        """
+        from kahler_verify.geometry.operators import MetricOperator
+
+        return MetricOperator(self, z, method=method)
 
     # ------------------------------------------------------------- connection
     def christoffels(self, z: Tensor) -> Tensor:

@@ -1,0 +1,83 @@
+"""The metric of a family of laws, of its letters and of their derivatives, by generated kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import MetricJet
+from kahler_verify.jets import Jet
+from kahler_verify.likelihoods import Fields, Likelihood
+from kahler_verify.running.kernel_set import KernelSet
+
+__all__ = ["lowered", "metric_of", "plain"]
+
+_SUFFIXES = ("", "_d", "_dd", "_ddd")
+_kernels = cache(KernelSet)
+
+
+def metric_of(fields: Fields, derivatives: Mapping[str, Any], order: int = 0) -> MetricJet:
+    """The metric, and its derivatives up to ``order``.
+
+    Args:
+        fields: at points [B, ...], or at one for all.
+        derivatives: by the kernels' names, [B, r, ...] for ``mu_d`` along r directions.
+        order: 0, 1 or 2.
+    """
+    family, derivatives = fields.family, dict(derivatives)
+    tensors: dict[str, Any] = {**fields.letters, **fields.constants}
+    tensors |= family.values(tensors) if family.values else {}
+    for name in fields.letters if family.axes else ():
+        for suffix in _SUFFIXES[1 : order + 2]:  # outputs with own axes become a batch
+            x = derivatives[name + suffix].movedim(len(suffix), 1)
+            if name in family.component:
+                x = x.movedim(-1, 2)
+            derivatives[name + suffix] = x
+    tensors |= derivatives
+    kernels, stem = _kernels(family.kernels), family.stem
+    parts = [
+        kernels.call(family.kernel(stem + suffix), tensors) for suffix in _SUFFIXES[: order + 1]
+    ]
+    return MetricJet(*[part.sum(1) if family.axes else part for part in parts])
+
+
+def lowered(fields: Fields, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The covectors F t of tangents t [B, ...] of the letters, F the law's Fisher information.
+
+    The kernel's g(t, s) is linear in s, so that F t is its derivative by s: no family needs more
+    than its kernel.
+    """
+    given = (*tangents.values(), *fields.letters.values(), *fields.constants.values())
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    with torch.enable_grad():
+        others = {name: torch.zeros_like(t).requires_grad_() for name, t in tangents.items()}
+        pairs = {f"{name}_d": torch.stack([t, others[name]], 1) for name, t in tangents.items()}
+        inner = metric_of(fields, pairs).g[:, 0, 1].sum()
+        found = torch.autograd.grad(
+            inner, list(others.values()), create_graph=recorded, materialize_grads=True
+        )
+    return dict(zip(tangents, found, strict=True))
+
+
+def plain(constants: Mapping[str, Tensor], family: Likelihood) -> dict[str, Tensor]:
+    """Constants without derivatives, which they must not have.
+
+    Raises:
+        InputError: they have some.
+    """
+    out = {}
+    for name, x in constants.items():
+        if isinstance(x, Jet):
+            if bool((x.tangents != 0).any()):
+                raise InputError(
+                    f"decoder: expected the {name} of a {family.name} likelihood not to depend on "
+                    "z: with it the laws are no exponential family, whose Fisher metric is known"
+                )
+            x = x.value
+        out[name] = x
+    return out
