@@ -30,12 +30,14 @@ def verify(
     from kahler_verify.codegen.registry import shipped
     from kahler_verify.evidence import report
     from kahler_verify.evidence.crosscheck import crosscheck
-    from kahler_verify.evidence.listing import checking_bar, print_faults
+    from kahler_verify.evidence.listing import checking_bar, print_faults, print_support
 
     if self_test:
         from kahler_verify.evidence.routes.torch_faults.self_test import run_self_test
+        from kahler_verify.jets.support import support
 
         print_faults(console, run_self_test())
+        print_support(console, support())
         return
     if checkpoint is None and not kernels:
         raise InputError("checkpoint: expected one where kernels are not checked, got none")

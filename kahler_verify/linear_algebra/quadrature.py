@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from kahler_verify.errors import InputError
@@ -81,7 +81,7 @@ def _half_width(samples: Tensor) -> float:
     n = len(samples)
     if n < 2:
         return math.inf
-    quantile = float(student_t.ppf((1 + _CONFIDENCE) / 2, n - 1))
+    quantile = float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2))
     return quantile * samples.std().item() / math.sqrt(n)
 
 

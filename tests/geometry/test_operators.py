@@ -1,6 +1,9 @@
 """Metrics as operators against dense truth, what they cost, and what they say of themselves."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from kahler_verify.geometry.matrix_free import Linearised
 from kahler_verify.linear_algebra import quadrature
 
 D = torch.float64
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def latents(*shape, seed=0):
@@ -321,3 +325,36 @@ def test_bad_arguments():
         operator.product(latents(11))
     with pytest.raises(InputError, match="b: expected"):
         operator.solve(latents(12).float())
+
+
+LARGE = """
+import resource, torch
+from benchmarks.peoples_models import AutoencoderKL
+from kahler_verify import FisherMetric
+torch.set_num_threads(1)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def operator(size):
+    model = AutoencoderKL(channels=16, groups=4, sample_size=2 * size)
+    z = torch.randn(4, size, size, generator=torch.Generator().manual_seed(0))
+    return FisherMetric(model).operator(z, method="matrix-free"), z
+small, z = operator(2)
+small.top(2), small.solve(z, ridge=1.0)
+before = peak()
+large, z = operator(32)
+top = large.top(2, tolerance=1e-3)
+solved = large.solve(z, ridge=0.3 * top.values[0].item(), tolerance=1e-3)
+print(large.d, int(top.converged and solved.converged), large.passes, peak() - before)
+"""
+
+
+def test_thousands_of_dimensions_take_no_matrix():
+    """At d = 4096 the Jacobian alone would be 192 MiB, and g in double precision 128."""
+    run = [sys.executable, "-c", LARGE]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    d, converged, passes, memory = map(float, done.stdout.split())
+    assert d == 4096
+    assert converged
+    assert passes < 150
+    assert memory < 96
