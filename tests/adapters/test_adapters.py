@@ -265,6 +265,8 @@ def test_rows_of_another_length_are_refused():
     metric = FisherMetric(dcgan(8, 4), latent_shape=(8, 1, 1))
     with pytest.raises(InputError, match=r"expected shape \[\.\.\., 8\]"):
         metric.metric_matrix(torch.zeros(2, 9))
+    with pytest.raises(InputError, match=r"does not take rows \[2, 8\].*say latent_shape="):
+        FisherMetric(dcgan(8, 4)).metric_matrix(torch.zeros(2, 8))
     with pytest.raises(InputError, match="dimension: expected 8"):
         FisherRaoMetric(dcgan(8, 4), 9, latent_shape=(8, 1, 1))
 
