@@ -21,7 +21,7 @@ ROOMS = (
     ("geometry",),
     ("curves",),
     ("statistics",),
-    ("models",),
+    ("models", "guests"),
     ("evidence",),
     ("cli",),
 )

@@ -154,7 +154,7 @@ class RiemannianMetric(Metric):
     def riemann_tensor(self, z: Tensor) -> Tensor:
         """R_abce = ⟨R(∂_c, ∂_e)∂_b, ∂_a⟩, all indices down, as [..., a, b, c, e].
 
-        (geomstats' ``riemann_tensor`` has its upper index first.)
+        (geomstats' ``riemann_tensor`` has its upper index, our first, last.)
         """
         return self._derived("riemann", 2, z)
 
