@@ -50,6 +50,8 @@ def negative_binomial(dispersion: Tensor | float) -> Callable[[Tensor], Distribu
 
 def _counts(mean: Any, dispersion: Any, like: Tensor) -> Distribution:
     theta = dispersion if isinstance(dispersion, Tensor) else like.new_tensor(float(dispersion))
+    if theta.dtype != like.dtype:
+        theta = theta.to(like.dtype)
     return NegativeBinomial(theta, logits=mean.log() - theta.log(), validate_args=False)
 
 

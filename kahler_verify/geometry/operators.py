@@ -155,13 +155,13 @@ class MetricOperator:
         Args:
             k: how many, at most d.
             tolerance: of the eigenvalues' estimated errors, relative.
-            steps: of Lanczos' method at most; 5k + 20 by default.
+            steps: of Lanczos' method at most; 5k + 30 by default.
             seed: of its start.
         """
         if not isinstance(k, int) or not 1 <= k <= self.d:
             raise InputError(f"k: expected 1 … {self.d}, got {k!r}")
         before = self.passes
-        most = min(self.d, 5 * k + 20 if steps is None else steps)
+        most = min(self.d, 5 * k + 30 if steps is None else steps)
         few = self.method == "auto" and self._matrix is None and 3 * most < self.dense_passes
         if self.dense and not few:
             values, vectors = torch.linalg.eigh(self.matrix().double())

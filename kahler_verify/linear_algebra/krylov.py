@@ -7,7 +7,7 @@ answer says what it took, in vectors multiplied, and how far it may be off.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Product = Callable[[Tensor], Tensor]
+_FRESH_STEPS = 8  # of a start that has to find nothing new
 
 
 @dataclass(frozen=True)
@@ -136,47 +137,59 @@ def largest_eigenpairs(
     steps: int | None = None,
     seed: int = 0,
 ) -> TopEigen:
-    """The k largest eigenvalues with their vectors, by Lanczos' method from one random start.
+    """The k largest eigenvalues with their vectors, by Lanczos' method from a random start.
 
-    It stops as soon as the estimated errors are within ``tolerance`` of the values.  An eigenvalue
-    of several dimensions is found once.
+    A start that is almost orthogonal to an eigenvector misses it, and an eigenvalue of several
+    dimensions is found once: as soon as the estimated errors are within ``tolerance`` of the
+    values, a fresh start behind all that is known has to leave the values as they are.
 
     Args:
         product: of a symmetric matrix.
         like: [d], whose dtype and device vectors have.
         k: how many, at most d.
         tolerance: relative.
-        steps: at most; 5k + 20 by default.
-        seed: of the start.
+        steps: at most; 5k + 30 by default.
+        seed: of the starts.
     """
     d = like.shape[-1]
-    most = min(d, 5 * k + 20 if steps is None else max(steps, k))
-    q = torch.randn(d, generator=generator(seed), dtype=torch.float64).to(like)
-    basis = [q / q.norm()]
-    diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
+    most = min(d, 5 * k + 30 if steps is None else max(steps, k))
+    random = generator(seed)
+    basis, images = like.new_empty(0, d), like.new_empty(0, d)
+    fresh, settled, since = True, None, 0
     while True:
-        w = product(basis[-1][None])[0]
-        diagonal.append(w @ basis[-1])
-        scale = w.norm()
-        Q = torch.stack(basis)
+        q = torch.randn(d, generator=random, dtype=torch.float64).to(like) if fresh else images[-1]
+        size = q.norm()
         for _ in range(2):
-            w = w - Q.mT @ (Q @ w)
-        size = w.norm()
-        closed = bool(size <= 32 * torch.finfo(w.dtype).eps * scale)
-        T = torch.diag(torch.stack(diagonal))
-        if beside:
-            off = torch.stack(beside)
-            T = T + torch.diag(off, 1) + torch.diag(off, -1)
-        values, coordinates = (x.flip(-1) for x in torch.linalg.eigh(T))
-        residuals = (0 if closed else size) * coordinates[-1].abs()
-        errors = _errors(values, residuals)[:k]
-        done = len(basis) >= k and bool((errors <= tolerance * values[:k].abs()).all())
-        if done or closed or len(basis) == most:
-            vectors = coordinates[:, :k].mT @ Q
-            return TopEigen(values[:k], vectors, errors, residuals[:k], len(basis), done)
-        beside.append(size)
-        basis.append(w / size)
+            q = q - basis.mT @ (basis @ q)
+        if q.norm() <= 32 * torch.finfo(q.dtype).eps * size and not fresh:
+            fresh = True  # the space has closed
+            continue
+        basis = torch.cat([basis, (q / q.norm())[None]])
+        images = torch.cat([images, product(basis[-1:])])
+        fresh, since = False, since + 1
+        found, done = _ritz(basis, images, k, tolerance)
+        if len(basis) == d:
+            return replace(found, converged=True)
+        moved = settled is None or bool(
+            ((found.values - settled).abs() > tolerance * found.values.abs()).any()
+        )
+        if done and not moved and since >= _FRESH_STEPS:
+            return found
+        if len(basis) == most:
+            return replace(found, converged=False)
+        if done and (moved or settled is None):
+            settled, since, fresh = found.values, 0, True
+
+
+def _ritz(basis: Tensor, images: Tensor, k: int, tolerance: float) -> tuple[TopEigen, bool]:
+    """The k largest values and vectors that a space [m, d] has, of the matrix's images of it."""
+    T = images @ basis.mT
+    values, coordinates = (x.flip(-1) for x in torch.linalg.eigh((T + T.mT) / 2))
+    vectors = coordinates.mT @ basis
+    residuals = (coordinates.mT @ images - values[:, None] * vectors).norm(dim=-1)
+    errors = _errors(values, residuals)[:k]
+    done = len(basis) >= k and bool((errors <= tolerance * values[:k].abs()).all())
+    return TopEigen(values[:k], vectors[:k], errors, residuals[:k], len(basis), done), done
 
 
 def _errors(values: Tensor, residuals: Tensor) -> Tensor:

@@ -80,6 +80,39 @@ def test_largest_eigenpairs(spectrum):
         assert found.products < 96
 
 
+@pytest.mark.parametrize("k", [1, 6, 10])
+def test_largest_eigenpairs_of_any_start(spectrum, k):
+    """No eigenvalue is missed that a start is almost orthogonal to."""
+    A, truth = matrix(spectrum), spectrum.sort(descending=True).values[:k]
+    for seed in range(60):
+        found = largest_eigenpairs(Counted(A), A[0], k, seed=seed, steps=96)
+        assert found.converged
+        assert bool(((found.values - truth).abs() <= 1e-4 * truth).all()), seed
+
+
+def test_an_eigenvector_that_the_start_lacks_is_found():
+    A = matrix(SPECTRA["geometric"])
+    values, vectors = (x.flip(-1) for x in torch.linalg.eigh(A))
+    start = torch.randn(96, dtype=D, generator=torch.Generator().manual_seed(0))
+    # a matrix whose third eigenvector is orthogonal to the first start
+    third = vectors[:, 2] - (vectors[:, 2] @ start) / (start @ start) * start
+    basis = torch.linalg.qr(torch.cat([third[:, None], vectors[:, [0, 1, *range(3, 96)]]], 1)).Q
+    order = values[[2, 0, 1, *range(3, 96)]]
+    found = largest_eigenpairs(Counted((basis * order) @ basis.mT), A[0], 6)
+    assert found.converged
+    torch.testing.assert_close(found.values, values[:6], rtol=1e-4, atol=0)
+
+
+def test_eigenvalues_of_several_dimensions_are_found_as_often():
+    A = matrix(
+        torch.cat([torch.tensor([3.0, 3.0, 2.0], dtype=D), torch.logspace(0, -2, 40, dtype=D)])
+    )
+    found = largest_eigenpairs(Counted(A), A[0], 3)
+    torch.testing.assert_close(
+        found.values, torch.tensor([3.0, 3.0, 2.0], dtype=D), rtol=1e-4, atol=0
+    )
+
+
 def test_largest_eigenpairs_say_where_they_are_not_found():
     A = matrix(SPECTRA["flat"])
     found = largest_eigenpairs(Counted(A), A[0], 5, steps=8)
