@@ -148,7 +148,7 @@ class MetricOperator:
 
     # ------------------------------------------------------------- what is made of them
     def top(
-        self, k: int, *, tolerance: float = 1e-4, steps: int | None = None, seed: int = 0
+        self, k: int, *, tolerance: float = 1e-3, steps: int | None = None, seed: int = 0
     ) -> TopDirections:
         """The k directions in which the law changes most, and their eigenvalues of g.
 
