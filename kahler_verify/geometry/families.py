@@ -15,7 +15,7 @@ from kahler_verify.jets import Jet
 from kahler_verify.likelihoods import Fields, Likelihood
 from kahler_verify.running.kernel_set import KernelSet
 
-__all__ = ["lowered", "metric_of", "plain"]
+__all__ = ["bent", "lowered", "metric_of", "plain"]
 
 _SUFFIXES = ("", "_d", "_dd", "_ddd")
 _kernels = cache(KernelSet)
@@ -62,6 +62,45 @@ def lowered(fields: Fields, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]
             inner, list(others.values()), create_graph=recorded, materialize_grads=True
         )
     return dict(zip(tangents, found, strict=True))
+
+
+def bent(fields: Fields, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Γ_k(t, t) = ∂_t (F t)_k - ½ ∂_k (t F t) of the laws' own space, letters its coordinates.
+
+    A curve of letters is a geodesic there where F λ̈ + Γ(λ̇, λ̇) = 0.
+
+    Args:
+        fields: at points [B, ...].
+        tangents: t [B, ...] of the letters.
+    """
+    given = (*tangents.values(), *fields.letters.values(), *fields.constants.values())
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    names = list(tangents)
+    with torch.enable_grad():
+        # clones: one letter may have been computed of another, and derivatives are partial ones
+        letters = {
+            name: x.clone() if x.requires_grad else x.detach().requires_grad_()
+            for name, x in fields.letters.items()
+        }
+        own = [letters[name] for name in names]
+        others = [torch.zeros_like(tangents[name]).requires_grad_() for name in names]
+        ts = {
+            f"{name}_d": torch.stack([tangents[name], other], 1)
+            for name, other in zip(names, others, strict=True)
+        }
+        g = metric_of(fields._replace(letters=letters), ts).g
+        options: dict[str, Any] = {"create_graph": True, "materialize_grads": True}
+        along = torch.autograd.grad(g[:, 0, 1].sum(), own, **options)
+        slope = sum(
+            ((a * tangents[name]).sum() for a, name in zip(along, names, strict=True)),
+            start=g.new_zeros(()),
+        )
+        if not slope.requires_grad:  # F is the same everywhere
+            return {name: torch.zeros_like(t) for name, t in tangents.items()}
+        options["create_graph"] = recorded
+        first = torch.autograd.grad(slope, others, retain_graph=True, **options)
+        second = torch.autograd.grad(g[:, 0, 0].sum(), own, **options)
+    return {name: a - b / 2 for name, a, b in zip(names, first, second, strict=True)}
 
 
 def plain(constants: Mapping[str, Tensor], family: Likelihood) -> dict[str, Tensor]:

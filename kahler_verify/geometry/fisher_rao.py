@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from kahler_verify.adapters import Output, adapted, described
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
-from kahler_verify.geometry.families import lowered, metric_of, plain
+from kahler_verify.geometry.families import bent, lowered, metric_of, plain
 from kahler_verify.geometry.folding import (
     GramRows,
     Smaller,
@@ -22,7 +22,7 @@ from kahler_verify.geometry.folding import (
     with_smaller_layer,
 )
 from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
-from kahler_verify.geometry.matrix_free import Lowering, MatrixFreeMetric
+from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.jets import propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
@@ -174,11 +174,16 @@ class FisherRaoMetric(MatrixFreeMetric):
     def _letters(self, z: Tensor) -> dict[str, Tensor]:
         return dict(self._fields(z).letters)
 
-    def _lowering(self, z: Tensor) -> Lowering:
+    def _law(self, z: Tensor) -> LawAt:
         fields = self._fields(z)
         if not is_transformed(z):
             self._check_fields(z, fields)
-        return partial(lowered, fields._replace(constants=plain(fields.constants, fields.family)))
+        fields = fields._replace(constants=plain(fields.constants, fields.family))
+
+        def gram(rows: Mapping[str, Tensor]) -> Tensor:
+            return metric_of(fields, {f"{name}_d": x for name, x in rows.items()}).g
+
+        return LawAt(partial(lowered, fields), partial(bent, fields), gram)
 
     def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,20 +17,38 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 
-__all__ = ["COVECTOR_FROM", "Linearised", "Lowering", "MatrixFreeMetric"]
+__all__ = ["ALONG_FROM", "COVECTOR_FROM", "LawAt", "Linearised", "MatrixFreeMetric"]
 
 Letters = dict[str, Tensor]
-Lowering = Callable[[Mapping[str, Tensor]], Letters]
+
+
+class LawAt(NamedTuple):
+    """The Fisher information F of laws at points, in the coordinates that their letters are.
+
+    Attributes:
+        lower: from tangents t [B, ...] of the letters to covectors F t.
+        bend: to Γ(t, t) of the laws' own space.
+        gram: from rows [B, r, ...] of tangents to their products, [B, r, r].
+    """
+
+    lower: Callable[[Mapping[str, Tensor]], Letters]
+    bend: Callable[[Mapping[str, Tensor]], Letters]
+    gram: Callable[[Mapping[str, Tensor]], Tensor]
+
 
 # A tangent and a backward pass cost less than d stacked tangents from about this d on.
 COVECTOR_FROM = 8
+# Of second derivatives there are d(d + 1)/2 for each point; one along v, and a pass more for first
+# ones, takes .1 – .8 of their time from this d on, for some points (measured at h = 128, D = 256).
+ALONG_FROM = 6
+_TANGENTS = 24
 _NUMBERS = 12  # held at one time for each tangent's entry of the widest layer
 
 
 class MatrixFreeMetric(RiemannianMetric):
     """A metric that is pulled back from the parameters of a law.
 
-    A subclass has to give :meth:`_letters` and :meth:`_lowering` besides :meth:`jet`.
+    A subclass has to give :meth:`_letters` and :meth:`_law` besides :meth:`jet`.
     """
 
     latent_shape: tuple[int, ...] | None
@@ -40,8 +58,30 @@ class MatrixFreeMetric(RiemannianMetric):
         """The law's parameters at z [B, d], [B, ...] each."""
 
     @abstractmethod
-    def _lowering(self, z: Tensor) -> Lowering:
-        """At z [B, d], or at one point for all: from tangents t of the letters to F t."""
+    def _law(self, z: Tensor) -> LawAt:
+        """What the law's Fisher information F does, at z [B, d] or at one point for all."""
+
+    def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        if kernel == "geodesic_acceleration" and self._goes_along(z, vectors["v"]):
+            return self._accelerated(z, vectors["v"])
+        return super()._at(kernel, order, z, vectors)
+
+    @staticmethod
+    def _goes_along(z: Tensor, v: Tensor) -> bool:
+        """Is one second derivative, along v, less than all of them?"""
+        many = z.shape[-1] >= ALONG_FROM and z.numel() >= _TANGENTS
+        return many and not (is_transformed(z, v) or in_forward_mode())
+
+    def _accelerated(self, z: Tensor, v: Tensor) -> Tensor:
+        """-g⁻¹ Jᵀ (F D²f(v, v) + Γ(J v, J v)): one second derivative, along v, not all of them."""
+        law = self._law(z)
+        jets = propagate(self._letters, z, 2, v[:, None], along=True)
+        pushed = law.lower({name: jet.dd[:, 0] for name, jet in jets.items()})
+        turned = law.bend({name: jet.d[:, 0] for name, jet in jets.items()})
+        J = {name: jet.d for name, jet in propagate(self._letters, z, 1).items()}
+        factor = self._factor(law.gram(J), "geodesic_acceleration")
+        terms = [_rows(J[name]) @ _rows((pushed[name] + turned[name])[:, None]).mT for name in J]
+        return -torch.cholesky_solve(torch.stack(terms).sum(0), factor)[..., 0]
 
     def _covector(self, u: Tensor, z: Tensor) -> Tensor:
         if (
@@ -58,7 +98,7 @@ class MatrixFreeMetric(RiemannianMetric):
         """The same, to be differentiated by z, by u and by weights, if any of these asks for it."""
         jets = propagate(self._letters, z, 1, u[:, None])
         tangents = {name: jet.d[:, 0] for name, jet in jets.items()}
-        covectors = self._lowering(z)(tangents)
+        covectors = self._law(z).lower(tangents)
         point = z if z.requires_grad else z.detach().requires_grad_()
         letters = {name: x for name, x in self._letters(point).items() if x.requires_grad}
         if not letters:
@@ -73,6 +113,10 @@ class MatrixFreeMetric(RiemannianMetric):
         return out
 
 
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:2], -1)
+
+
 class Linearised:
     """J, F and Jᵀ at points z [B, d], for one tangent at each; or at one point, for any number.
 
@@ -84,7 +128,7 @@ class Linearised:
     def __init__(self, metric: MatrixFreeMetric, z: Tensor):
         self.metric, self.passes, self.widest = metric, 0, 1
         with torch.no_grad():
-            self._lower = metric._lowering(z.detach())
+            self._law = metric._law(z.detach())
         self.z = z.detach().clone().requires_grad_()
         with (
             torch.enable_grad(),
@@ -121,7 +165,7 @@ class Linearised:
     def lower(self, tangents: Mapping[str, Tensor]) -> Letters:
         """F t."""
         with torch.no_grad():
-            return self._lower(tangents)
+            return self._law.lower(tangents)
 
     def pull(self, covectors: Mapping[str, Tensor]) -> Tensor:
         """Jᵀ w [r, d]."""

@@ -18,7 +18,7 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
-from kahler_verify.geometry.matrix_free import Lowering, MatrixFreeMetric
+from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained
 from kahler_verify.likelihoods import fields_of
@@ -123,8 +123,12 @@ class PulledBackMetric(MatrixFreeMetric):
     def _letters(self, z: Tensor) -> dict[str, Tensor]:
         return {"mu": self.embed(z)}
 
-    def _lowering(self, z: Tensor) -> Lowering:  # noqa: ARG002
-        return dict
+    def _law(self, z: Tensor) -> LawAt:  # noqa: ARG002
+        return LawAt(
+            dict,
+            lambda tangents: {name: torch.zeros_like(t) for name, t in tangents.items()},
+            lambda rows: self._gauss.call("metric", {"mu_d": rows["mu"]}),
+        )
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
@@ -133,7 +137,8 @@ class PulledBackMetric(MatrixFreeMetric):
         return MetricJet(*[self._gauss.call("metric" + suffix, tensors) for suffix in suffixes])
 
     def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
-        if kernel not in self._gauss:
+        along = kernel == "geodesic_acceleration" and self._goes_along(z, vectors["v"])
+        if along or kernel not in self._gauss:
             return super()._at(kernel, order, z, vectors)
         tensors = self._jets(z, 2)
         g = self._gauss.call("metric", tensors)

@@ -132,6 +132,60 @@ def test_a_law_that_does_not_vary_has_no_metric():
     assert bool((metric.operator(z[0], method="matrix-free").product(z) == 0).all())
 
 
+def by_all_second_derivatives(metric, z, v):
+    """-Γ(v, v) by the kernel that takes all of them."""
+    jet = metric.jet(z, 1)
+    moved = torch.einsum("bcad,bc,bd->ba", jet.d, v, v)
+    covector = moved - torch.einsum("bcad,ba,bd->bc", jet.d, v, v) / 2
+    return -torch.linalg.solve(jet.g, covector)
+
+
+@pytest.mark.parametrize("law", [name for name in LAWS if name != "full"])  # its g is degenerate
+def test_accelerations_take_one_second_derivative(law):
+    module = net()
+    metric = FisherRaoMetric(lambda z: LAWS[law](module(z)))
+    z, v = latents(3, 12), latents(3, 12, seed=1)
+    assert metric._goes_along(z, v)
+    close(metric.geodesic_acceleration(z, v), by_all_second_derivatives(metric, z, v), 1e-10)
+    with torch.no_grad():
+        close(metric.geodesic_acceleration(z, v), by_all_second_derivatives(metric, z, v), 1e-10)
+
+
+def test_accelerations_of_a_full_covariance():
+    """At d = 6, where what the law has of numbers is enough for a metric."""
+    module = net(6, 16)
+
+    def law(z):
+        x = module(z)
+        factor = 0.3 * x[:, 4:].unflatten(-1, (3, 4)).mT
+        return MultivariateNormal(x[:, :4], torch.eye(4, dtype=D) + factor @ factor.mT)
+
+    metric, z, v = FisherRaoMetric(law), latents(5, 6), latents(5, 6, seed=1)
+    assert metric._goes_along(z, v)
+    close(metric.geodesic_acceleration(z, v), by_all_second_derivatives(metric, z, v), 1e-8)
+
+
+@pytest.mark.parametrize("law", ["unit variance", "diagonal", "Bernoulli"])
+def test_accelerations_are_differentiated_too(law):
+    module = net(8)
+    metric = FisherRaoMetric(lambda z: LAWS[law](module(z)))
+    z, v = latents(3, 8).requires_grad_(), latents(3, 8, seed=1).requires_grad_()
+    inputs, weights = [z, v, *module.parameters()], latents(3, 8, seed=2)
+    options = {"materialize_grads": True}
+    out = metric.geodesic_acceleration(z, v)
+    found = torch.autograd.grad((out * weights).sum(), inputs, **options)
+    dense = by_all_second_derivatives(metric, z, v)
+    wanted = torch.autograd.grad((dense * weights).sum(), inputs, **options)
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).abs().max() <= 1e-9 * max(1, b.abs().max())
+
+
+def test_accelerations_of_pull_backs():
+    metric = PulledBackMetric(net())
+    z, v = latents(3, 12), latents(3, 12, seed=1)
+    close(metric.geodesic_acceleration(z, v), by_all_second_derivatives(metric, z, v), 1e-10)
+
+
 # ------------------------------------------------------------- an image decoder, in full
 
 
