@@ -12,7 +12,7 @@ ROOMS = (
     ("spaces", "files", "memory", "derivations", "bessel"),
     ("linear_algebra",),
     ("torch_state",),
-    ("distributions", "calculus"),
+    ("distributions", "calculus", "adapters"),
     ("codegen",),
     ("running",),
     ("rules", "likelihoods"),
@@ -21,7 +21,7 @@ ROOMS = (
     ("geometry",),
     ("curves",),
     ("statistics",),
-    ("models",),
+    ("models", "guests"),
     ("evidence",),
     ("cli",),
 )
@@ -32,6 +32,8 @@ UPWARD = {
         "kahler_verify.curves",
         # from_function makes an object of a subclass
         "kahler_verify.geometry.given",
+        # operator() makes one of the metric that it is asked of
+        "kahler_verify.geometry.operators",
     ),
     # riemannian() makes the real form of the metric that it is asked of
     "kahler_verify.geometry.metric": ("kahler_verify.geometry.real_form",),

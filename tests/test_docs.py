@@ -17,6 +17,7 @@ PAGES = [
     "reference",
     "geodesics",
     "statistics",
+    "peoples-decoders",
     "what-autograd-gets-wrong",
     "write-your-own-derivation",
     "proved-tested-assumed",

@@ -34,13 +34,11 @@ def analogy(
 
     from kahler_verify.cli.latents import open_latents, point
     from kahler_verify.curves import analogy as solve
-    from kahler_verify.models.data import held_out_samples
 
     for name, output in (("json", json), ("plot", plot)):
         require_writable(name, output)
     latents = open_latents(checkpoint)
-    config = latents.checkpoint.config
-    samples = held_out_samples(config.data, config.seed, data)
+    samples = latents.held_out(data)
     a_z, b_z, c_z = (
         point(name, text, latents, samples) for name, text in (("A", a), ("B", b), ("C", c))
     )
@@ -80,8 +78,8 @@ def _picture(latents: Latents, answer: Analogy, corners: dict[str, Tensor]) -> b
 
     from kahler_verify.curves import Curve
 
-    side = round(latents.checkpoint.config.data_dim**0.5)
-    images = side**2 == latents.checkpoint.config.data_dim
+    side = round(latents.outputs**0.5)
+    images = side**2 == latents.outputs
     names = list(corners)
     figure = Figure(figsize=(10, 3.4) if images else (4, 4), layout="constrained")
     shape = [["plane", *names]] if images else [["plane"]]

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kahler_verify.cli.consoles import beside, say
+from kahler_verify.cli.user_models import LATENTS_HELP, MODULE_HELP, open_module, require_one
 from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable, write_text
 
+if TYPE_CHECKING:
+    from kahler_verify.geometry.diagnosis import Diagnosis
+    from kahler_verify.models import MarginalLikelihood
+
 
 def diagnose(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    checkpoint: Annotated[Path | None, typer.Argument(help="A checkpoint.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
     ] = None,
-    points: Annotated[int, typer.Option(help="How many encoded test samples to look at.")] = 32,
+    module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
+    latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
+    points: Annotated[
+        int, typer.Option(help="Encoded test samples to look at; draws of N(0, I) of --module.")
+    ] = 32,
     curvature: Annotated[bool, typer.Option(help="Evaluate curvatures, which cost most.")] = True,
     draws: Annotated[
         int, typer.Option(help="For log p(x) of all held-out samples, draws for each; 0: none.")
@@ -28,17 +37,57 @@ def diagnose(
     from json import dumps
 
     from kahler_verify.evidence.description import diagnosis_table
-    from kahler_verify.geometry import FisherMetric
-    from kahler_verify.geometry import diagnose as measure
-    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-    from kahler_verify.models import load_checkpoint, marginal_log_likelihood
-    from kahler_verify.models.data import held_out_samples
 
     require_writable("json", json)
     if points < 1:
         raise InputError(f"points: expected at least 1, got {points}")
     if draws < 0:
         raise InputError(f"draws: expected 0 or more, got {draws}")
+    require_one(checkpoint, module)
+    if module is not None:
+        if draws:
+            raise InputError("draws: expected none with --module, which has no data")
+        name, where = module, "points drawn from N(0, I)"
+        result, marginal = _of_module(module, latents, points, curvature), None
+    else:
+        assert checkpoint is not None
+        name, where = checkpoint.name, "encoded points"
+        result, marginal = _of_checkpoint(checkpoint, data, points, curvature, draws)
+    out = beside(json)
+    out.print(diagnosis_table(f"{name}: {result.points} {where}, d = {result.dimension}", result))
+    found = {"checkpoint": name, **result.to_json()}
+    if marginal is not None:
+        found["log_marginal_likelihood"] = marginal.to_json()
+        thin = f"; {marginal.doubtful} samples rest on few draws" if marginal.doubtful else ""
+        say(
+            f"log p(x) {marginal.mean:.2f} ± {marginal.error:.2g} nats by {draws} draws each"
+            f"{thin}, ± {marginal.spread:.2g} by the choice of {len(marginal.each)} samples",
+            to=out,
+        )
+    if json is not None:
+        write_text(json, dumps(found, indent=1, allow_nan=False))
+
+
+def _of_module(module: str, latents: str | None, points: int, curvature: bool) -> Diagnosis:
+    from kahler_verify.geometry import diagnose as measure
+    from kahler_verify.geometry.large_diagnosis import SMALL, diagnose_spectrum
+
+    user = open_module(module, latents)
+    z = user.draws(points)
+    if user.dimension > SMALL:
+        return diagnose_spectrum(user.metric, z)
+    return measure(user.metric, z, curvature=curvature)
+
+
+def _of_checkpoint(
+    checkpoint: Path, data: Path | None, points: int, curvature: bool, draws: int
+) -> tuple[Diagnosis, MarginalLikelihood | None]:
+    from kahler_verify.geometry import FisherMetric
+    from kahler_verify.geometry import diagnose as measure
+    from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+    from kahler_verify.models import load_checkpoint, marginal_log_likelihood
+    from kahler_verify.models.data import held_out_samples
+
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.double()
     samples = held_out_samples(loaded.config.data, loaded.config.seed, data)
@@ -50,19 +99,4 @@ def diagnose(
     z = model.encoder(samples[:points])[0].detach()
     metric = (FisherMetric if z.is_complex() else FisherRaoMetric)(model.decoder)
     result = measure(metric, z, curvature=curvature)
-    title = f"{checkpoint.name}: {result.points} encoded points, d = {result.dimension}"
-    beside(json).print(diagnosis_table(title, result))
-    found = {"checkpoint": checkpoint.name, **result.to_json()}
-    if draws:
-        marginal = marginal_log_likelihood(model, samples, draws)
-        found["log_marginal_likelihood"] = marginal.to_json()
-        thin = f"; {marginal.doubtful} samples rest on few draws" if marginal.doubtful else ""
-        say(
-            f"log p(x) {marginal.mean:.2f} ± {marginal.error:.2g} nats by {draws} draws each"
-            f"{thin}, ± {marginal.spread:.2g} by the choice of {len(samples)} samples; ELBO "
-            f"{model.elbo(samples, seed=loaded.config.seed):.2f}",
-            to=beside(json),
-        )
-    if json is not None:
-        text = dumps(found, indent=1, allow_nan=False)
-        write_text(json, text)
+    return result, marginal_log_likelihood(model, samples, draws) if draws else None

@@ -43,6 +43,7 @@ def distances(
         if count < 1:
             raise InputError(f"{name}: expected at least 1, got {count}")
     latents = open_latents(checkpoint)
+    assert latents.checkpoint is not None
     config = latents.checkpoint.config
     samples = held_out_samples(config.data, config.seed, data)
     if samples is None:

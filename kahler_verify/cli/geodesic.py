@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kahler_verify.cli.consoles import beside, say
+from kahler_verify.cli.user_models import LATENTS_HELP, MODULE_HELP, open_module
 from kahler_verify.files import require_writable, write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
 
 def geodesic(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint; none with --module.")],
     a: Annotated[str, typer.Argument(help="Coordinates, 0.5,-1 or 1+2j,0, or a sample, #3.")],
-    b: Annotated[str, typer.Argument(help="As A.  Put -- before A if one begins with a minus.")],
+    b: Annotated[
+        str | None, typer.Argument(help="As A.  Put -- before A if one begins with a minus.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
     ] = None,
+    module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
+    latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
     times: Annotated[int, typer.Option(help="Points of the curve in the JSON.")] = 33,
     json: Annotated[Path | None, typer.Option(help="Write curve and report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve and a line (.png).")] = None,
@@ -32,21 +37,27 @@ def geodesic(
 
     import torch
 
-    from kahler_verify.cli.latents import open_latents, point
+    from kahler_verify.cli.latents import of_user, open_latents, point
     from kahler_verify.curves import Curve, Status
     from kahler_verify.errors import InputError
-    from kahler_verify.models.data import held_out_samples
 
     for name, output in (("json", json), ("plot", plot)):
         require_writable(name, output)
     if times < 2:
         raise InputError(f"times: expected at least 2, got {times}")
-    latents = open_latents(checkpoint)
-    config = latents.checkpoint.config
-    samples = held_out_samples(config.data, config.seed, data)
-    ends = [point(name, text, latents, samples) for name, text in (("A", a), ("B", b))]
-    path = latents.metric.geodesic(*ends, raise_on_failure=False)
-    line = Curve.through(latents.metric, lambda t: ends[0] + t[:, None] * (ends[1] - ends[0]))
+    texts = (a, b) if module is None else (checkpoint, a)
+    if (b is None) == (module is None):
+        raise InputError(
+            "expected a checkpoint and two points A B, or two points with --module, got "
+            f"{2 + (b is not None)} arguments"
+        )
+    space = (
+        open_latents(Path(checkpoint)) if module is None else of_user(open_module(module, latents))
+    )
+    samples = space.held_out(data)
+    ends = [point(name, str(text), space, samples) for name, text in zip("AB", texts, strict=True)]
+    path = space.metric.geodesic(*ends, raise_on_failure=False)
+    line = Curve.through(space.metric, lambda t: ends[0] + t[:, None] * (ends[1] - ends[0]))
     report = path.report
     assert report is not None
     status = Status(int(report.status))
@@ -66,8 +77,8 @@ def geodesic(
     if json is not None:
         at = torch.linspace(0, 1, times, dtype=torch.float64)
         answer: dict[str, Any] = {
-            "checkpoint": checkpoint.name,
-            "coordinates": "x, y of z = x + iy" if latents.complex else "z",
+            "checkpoint": space.name,
+            "coordinates": "x, y of z = x + iy" if space.complex else "z",
             "status": status.name,
             "straight_line": float(line.length),
             "report": {k: _plain(v) for k, v in report.to_json().items()},
@@ -76,7 +87,7 @@ def geodesic(
         }
         write_text(json, dumps(answer, indent=1, allow_nan=False))
     if plot is not None:
-        write_bytes(plot, _picture(latents, path, line))
+        write_bytes(plot, _picture(space, path, line))
     if status != Status.MINIMUM:
         raise typer.Exit(1)
 
@@ -92,8 +103,9 @@ def _picture(latents: Latents, path: Curve, line: Curve) -> bytes:
     from kahler_verify.curves.plots import strip
 
     curves = {"geodesic": path, "straight line": line}
-    side = round(latents.checkpoint.config.data_dim**0.5)
-    images = side**2 == latents.checkpoint.config.data_dim
+    outputs = latents.outputs
+    side = round(outputs**0.5)
+    images = outputs > 0 and side**2 == outputs
     figure = Figure(figsize=(9, 4) if images else (4, 4), layout="constrained")
     shape = [["plane", name] if images else ["plane"] for name in curves]
     axes: dict[str, Any] = figure.subplot_mosaic(shape, width_ratios=[2, 3] if images else None)

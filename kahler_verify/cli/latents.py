@@ -10,6 +10,7 @@ from kahler_verify.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kahler_verify.cli.user_models import UserModel
     from kahler_verify.geometry.riemannian import RiemannianMetric
     from kahler_verify.models.checkpoint import Checkpoint
 
@@ -17,15 +18,31 @@ if TYPE_CHECKING:
 class Latents(NamedTuple):
     """A model's latent space: in real coordinates (x, y) where it is complex."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None  # none of a user's model
     metric: RiemannianMetric
     dimension: int
     complex: bool
+    name: str
 
     @property
     def model(self) -> Any:
-        """The model, in double precision."""
+        """A checkpoint's model, in double precision."""
+        assert self.checkpoint is not None
         return self.checkpoint.model
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers are decoded; 0 of a user's model, whose outputs may be anything."""
+        return 0 if self.checkpoint is None else self.checkpoint.config.data_dim
+
+    def held_out(self, data: Path | None) -> Tensor | None:
+        """The data that a checkpoint was not trained on, None where they are not known."""
+        from kahler_verify.models.data import held_out_samples
+
+        if self.checkpoint is None:
+            return None
+        config = self.checkpoint.config
+        return held_out_samples(config.data, config.seed, data)
 
     def encoded(self, samples: Tensor) -> Tensor:
         """Mean codes of data, in real coordinates."""
@@ -59,8 +76,13 @@ def open_latents(path: Path) -> Latents:
     model = loaded.model.double().requires_grad_(False)
     d = loaded.config.latent_dim
     if isinstance(model, ComplexVAE):
-        return Latents(loaded, FisherMetric(model.decoder).riemannian(), 2 * d, True)
-    return Latents(loaded, FisherRaoMetric(model.decoder, d), d, False)
+        return Latents(loaded, FisherMetric(model.decoder).riemannian(), 2 * d, True, path.name)
+    return Latents(loaded, FisherRaoMetric(model.decoder, d), d, False, path.name)
+
+
+def of_user(user: UserModel) -> Latents:
+    """The latent space of a user's model."""
+    return Latents(None, user.metric, user.dimension, False, user.name)
 
 
 def point(name: str, text: str, latents: Latents, samples: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kahler_verify.cli.consoles import beside, console, errors, say
+from kahler_verify.cli.user_models import LATENTS_HELP, MODULE_HELP, open_module, require_one
 from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable
 
@@ -19,6 +20,9 @@ def verify(
     data: Annotated[
         Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
     ] = None,
+    module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
+    latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
+    points: Annotated[int, typer.Option(help="Random latents of --module to look at.")] = 3,
     kernels: Annotated[bool, typer.Option(help="Check kernels, not the decoder alone.")] = True,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
@@ -30,20 +34,32 @@ def verify(
     from kahler_verify.codegen.registry import shipped
     from kahler_verify.evidence import report
     from kahler_verify.evidence.crosscheck import crosscheck
-    from kahler_verify.evidence.listing import checking_bar, print_faults
+    from kahler_verify.evidence.listing import checking_bar, print_faults, print_support
+    from kahler_verify.evidence.routes.users_decoders import UsersDecoder, require_metric
 
     if self_test:
         from kahler_verify.evidence.routes.torch_faults.self_test import run_self_test
+        from kahler_verify.jets.support import support
 
         print_faults(console, run_self_test())
+        print_support(console, support())
         return
-    if checkpoint is None and not kernels:
+    if module is not None and checkpoint is not None:
+        require_one(checkpoint, module)
+    if checkpoint is None and module is None and not kernels:
         raise InputError("checkpoint: expected one where kernels are not checked, got none")
     for name, output in (("json", json), ("html", html)):
         require_writable(name, output)
+    subject: Path | UsersDecoder | None = checkpoint
+    if module is not None:
+        if points < 1:
+            raise InputError(f"points: expected at least 1, got {points}")
+        user = open_module(module, latents)
+        metric = require_metric(module, user.metric)
+        subject = UsersDecoder(module, metric, user.draws(points))
     with checking_bar(errors) as progress:
         chosen = shipped() if kernels else {}
-        result = crosscheck(checkpoint, derivations=chosen, data=data, progress=progress)
+        result = crosscheck(subject, derivations=chosen, data=data, progress=progress)
     report.print_table(beside(json, html), result)
     if json is not None:
         report.write_json(result, json)

@@ -27,6 +27,7 @@ from kahler_verify.evidence.routes.heads import compare_heads
 from kahler_verify.evidence.routes.real_decoders import REAL_DECODER_CHECKS, RealDecoderTrial
 from kahler_verify.evidence.routes.register import ROUTES
 from kahler_verify.evidence.routes.torch_faults.self_test import FaultReport, run_self_test
+from kahler_verify.evidence.routes.users_decoders import USERS_DECODER_CHECKS, UsersDecoder
 from kahler_verify.geometry import Diagnosis, diagnose
 from kahler_verify.models.checkpoint import Checkpoint, Model, load_checkpoint
 from kahler_verify.models.real_vae import RealVAE
@@ -102,7 +103,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def crosscheck(
-    checkpoint: str | Path | Checkpoint | None = None,
+    checkpoint: str | Path | Checkpoint | UsersDecoder | None = None,
     *,
     derivations: Mapping[str, Derivation] | None = None,
     sources: Mapping[str, str] | None = None,
@@ -115,7 +116,7 @@ def crosscheck(
 
     Args:
         checkpoint: a trained model, whose Fisher geometry is checked on latents of held-out data
-            and on random latents.
+            and on random latents; or a user's decoder, on the latents that come with it.
         derivations: whose kernels to check; the shipped ones by default.
         sources: generated texts by name, where they are not those of the installed kernels.
         data: held-out data for a checkpoint that was trained on a file (a path in a checkpoint is
@@ -139,7 +140,7 @@ def crosscheck(
 
 
 def _crosscheck(
-    checkpoint: str | Path | Checkpoint | None,
+    checkpoint: str | Path | Checkpoint | UsersDecoder | None,
     derivations: Mapping[str, Derivation] | None,
     sources: Mapping[str, str] | None,
     data: str | Path | None,
@@ -150,12 +151,14 @@ def _crosscheck(
     start = time.perf_counter()
     derivations = derivations if derivations is not None else shipped()
     loaded = checkpoint
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+    if isinstance(checkpoint, str | Path):
         loaded = load_checkpoint(checkpoint)
     jobs = [(d, k) for d in derivations.values() for k in d.kernels]
     decoder: tuple[Any, Mapping[str, Any]] = (ComplexDecoderTrial, COMPLEX_DECODER_CHECKS)
     if isinstance(loaded, Checkpoint) and isinstance(loaded.model, RealVAE):
         decoder = (RealDecoderTrial, REAL_DECODER_CHECKS)
+    if isinstance(loaded, UsersDecoder):
+        decoder = (UsersDecoder, USERS_DECODER_CHECKS)
     kind, checks = decoder
     total = len(jobs) + len(checks) * (loaded is not None)
     tell = progress or (lambda *_: None)
@@ -179,11 +182,17 @@ def _crosscheck(
             model, held_out, report = trial.model, trial.held_out, loaded.report
             if trial.held_out is None:
                 notes.append("no held-out data: the checkpoint's data has no name; pass data=")
+        if isinstance(loaded, UsersDecoder):
+            for done, (label, check) in enumerate(checks.items(), start=len(jobs)):
+                tell(done, total, f"decoder: {label}")
+                rows += check(loaded)
     faults = tuple(run_self_test())
     tell(total, total, "done")
     name = None
-    if loaded is not None:
-        name = "a model in memory" if isinstance(checkpoint, Checkpoint) else Path(checkpoint).name  # type: ignore[arg-type]
+    if isinstance(checkpoint, UsersDecoder):
+        name = checkpoint.name
+    elif checkpoint is not None:
+        name = "a model in memory" if isinstance(checkpoint, Checkpoint) else Path(checkpoint).name
     return CrossCheck(
         rows=tuple(rows),
         missing=tuple(missing),

@@ -12,6 +12,7 @@ from rich.table import Table
 from kahler_verify.evidence.ledger.items import Item, Judgement, Ledger
 from kahler_verify.evidence.mutants.verdicts import MutantResult
 from kahler_verify.evidence.routes.torch_faults.self_test import FaultReport
+from kahler_verify.jets.support import Support
 
 STYLES = {
     "holds": "green",
@@ -157,6 +158,25 @@ def print_faults(console: Console, reports: Sequence[FaultReport]) -> None:
     console.print(table)
     present = sum(each.present for each in reports)
     console.print(f"{present} of {len(reports)} faults are present", highlight=False)
+
+
+def print_support(console: Console, found: Sequence[Support]) -> None:
+    """Print which functions the installed torch does not differentiate, and the way round."""
+    table = Table(title="Functions that torch has not all derivatives of")
+    for heading in ("function", "forward mode", "twice", "vmap", "first derivatives", "second"):
+        table.add_column(heading, overflow="fold")
+    short = [each for each in found if not each.complete]
+    for each in short:
+        marks = ["yes" if x else "no" for x in (each.forward, each.second, each.batched)]
+        ways = [x or "[red]refused[/red]" for x in (each.first_by, each.second_by)]
+        table.add_row(each.name, *marks, *ways)
+    console.print(table)
+    ruled = sum(each.second_by == "rule" for each in found)
+    console.print(
+        f"of {len(found)} functions, torch has not all derivatives of {len(short)}; {ruled} go by "
+        "rules of kahler_verify's own, which need none of torch's",
+        highlight=False,
+    )
 
 
 @contextmanager

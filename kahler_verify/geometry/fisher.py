@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kahler_verify.adapters import AdaptedDecoder, Output, adapted, described
 from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from kahler_verify.geometry.latent_shapes import keeps_latent_shape
 from kahler_verify.geometry.latents import by_latents
 from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned, require_fold
@@ -41,6 +43,7 @@ COVECTOR_FROM = 12
 TANGENTS_AT_ONCE = 2048
 
 
+@keeps_latent_shape
 class FisherMetric(PartwiseMetric):
     """g_{ab̄} = tr(P∂_aΣP∂_b̄Σ) + (∂_bμ)ᴴP∂_aμ + (∂_āμ)ᴴP∂_b̄μ, P = Σ⁻¹, with its other part k.
 
@@ -62,7 +65,8 @@ class FisherMetric(PartwiseMetric):
     Args:
         decoder: a module or function from complex z [..., d] to a ``ComplexNormal``, to a pair
             (mean, log variance), or to a torch ``Independent(Normal, 1)`` or
-            ``MultivariateNormal``; for decoders of real z see :class:`FisherRaoMetric`.  It must
+            ``MultivariateNormal``; for decoders of real z, and whole models of other libraries, see
+            :class:`FisherRaoMetric`.  It must
             keep the dtype's precision and the device of z.  A ``ComplexNormal`` with a relation is
             taken as the real Gaussian on R^{2D} that it is, with a full covariance.
         check: compare autograd's derivatives with differences at the first point that is seen, to
@@ -74,6 +78,10 @@ class FisherMetric(PartwiseMetric):
         memory_budget: see :class:`HermitianMetric`.
         fold: replace heads where it pays ("auto"), wherever possible, or never.
         fold_ratio: "auto" replaces heads with at least this many times the rows of the triangle.
+        output: which of several tensors the decoder returns, and of which law; a name, an index, a
+            function or an :class:`kahler_verify.adapters.Output`.
+        latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
+            may then be given so, and vectors are returned so.
 
     Source: Gracyk, arXiv 2511.15172; derived in derivations/likelihoods/gaussian_kl.py.
     """
@@ -89,11 +97,15 @@ class FisherMetric(PartwiseMetric):
         memory_budget: int = MEMORY_BUDGET,
         fold: Fold = "auto",
         fold_ratio: float = FOLD_RATIO,
+        output: Output | str | int | Callable[[Any], Any] | None = None,
+        latent_shape: tuple[int, ...] | None = None,
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
+        decoder = adapted(decoder, output, latent_shape)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
         self.decoder = decoder
+        self.latent_shape = getattr(decoder, "latent_shape", None)
         self.fold = fold
         self.fold_ratio = fold_ratio
         self.check = check
@@ -137,6 +149,7 @@ class FisherMetric(PartwiseMetric):
     holomorphic_sectional_curvature = by_latents(HermitianMetric.holomorphic_sectional_curvature)
     kahler_defect = by_latents(HermitianMetric.kahler_defect)
     # at real z alone
+    operator = by_latents(RiemannianMetric.operator)
     log_volume_gradient = by_latents(RiemannianMetric.log_volume_gradient)
     geodesic_acceleration = by_latents(RiemannianMetric.geodesic_acceleration)
     transport_rate = by_latents(RiemannianMetric.transport_rate)
@@ -157,6 +170,8 @@ class FisherMetric(PartwiseMetric):
 
     def __repr__(self) -> str:
         lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]
+        if isinstance(self.decoder, AdaptedDecoder):
+            lines[:0] = described(self.decoder)
         for order, (_, mode, reason) in sorted(self._examined.items()):
             if reason:
                 lines.append(f"derivatives of order {order}: autograd in the mode {mode!r}")

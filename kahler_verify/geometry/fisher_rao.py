@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jvp
 
+from kahler_verify.adapters import Output, adapted, described
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
+from kahler_verify.geometry.families import bent, lowered, metric_of, plain
 from kahler_verify.geometry.folding import (
     GramRows,
     Smaller,
-    of_the_variance,
     smaller_layer,
     with_smaller_layer,
 )
+from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
+from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
-from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.jets import Jet, propagate
-from kahler_verify.jets.domain import nowhere
+from kahler_verify.jets import propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
-from kahler_verify.likelihoods import Fields, Likelihood, fields_of
+from kahler_verify.likelihoods import Fields, fields_of
 from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.products import is_transformed
-from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone
 
 # On a CPU, tangents that leave its caches make convolutions up to twice as slow.
 TANGENTS_AT_ONCE = 1024
-_SUFFIXES = ("", "_d", "_dd", "_ddd")
-_kernels = cache(KernelSet)
 
 
-class FisherRaoMetric(RiemannianMetric):
+@keeps_latent_shape
+class FisherRaoMetric(MatrixFreeMetric):
     """g_ab = E[∂_a log p(x|z) ∂_b log p(x|z)], the Hessian of KL(p_z ‖ ·) at z.
 
     Args:
         decoder: a module or function from z [B, d] real to a tensor (the mean of a Gaussian of unit
             variance: the pull-back JᵀJ), to a pair (mean, log variance), or to a torch
-            distribution of a registered family; see :mod:`kahler_verify.likelihoods`.
+            distribution of a registered family; see :mod:`kahler_verify.likelihoods`.  Whole models
+            of diffusers, pythae and Lightning are taken too, compiled ones, and such with weights
+            in half precision; see :mod:`kahler_verify.adapters`.
         dimension: d; None where any will do.
         check: compare a few points in a batch with each of them, once; derivatives by autograd are
             checked in any case, see :mod:`kahler_verify.jets`.
@@ -55,6 +56,10 @@ class FisherRaoMetric(RiemannianMetric):
             for all outputs, by a smaller one with the same metric: where it pays ("auto"), wherever
             possible, or never; see :mod:`kahler_verify.geometry.folding`.
         fold_ratio: "auto" does with at least this many times as many outputs as hidden features.
+        output: which of several tensors the decoder returns, and of which law; a name, an index, a
+            function or an :class:`kahler_verify.adapters.Output`.
+        latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
+            may then be given so, and vectors are returned so.
 
     Raises:
         InputError: ``decoder`` is not callable, or an argument is malformed; later, where a point's
@@ -74,7 +79,12 @@ class FisherRaoMetric(RiemannianMetric):
         memory_budget: int = MEMORY_BUDGET,
         fold: Fold = "auto",
         fold_ratio: float = FOLD_RATIO,
+        output: Output | str | int | Callable[[Any], Any] | None = None,
+        latent_shape: tuple[int, ...] | None = None,
     ):
+        decoder = adapted(decoder, output, latent_shape)
+        self.latent_shape = getattr(decoder, "latent_shape", None)
+        dimension = dimension_of(self.latent_shape, dimension)
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
@@ -84,6 +94,10 @@ class FisherRaoMetric(RiemannianMetric):
         self._unchecked = self._smoothness_unchecked = check
         self._outputs = 0
         self._layers = ReducedHeads()
+        self._met: list[str] = []  # on the way through the decoder: kinks, calls without a rule
+
+    def __repr__(self) -> str:
+        return represented(self, described(self.decoder), self._met)
 
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:
         self.decoder = moved_module("decoder", self.decoder, move)
@@ -145,6 +159,7 @@ class FisherRaoMetric(RiemannianMetric):
             return {name: x.dd for name, x in propagate(letters, z, 2).items()}
 
         jets = propagate(letters, z, min(order, 2))
+        self._met = next(iter(jets.values())).record.lines()
         tensors: dict[str, Any] = {}
         for name, jet in jets.items():
             tensors[f"{name}_d"] = jet.d
@@ -161,36 +176,30 @@ class FisherRaoMetric(RiemannianMetric):
         family, _, constants = found[0]
         values = {name: jet.value for name, jet in jets.items()}
         lacking = 0 if smaller is None else smaller.lacking
-        return Fields(family, values, _plain(constants, family)), tensors, lacking
+        return Fields(family, values, plain(constants, family)), tensors, lacking
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
         fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold)
-        family = fields.family
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
             require_each_point_alone("decoder", lambda z: list(self._fields(z).letters.values()), z)
             self._unchecked = False
-        tensors: dict[str, Any] = {**fields.letters, **fields.constants}
-        tensors |= family.values(tensors) if family.values else {}
-        for name in fields.letters if family.axes else ():
-            for suffix in _SUFFIXES[1 : order + 2]:  # outputs with own axes become a batch
-                x = derivatives[name + suffix].movedim(len(suffix), 1)
-                if name in family.component:
-                    x = x.movedim(-1, 2)
-                derivatives[name + suffix] = x
-        tensors |= derivatives
-        kernels, stem = _kernels(family.kernels), family.stem
-        names = [family.kernel(stem + suffix) for suffix in _SUFFIXES[: order + 1]]
-        parts = [kernels.call(name, tensors) for name in names]
-        if lacking:
-            rest = of_the_variance(tensors)
-            parts = [
-                part + lacking * kernels.call(name, rest)
-                for part, name in zip(parts, names, strict=True)
-            ]
-        g, *derived = [part.sum(1) if family.axes else part for part in parts]
-        return MetricJet(nowhere(g, fields.letters.values()), *derived)
+        return metric_of(fields, derivatives, order, lacking=lacking)
+
+    def _letters(self, z: Tensor) -> dict[str, Tensor]:
+        return dict(self._fields(z).letters)
+
+    def _law(self, z: Tensor) -> LawAt:
+        fields = self._fields(z)
+        if not is_transformed(z):
+            self._check_fields(z, fields)
+        fields = fields._replace(constants=plain(fields.constants, fields.family))
+
+        def gram(rows: Mapping[str, Tensor]) -> Tensor:
+            return metric_of(fields, {f"{name}_d": x for name, x in rows.items()}).g
+
+        return LawAt(partial(lowered, fields), partial(bent, fields), gram)
 
     def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:
@@ -204,18 +213,3 @@ class FisherRaoMetric(RiemannianMetric):
                     "likelihood has NaN or infinities (a probability of 0 or 1, a rate or a "
                     "variance of 0, or z far out?)"
                 )
-
-
-def _plain(constants: dict[str, Tensor], family: Likelihood) -> dict[str, Tensor]:
-    """Constants without derivatives, which they must not have."""
-    out = {}
-    for name, x in constants.items():
-        if isinstance(x, Jet):
-            if bool((x.tangents != 0).any()):
-                raise InputError(
-                    f"decoder: expected the {name} of a {family.name} likelihood not to depend on "
-                    "z: with it the laws are no exponential family, whose Fisher metric is known"
-                )
-            x = x.value
-        out[name] = x
-    return out

@@ -50,6 +50,8 @@ def by_latents(method: Callable[..., R], point: str = "z") -> Callable[..., R]:
                 f"{point}: {name} is defined at {kinds[1]} latents alone, got {kinds[0]} ones, "
                 f"{z.dtype}"
             )
+        if owner is not self:
+            return getattr(owner, name)(*args, **named)
         out: R = found(owner, *args, **named)
         return out
 

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from kahler_verify.adapters import Output, adapted, described
+from kahler_verify.adapters.outputs import known
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
-from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
+from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained
@@ -27,7 +30,8 @@ from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone
 
 
-class PulledBackMetric(RiemannianMetric):
+@keeps_latent_shape
+class PulledBackMetric(MatrixFreeMetric):
     """g = JᵀJ, the Euclidean metric pulled back along x = f(z).
 
     Args:
@@ -36,6 +40,8 @@ class PulledBackMetric(RiemannianMetric):
         check: compare a few points in a batch with each of them, once.
         validate_args: see :class:`Metric`.
         memory_budget: see :class:`Metric`.
+        output: which of several tensors the function returns; see :class:`FisherRaoMetric`.
+        latent_shape: of one latent, where that is no row; see :class:`FisherRaoMetric`.
 
     Raises:
         InputError: ``function`` is not callable; later, where it returns no real tensor.
@@ -54,7 +60,12 @@ class PulledBackMetric(RiemannianMetric):
         check: bool = True,
         validate_args: bool = True,
         memory_budget: int = MEMORY_BUDGET,
+        output: Output | str | int | Callable[[Any], Any] | None = None,
+        latent_shape: tuple[int, ...] | None = None,
     ):
+        function = adapted(function, output, latent_shape)
+        self.latent_shape = getattr(function, "latent_shape", None)
+        dimension = dimension_of(self.latent_shape, dimension)
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
         if not callable(function):
             raise InputError(
@@ -63,11 +74,15 @@ class PulledBackMetric(RiemannianMetric):
         self.function = function
         self._unchecked = self._smoothness_unchecked = check
         self._outputs = 0
+        self._met: list[str] = []  # on the way through the function: kinks, calls without a rule
+
+    def __repr__(self) -> str:
+        return represented(self, described(self.function), self._met)
 
     def embed(self, z: Tensor) -> Tensor:
         """f(z), as [B, n]."""
         with explained(self.function, z):
-            x = self.function(z)
+            x = known(self.function(z))
         if not isinstance(x, Tensor) or x.is_complex() or x.shape[:1] != z.shape[:1]:
             got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"function: expected a real tensor [{len(z)}, ...], got {got}")
@@ -97,6 +112,7 @@ class PulledBackMetric(RiemannianMetric):
     def _jets(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """Derivatives of f up to ``order`` (1, 2 or 3), by the kernels' names."""
         jet = propagate(self.embed, z, min(order, 2))
+        self._met = jet.record.lines()
         if self._unchecked and not is_transformed(z):
             require_each_point_alone("function", lambda z: [self.embed(z)], z)
             self._unchecked = False
@@ -127,6 +143,16 @@ class PulledBackMetric(RiemannianMetric):
             )
         return out
 
+    def _letters(self, z: Tensor) -> dict[str, Tensor]:
+        return {"mu": self.embed(z)}
+
+    def _law(self, z: Tensor) -> LawAt:  # noqa: ARG002
+        return LawAt(
+            dict,
+            lambda tangents: {name: torch.zeros_like(t) for name, t in tangents.items()},
+            lambda rows: self._gauss.call("metric", {"mu_d": rows["mu"]}),
+        )
+
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
         tensors = self._jets(z, order + 1)
@@ -134,7 +160,8 @@ class PulledBackMetric(RiemannianMetric):
         return MetricJet(*[self._gauss.call("metric" + suffix, tensors) for suffix in suffixes])
 
     def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
-        if kernel not in self._gauss:
+        along = kernel == "geodesic_acceleration" and self._goes_along(z, vectors["v"])
+        if along or kernel not in self._gauss:
             return super()._at(kernel, order, z, vectors)
         tensors = self._jets(z, 2)
         g = self._gauss.call("metric", tensors)

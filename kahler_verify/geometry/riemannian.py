@@ -29,6 +29,7 @@ from kahler_verify.spaces import Space
 
 if TYPE_CHECKING:
     from kahler_verify.curves import Curve
+    from kahler_verify.geometry.operators import Method, MetricOperator
 
 
 class RiemannianMetric(Metric):
@@ -119,6 +120,15 @@ class RiemannianMetric(Metric):
         """∂_a log √det g = Γ^b_ab, as [..., d]."""
         return self._derived("log_volume_gradient", 1, z)
 
+    def operator(self, z: Tensor, *, method: Method = "auto") -> MetricOperator:
+        """g at one point [d] as a linear operator, for latents of thousands of dimensions.
+
+        See :class:`kahler_verify.geometry.operators.MetricOperator`.
+        """
+        from kahler_verify.geometry.operators import MetricOperator
+
+        return MetricOperator(self, z, method=method)
+
     # ------------------------------------------------------------- connection
     def christoffels(self, z: Tensor) -> Tensor:
         """Levi-Civita symbols Γ^e_ab as [..., e, a, b], the upper index first as in geomstats."""
@@ -144,7 +154,7 @@ class RiemannianMetric(Metric):
     def riemann_tensor(self, z: Tensor) -> Tensor:
         """R_abce = ⟨R(∂_c, ∂_e)∂_b, ∂_a⟩, all indices down, as [..., a, b, c, e].
 
-        (geomstats' ``riemann_tensor`` has its upper index first.)
+        (geomstats' ``riemann_tensor`` has its upper index, our first, last.)
         """
         return self._derived("riemann", 2, z)
 

@@ -259,6 +259,13 @@ def explained(decoder: Any, z: Tensor) -> Iterator[None]:
                 f"z: expected {wanted} latents, of the same kind as the decoder's {others[0]} "
                 f"({tensors[others[0]].dtype}), got {got} ones, {z.dtype}: torch says {error}"
             ) from error
+        shaped = getattr(decoder, "latent_shape", None) is not None
+        convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())
+        if convolves and not shaped:
+            raise InputError(
+                f"z: the decoder does not take rows {list(z.shape)}: torch says {error}; where its "
+                "latents are images, say latent_shape=(channels, height, width)"
+            ) from error
         raise
 
 

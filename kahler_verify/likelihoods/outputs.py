@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from kahler_verify.adapters.outputs import in_torch, read
 from kahler_verify.errors import InputError
 from kahler_verify.likelihoods.normal import DIAGONAL, SCALAR, with_one_variance
 from kahler_verify.likelihoods.register import Likelihood, family_of
@@ -40,24 +41,22 @@ def fields_of(output: Any, points: int) -> Fields:
     """What a decoder returned at ``points`` points: a tensor, a pair, or a distribution.
 
     A tensor x [B, ...] is the mean of a Gaussian of unit variance, so that its metric is the
-    pull-back JᵀJ; a pair is (mean, log variance), the latter [B, ...] like the mean or [B].
+    pull-back JᵀJ; a pair is (mean, log variance), the latter [B, ...] like the mean or [B].  What
+    libraries return (pythae's and diffusers' outputs, scVI's laws) is read by its type.
 
     Raises:
         InputError: it is none of these, or of no known family; the message lists the families.
     """
+    output = read(output, None)
     if isinstance(output, Tensor):
         letters = {name: _rows(name, x, points, 0) for name, x in _UNIT.fields(output).items()}
         return Fields(_UNIT, letters, {})
     if isinstance(output, tuple | list) and len(output) == 2:
         return _of_pair(output[0], output[1], points)
-    if not isinstance(output, Distribution):
-        raise InputError(
-            "decoder: expected a tensor, a pair (mean, log variance) or a torch distribution, got "
-            f"{type(output).__name__}"
-        )
-    law = output
+    law: Distribution = output
     while isinstance(law, Independent):
         law = law.base_dist
+    law = in_torch(law)
     family = with_one_variance(family_of(law), law)
     letters = {
         name: x

@@ -3,6 +3,7 @@
 from kahler_verify.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from kahler_verify.models.data import Dataset, Split, load_data, to_images
 from kahler_verify.models.marginal import MarginalLikelihood, marginal_log_likelihood
+from kahler_verify.models.pretrained import from_pretrained, save_pretrained
 from kahler_verify.models.real_vae import RealDecoder, RealVAE, RealVAEConfig
 from kahler_verify.models.training import Progress, TrainingOptions, train
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
@@ -19,10 +20,12 @@ __all__ = [
     "Split",
     "TrainingOptions",
     "VAEConfig",
+    "from_pretrained",
     "load_checkpoint",
     "load_data",
     "marginal_log_likelihood",
     "save_checkpoint",
+    "save_pretrained",
     "to_images",
     "train",
 ]

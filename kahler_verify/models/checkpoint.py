@@ -26,8 +26,10 @@ __all__ = [
     "FORMAT",
     "VERSION",
     "Checkpoint",
+    "checked_tensors",
     "in_both_precisions",
     "load_checkpoint",
+    "loaded_model",
     "save_checkpoint",
 ]
 
@@ -66,10 +68,7 @@ def save_checkpoint(
             or wrapped, or has hooks); the report is not JSON; or the file cannot be written.
     """
     path = Path(path)
-    expected = _empty_model(path, model.config)
-    _require_structure(path, model, expected)
-    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    require_tensors(path, tensors, expected.state_dict())
+    tensors = checked_tensors(path, model)
     try:
         written = json.dumps(dict(report or {}), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -87,6 +86,19 @@ def save_checkpoint(
             "report": written,
         },
     )
+
+
+def checked_tensors(path: Path, model: Model) -> dict[str, Tensor]:
+    """The tensors of a model that will come back as it is.
+
+    Raises:
+        CheckpointError: see :func:`save_checkpoint`.
+    """
+    expected = _empty_model(path, model.config)
+    _require_structure(path, model, expected)
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    require_tensors(path, tensors, expected.state_dict())
+    return tensors
 
 
 def _require_structure(path: Path, model: Model, expected: Model) -> None:
@@ -159,12 +171,21 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     metadata, tensors = read_tensors(path, tuple(_CONFIGS), VERSION)
     config = config_from_json(path, metadata)
     report = _parse_object(path, metadata, "report")
+    return Checkpoint(loaded_model(path, config, tensors), report)
+
+
+def loaded_model(path: Path, config: Config, tensors: dict[str, Tensor]) -> Model:
+    """The model of a configuration with these tensors, in evaluation mode.
+
+    Raises:
+        CheckpointError: they are not its own.
+    """
     model = _empty_model(path, config)
     require_tensors(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    return Checkpoint(model.eval(), report)
+    return model.eval()
 
 
 def _empty_model(path: Path, config: Config) -> Model:

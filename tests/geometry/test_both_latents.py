@@ -55,13 +55,15 @@ Z, U, V, W = draw(4, 3, 2, seed=3)
 METHODS = [
     name
     for name, f in vars(FisherMetric).items()
-    if hasattr(f, "__wrapped__") and "z" in inspect.signature(f).parameters
+    if hasattr(f, "__wrapped__") and "z" in inspect.signature(f).parameters and name != "operator"
 ]
 PUBLIC = {
     kind: {
         name
         for name, f in inspect.getmembers(kind, inspect.isfunction)
-        if name[0] != "_" and "z" in inspect.signature(f).parameters and name != "jet"
+        if name[0] != "_"
+        and "z" in inspect.signature(f).parameters
+        and name not in ("jet", "operator")
     }
     for kind in (HermitianMetric, RiemannianMetric)
 }

@@ -1,0 +1,194 @@
+"""Metrics g = JᵀFJ of what a function returns: their products with vectors need no matrix.
+
+J u is one tangent through the function's own code, F the Fisher information of its law, and Jᵀ a
+backward pass.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.jets import propagate
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
+
+__all__ = ["ALONG_FROM", "COVECTOR_FROM", "LawAt", "Linearised", "MatrixFreeMetric"]
+
+Letters = dict[str, Tensor]
+
+
+class LawAt(NamedTuple):
+    """The Fisher information F of laws at points, in the coordinates that their letters are.
+
+    Attributes:
+        lower: from tangents t [B, ...] of the letters to covectors F t.
+        bend: to Γ(t, t) of the laws' own space.
+        gram: from rows [B, r, ...] of tangents to their products, [B, r, r].
+    """
+
+    lower: Callable[[Mapping[str, Tensor]], Letters]
+    bend: Callable[[Mapping[str, Tensor]], Letters]
+    gram: Callable[[Mapping[str, Tensor]], Tensor]
+
+
+# A tangent and a backward pass cost less than d stacked tangents from about this d on.
+COVECTOR_FROM = 8
+# Of second derivatives there are d(d + 1)/2 for each point; one along v, and a pass more for first
+# ones, takes .1 – .8 of their time from this d on, for some points (measured at h = 128, D = 256).
+ALONG_FROM = 6
+_TANGENTS = 24
+_NUMBERS = 12  # held at one time for each tangent's entry of the widest layer
+
+
+class MatrixFreeMetric(RiemannianMetric):
+    """A metric that is pulled back from the parameters of a law.
+
+    A subclass has to give :meth:`_letters` and :meth:`_law` besides :meth:`jet`.
+    """
+
+    latent_shape: tuple[int, ...] | None
+
+    @abstractmethod
+    def _letters(self, z: Tensor) -> Letters:
+        """The law's parameters at z [B, d], [B, ...] each."""
+
+    @abstractmethod
+    def _law(self, z: Tensor) -> LawAt:
+        """What the law's Fisher information F does, at z [B, d] or at one point for all."""
+
+    def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
+        if kernel == "geodesic_acceleration" and self._goes_along(z, vectors["v"]):
+            return self._accelerated(z, vectors["v"])
+        return super()._at(kernel, order, z, vectors)
+
+    @staticmethod
+    def _goes_along(z: Tensor, v: Tensor) -> bool:
+        """Is one second derivative, along v, less than all of them?"""
+        many = z.shape[-1] >= ALONG_FROM and z.numel() >= _TANGENTS
+        return many and not (is_transformed(z, v) or in_forward_mode())
+
+    def _accelerated(self, z: Tensor, v: Tensor) -> Tensor:
+        """-g⁻¹ Jᵀ (F D²f(v, v) + Γ(J v, J v)): one second derivative, along v, not all of them."""
+        law = self._law(z)
+        jets = propagate(self._letters, z, 2, v[:, None], along=True)
+        pushed = law.lower({name: jet.dd[:, 0] for name, jet in jets.items()})
+        turned = law.bend({name: jet.d[:, 0] for name, jet in jets.items()})
+        J = {name: jet.d for name, jet in propagate(self._letters, z, 1).items()}
+        factor = self._factor(law.gram(J), "geodesic_acceleration")
+        terms = [_rows(J[name]) @ _rows((pushed[name] + turned[name])[:, None]).mT for name in J]
+        return -torch.cholesky_solve(torch.stack(terms).sum(0), factor)[..., 0]
+
+    def _covector(self, u: Tensor, z: Tensor) -> Tensor:
+        if (
+            z.shape[-1] < COVECTOR_FROM
+            or is_transformed(u, z)
+            or in_forward_mode()
+            or torch.is_inference_mode_enabled()
+            or z.is_inference()
+        ):
+            return super()._covector(u, z)
+        return self._recorded(u, z) if torch.is_grad_enabled() else Linearised(self, z).product(u)
+
+    def _recorded(self, u: Tensor, z: Tensor) -> Tensor:
+        """The same, to be differentiated by z, by u and by weights, if any of these asks for it."""
+        jets = propagate(self._letters, z, 1, u[:, None])
+        tangents = {name: jet.d[:, 0] for name, jet in jets.items()}
+        covectors = self._law(z).lower(tangents)
+        point = z if z.requires_grad else z.detach().requires_grad_()
+        letters = {name: x for name, x in self._letters(point).items() if x.requires_grad}
+        if not letters:
+            return torch.zeros_like(z)
+        (out,) = torch.autograd.grad(
+            list(letters.values()),
+            point,
+            [covectors[name] for name in letters],
+            create_graph=any(t.requires_grad for t in (*tangents.values(), *covectors.values())),
+            materialize_grads=True,
+        )
+        return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:2], -1)
+
+
+class Linearised:
+    """J, F and Jᵀ at points z [B, d], for one tangent at each; or at one point, for any number.
+
+    Attributes:
+        passes: what was done, in passes through the decoder: of a value, a tangent or a cotangent.
+        widest: how many numbers the widest layer has at a point.
+    """
+
+    def __init__(self, metric: MatrixFreeMetric, z: Tensor):
+        self.metric, self.passes, self.widest = metric, 0, 1
+        with torch.no_grad():
+            self._law = metric._law(z.detach())
+        self.z = z.detach().clone().requires_grad_()
+        with (
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(self._seen, lambda x: x),
+        ):
+            self.letters = metric._letters(self.z)
+        self.passes += 2
+
+    def _seen(self, x: Tensor) -> Tensor:
+        self.widest = max(self.widest, x.numel() // len(self.z))
+        return x
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the law's parameters are, at a point."""
+        return sum(x.numel() for x in self.letters.values()) // len(self.z)
+
+    @property
+    def at_once(self) -> int:
+        """How many tangents fit the metric's memory budget; more than some 64 gain nothing."""
+        each = _NUMBERS * self.widest * self.z.element_size()
+        return max(1, min(64, self.metric.memory_budget // each))
+
+    @torch.no_grad()
+    def push(self, u: Tensor) -> Letters:
+        """J u [r, ...] of r vectors u [r, d] at the one point, or of one at each point."""
+        z = self.z.detach()
+        at_one = len(z) == 1
+        directions = u[None] if at_one else u[:, None]
+        jets: dict[str, Any] = propagate(self.metric._letters, z, 1, directions)
+        self.passes += 1 + len(u)
+        return {name: jet.d[0] if at_one else jet.d[:, 0] for name, jet in jets.items()}
+
+    def lower(self, tangents: Mapping[str, Tensor]) -> Letters:
+        """F t."""
+        with torch.no_grad():
+            return self._law.lower(tangents)
+
+    def pull(self, covectors: Mapping[str, Tensor]) -> Tensor:
+        """Jᵀ w [r, d]."""
+        names = [name for name, x in self.letters.items() if x.requires_grad]
+        outputs = [self.letters[name] for name in names]
+        count = len(next(iter(covectors.values())))
+        self.passes += count
+        if not names:  # nothing depends on z
+            return self.z.new_zeros(count, self.z.shape[-1])
+        if len(self.z) > 1:
+            return self._back(outputs, [covectors[name] for name in names])
+        rows = [
+            self._back(outputs, [covectors[name][i : i + 1] for name in names])
+            for i in range(count)
+        ]
+        return torch.cat(rows)
+
+    def _back(self, outputs: list[Tensor], covectors: list[Tensor]) -> Tensor:
+        (out,) = torch.autograd.grad(
+            outputs, self.z, covectors, retain_graph=True, materialize_grads=True
+        )
+        return out
+
+    def product(self, u: Tensor) -> Tensor:
+        """G u [r, d]."""
+        return self.pull(self.lower(self.push(u)))
