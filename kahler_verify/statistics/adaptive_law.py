@@ -55,6 +55,7 @@ class AdaptiveLaw(Distribution):
         periods: of the coordinates, 0 where there is none.
         tolerance: of geodesics and logarithms.
         seed: of directions, in three or more dimensions.
+        exact: whether a geodesic is shot to every point; see :func:`logs`.
         validate_args: as in torch.
         raise_on_failure: with False, the density is NaN at points that no geodesic was found to.
 
@@ -76,6 +77,7 @@ class AdaptiveLaw(Distribution):
         periods: Sequence[float] = (),
         tolerance: float = 1e-9,
         seed: int = 0,
+        exact: bool = True,
         validate_args: bool | None = None,
         raise_on_failure: bool = True,
     ):
@@ -101,7 +103,7 @@ class AdaptiveLaw(Distribution):
         self.metric, self.means, self.covariances = metric, means, covariances
         self.weights = weights / weights.sum()
         self.periods, self.raise_on_failure = tuple(periods), raise_on_failure
-        self.settings = Settings(rays, self.periods, tolerance, seed)
+        self.settings = Settings(rays, self.periods, tolerance, seed, exact)
         self._fans: list[Fan] = []
         super().__init__(torch.Size(), torch.Size([d]), validate_args=validate_args)
 
@@ -154,7 +156,11 @@ class AdaptiveLaw(Distribution):
         if not bool(value.isfinite().all()):
             raise InputError("value: expected finite points, got NaN or infinities")
         x = value.detach().reshape(-1, d)
-        options: dict[str, Any] = {"periods": self.periods, "tolerance": self.settings.tolerance}
+        options: dict[str, Any] = {
+            "periods": self.periods,
+            "tolerance": self.settings.tolerance,
+            "exact": self.settings.exact,
+        }
         with torch.no_grad():
             none = torch.zeros(len(x), dtype=torch.bool)
             first = len(self.fans) > 1 and d == 2

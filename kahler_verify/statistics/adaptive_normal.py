@@ -42,6 +42,8 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
         tolerance: of the mean log-likelihood's gain, below which a fit ends.
         precision: of geodesics and logarithms.
         most_iterations: of the fit.
+        exact: shoot a geodesic to every point, for exact logarithms; without it those that fans
+            interpolate are taken (d = 2), in a small part of the time where points are many.
         seed: of starts, and of directions in three or more dimensions.
         progress: called after each iteration with its number and the mean log-likelihood by the
             chart's measure.
@@ -73,6 +75,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
         tolerance: float = 1e-6,
         precision: float = 1e-8,
         most_iterations: int = 100,
+        exact: bool = True,
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
         kept: str | Path | None = None,
@@ -84,6 +87,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
         self.tolerance = tolerance
         self.precision = precision
         self.most_iterations = most_iterations
+        self.exact = exact
         self.seed = seed
         self.progress = progress
         self.kept = kept
@@ -97,9 +101,12 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
             CurveError: a point has no geodesic from any component; ``report`` has the status of
                 each.
         """
+        self._check_metric()
         x = self._checked(X)
         self._check_settings(x)
-        settings = Settings(self.rays, tuple(self.periods), self.precision, self.seed)
+        settings = Settings(
+            self.rays, tuple(self.periods), self.precision, self.seed, bool(self.exact)
+        )
         with torch.no_grad():
             volume = float(self.metric.log_volume(x).mean())
             fit = ExpectationMaximisation(
@@ -146,15 +153,11 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
             periods=self.periods,
             tolerance=self.precision,
             seed=self.seed,
+            exact=self.exact,
         )
         return self
 
     def _check_settings(self, x: Tensor) -> None:
-        if not isinstance(self.metric, RiemannianMetric):
-            raise InputError(
-                "metric: expected a RiemannianMetric (of a Hermitian one, its riemannian()), got "
-                f"{type(self.metric).__name__}"
-            )
         if type(self.components) is not int or self.components < 1:
             raise InputError(f"components: expected a whole number ≥ 1, got {self.components!r}")
         if type(self.rays) is not int or self.rays < 8:
@@ -176,13 +179,20 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
                 f"components: expected at most as many as the {distinct} distinct points, got "
                 f"{self.components}"
             )
+
+    def _check_metric(self) -> None:
+        if not isinstance(self.metric, RiemannianMetric):
+            raise InputError(
+                "metric: expected a RiemannianMetric (of a Hermitian one, its riemannian()), got "
+                f"{type(self.metric).__name__}"
+            )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             warn_of_kinks(self.metric)
         for warning in caught:
             if "C⁰" in str(warning.message):
                 raise InputError(
-                    f"metric: expected a smooth one, whose geodesics spread by its curvature: "
+                    "metric: expected a smooth one, whose geodesics spread by its curvature: "
                     f"{warning.message}"
                 )
             warnings.warn(str(warning.message), SmoothnessWarning, stacklevel=3)
@@ -298,6 +308,7 @@ class AdaptiveNormal(AdaptiveNormalMixture):
         tolerance: float = 1e-9,
         precision: float = 1e-9,
         most_iterations: int = 50,
+        exact: bool = True,
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
         kept: str | Path | None = None,
@@ -310,6 +321,7 @@ class AdaptiveNormal(AdaptiveNormalMixture):
             tolerance=tolerance,
             precision=precision,
             most_iterations=most_iterations,
+            exact=exact,
             seed=seed,
             progress=progress,
             kept=kept,

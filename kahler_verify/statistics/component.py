@@ -36,6 +36,7 @@ class Settings:
         periods: of the coordinates, 0 where there is none.
         tolerance: of geodesics and logarithms.
         seed: of directions in three or more dimensions.
+        exact: whether every point is shot to; see :func:`logs`.
         fans: how many were made, in a list of one.
         evaluations: of the metric, alike.
     """
@@ -44,6 +45,7 @@ class Settings:
     periods: Sequence[float] = ()
     tolerance: float = 1e-9
     seed: int = 0
+    exact: bool = True
     fans: list[int] = field(default_factory=lambda: [0])
     evaluations: list[int] = field(default_factory=lambda: [0])
 
@@ -139,6 +141,7 @@ def component(
             needed=needed,
             periods=settings.periods,
             tolerance=settings.tolerance,
+            exact=settings.exact,
         )
         settings.evaluations[0] += found.evaluations
         fitted = refitted(Component(made, found, *[mean] * 4), weights)

@@ -1,19 +1,17 @@
 """Points drawn from an adaptive normal law: a ray by rejection, then a radius on that ray.
 
-Nothing is linearised: each draw has a geodesic of its own.  Only the cut locus is interpolated
-between the fan's rays.
+Nothing is linearised: each draw has a geodesic of its own, and in the plane one that the fan knows
+a shorter way to is drawn anew.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from kahler_verify.curves.elements import gauss
-from kahler_verify.statistics.fans import IN_A_PANEL, Fan, domain, interpolated
-from kahler_verify.statistics.rays import Rays, trace
+from kahler_verify.statistics.fans import IN_A_PANEL, Fan, domain, interpolated, shifts
+from kahler_verify.statistics.rays import Rays, orthonormal_frame, trace
 
 MARGIN = 1.2  # of the largest mass of a ray in the fan, that bounds those of other rays
 ROUNDS = 1000
@@ -32,14 +30,27 @@ def draw(fan: Fan, precision: Tensor, count: int, generator: torch.Generator) ->
             bound, kept = MARGIN * float(mass.max()), []
             continue
         chosen = torch.rand(len(mass), generator=generator, dtype=mass.dtype) * bound < mass
-        some = chosen.nonzero().squeeze(-1)[:missing]
+        some = chosen.nonzero().squeeze(-1)
         if len(some):
-            kept.append(_points(rays, some, panels[some], where[some], precision, generator))
+            x, r = _points(rays, some, panels[some], where[some], precision, generator)
+            kept.append(x[_shortest(fan, x, r)][:missing])
     return torch.cat(kept)
 
 
+def _shortest(fan: Fan, x: Tensor, r: Tensor) -> Tensor:
+    """Whether the fan knows no way to points x [N, d] that is shorter than r [N]."""
+    if fan.patches is None:
+        return torch.ones_like(r, dtype=torch.bool)
+    coframes = torch.linalg.inv(orthonormal_frame(fan.metric, x))
+    least = r.clone()
+    for shift in shifts(fan.periods, x):
+        found = fan.patches.locate(x + shift, coframes)
+        least = least.scatter_reduce(0, found.point, found.radius, "amin")
+    return least > r * (1 - 1e-4)
+
+
 def _mass_of_rays(fan: Fan, precision: Tensor) -> Tensor:
-    panels, _ = _panel_masses(fan.rays, fan.ends, precision)
+    panels, _ = _panel_masses(fan.rays, domain(fan.rays)[0], precision)
     size = torch.linalg.solve_triangular(fan.root, fan.rays.directions.mT, upper=False).norm(dim=0)
     # u = A a/|A a|: |A a| = 1/|A⁻¹u|
     d = len(fan.mean)
@@ -58,11 +69,6 @@ def _proposed(fan: Fan, count: int, generator: torch.Generator) -> tuple[Rays, T
         fan.metric, fan.mean, fan.frame, moved / size[:, None], times, tolerance=fan.tolerance
     )
     ends, _ = domain(rays)
-    if d == 2:
-        place = torch.atan2(a[:, 1], a[:, 0]) * len(fan.ends) / (2 * math.pi)
-        before = place.floor().long()
-        here, there = (fan.ends[(before + k).remainder(len(fan.ends))] for k in (0, 1))
-        ends = torch.minimum(ends, torch.lerp(here, there, place - before))
     return rays, ends, torch.linalg.det(fan.root) / size**d
 
 
@@ -97,8 +103,8 @@ def _points(
     inside: Tensor,
     precision: Tensor,
     generator: torch.Generator,
-) -> Tensor:
-    """A point on each of the rays ``rows``: a panel by its mass, and a part of it by rejection."""
+) -> tuple[Tensor, Tensor]:
+    """A point on each of the rays ``rows``, by a panel's mass and rejection in it; and its r."""
     panel = torch.multinomial(masses, 1, generator=generator).squeeze(-1)
     part = inside.gather(1, panel[:, None]).squeeze(-1)
     grid = torch.linspace(0.01, 1, 12, dtype=part.dtype)
@@ -115,4 +121,5 @@ def _points(
         taken = u[1] * bound[some] < height
         s[some[taken]] = trial[taken]
         open_[some[taken]] = False
-    return interpolated(rays, rows, panel, s)[2]
+    r = torch.lerp(rays.times[rows, panel], rays.times[rows, panel + 1], s)
+    return interpolated(rays, rows, panel, s)[2], r

@@ -21,6 +21,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics.patches import Patches, solved
 from kahler_verify.statistics.rays import Rays, State, orthonormal_frame, trace
 
+OFFSET = 0.3819660112501051  # of the first ray, between axes: charts' singularities lie on these
 IN_A_PANEL = 4  # Gauss' points
 BISECTIONS = 50
 CUT_STEPS = 10
@@ -54,6 +55,7 @@ class Fan:
         weights: of the nodes, |det D exp(v)| dv among them, [Q].
         hessians: Hess_μ ½ d²(μ, exp v), [Q, d, d].
         patches: in the plane.
+        periods: of the coordinates.
         tolerance: of the rays.
         evaluations: of the metric.
     """
@@ -71,6 +73,7 @@ class Fan:
     weights: Tensor
     hessians: Tensor
     patches: Patches | None
+    periods: tuple[float, ...]
     tolerance: float
     evaluations: int
 
@@ -81,7 +84,12 @@ class Fan:
 
     def direction(self, angle: Tensor) -> Tensor:
         """Unit vectors [M, 2] at angles in units of that between rays, as patches have them."""
-        return _turned(self.root, 2 * math.pi * angle / len(self.ends))[0]
+        return _turned(self.root, _angles(angle, len(self.ends)))[0]
+
+    def place(self, v: Tensor) -> Tensor:
+        """Angles [M] of vectors v [M, 2], in those units."""
+        white = torch.linalg.solve_triangular(self.root, v.mT, upper=False)
+        return torch.atan2(white[1], white[0]) * len(self.ends) / (2 * math.pi) - OFFSET
 
 
 def fan(
@@ -123,13 +131,13 @@ def fan(
     ends, reasons = domain(traced)
     patches, opposite = None, torch.full_like(directions, torch.nan)
     if d == 2:
-        angle = 2 * math.pi * torch.arange(count).to(mean) / count
+        angle = _angles(torch.arange(count).to(mean), count)
         patches = Patches(traced, _turned(root, angle)[1] * 2 * math.pi / count)
         cut, across = _cut(traced, patches, ends, periods)
         found = cut < ends
         ends = torch.where(found, cut, ends)
         reasons = torch.where(found, int(End.CUT), reasons)
-        other = _turned(root, 2 * math.pi * across / count)[0]
+        other = _turned(root, _angles(across, count))[0]
         opposite = torch.where(found[:, None], cut[:, None] * other, torch.nan)
     v, weights, hessians = _nodes(traced, ends, angular)
     return Fan(
@@ -146,6 +154,7 @@ def fan(
         weights,
         hessians,
         patches,
+        tuple(periods),
         tolerance,
         traced.evaluations,
     )
@@ -156,7 +165,7 @@ def _spread(d: int, count: int, seed: int) -> Tensor:
     if d == 1:
         return torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     if d == 2:
-        angle = 2 * math.pi * torch.arange(count, dtype=torch.float64) / count
+        angle = _angles(torch.arange(count, dtype=torch.float64), count)
         return torch.stack([angle.cos(), angle.sin()], -1)
     half = -(-count // 2)
     uniform = torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(
@@ -165,6 +174,11 @@ def _spread(d: int, count: int, seed: int) -> Tensor:
     normal = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
     unit = normal / normal.norm(dim=-1, keepdim=True)
     return torch.cat([unit, -unit])
+
+
+def _angles(index: Tensor, count: int) -> Tensor:
+    """Angles of rays by their numbers, whole or not."""
+    return 2 * math.pi * (index + OFFSET) / count
 
 
 def _turned(root: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -251,7 +265,7 @@ def _cut(
     radius = rays.times
     usable = (
         state.point.isfinite().all(-1) & state.frame.isfinite().all(-1).all(-1) & (radius > 0)
-    ) & (radius <= ends[:, None] + patches.step)
+    ) & (radius <= ends[:, None])
     row, column = usable.nonzero().unbind(-1)
     points, coframes = state.point[row, column], torch.linalg.inv(state.frame[row, column])
     own = radius[row, column]

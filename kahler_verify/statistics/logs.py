@@ -1,7 +1,7 @@
 """Shortest logarithms of many points at one, from a fan, each proved by shooting it.
 
 A fan's patches answer for all points at once; one Newton step on each point's own geodesic makes
-the answer exact.  Points that patches do not have are searched for by
+the answer exact, where that is asked for.  Points that patches do not have are searched for by
 :func:`kahler_verify.curves.connect`.  What is not found is NaN and says so: never a line.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves import Starts, Status, connect, initial_velocity
-from kahler_verify.statistics.fans import Fan, shifts
+from kahler_verify.statistics.fans import Fan, interpolated, shifts
 from kahler_verify.statistics.rays import orthonormal_frame, trace
 
 NEWTON = 8  # steps
@@ -53,6 +53,7 @@ def logs(
     needed: Tensor | None = None,
     periods: Sequence[float] = (),
     tolerance: float = 1e-9,
+    exact: bool = True,
 ) -> Logs:
     """Log_μ of points x [N, d], of the fan's μ.
 
@@ -63,13 +64,17 @@ def logs(
         needed: which points are worth a search where the fan does not have them; all by default.
         periods: of the coordinates, 0 where there is none.
         tolerance: of the logarithms.
+        exact: shoot to every point; else patches are trusted, in the plane.
     """
     frames = orthonormal_frame(fan.metric, x)
     inside = frames.isfinite().all(-1).all(-1)
     v, goals, rivals = _from_patches(fan, x, frames, inside, periods)
     if fan.patches is None and guess is not None:
         v = guess
-    v, hessians, evaluations = _polished(fan, v, goals, tolerance)
+    if exact or fan.patches is None:
+        v, hessians, evaluations = _polished(fan, v, goals, tolerance)
+    else:
+        hessians, evaluations, rivals = _between_rays(fan, v), 0, []
     for rows, other, ends in rivals:  # near the cut only exact lengths tell
         other, bends, more = _polished(fan, other, ends, tolerance)
         length = v[rows].norm(dim=-1).nan_to_num(nan=torch.inf)
@@ -125,6 +130,28 @@ def _from_patches(
         rivals.append((row[chosen], other[chosen], end[chosen]))
         rival[chosen] = False
     return v, goals, rivals
+
+
+def _between_rays(fan: Fan, v: Tensor) -> Tensor:
+    """Hess_μ ½ d² at v [N, 2], linear between the two neighbouring rays."""
+    out = torch.full((len(v), 2, 2), torch.nan).to(v)
+    some = v.isfinite().all(-1).nonzero().squeeze(-1)
+    r = v[some].norm(dim=-1)
+    count, times = fan.rays.times.shape
+    place = fan.place(v[some])
+    first = place.floor()
+    step = fan.reach / (times - 1)
+    panel = (r / step).floor().clamp(0, times - 2).long()
+    sides = []
+    for k in (0, 1):
+        ray = (first.long() + k).remainder(count)
+        spread, lean, _ = interpolated(fan.rays, ray, panel, r / step - panel)
+        near = (r < 1e-9 * fan.reach)[:, None, None]
+        one = torch.eye(2).to(v)
+        ratio = torch.where(near, one, spread / r.clamp_min(1e-300)[:, None, None])
+        sides.append(torch.linalg.solve(ratio, torch.where(near, one, lean)))
+    out[some] = torch.lerp(sides[0], sides[1], (place - first)[:, None, None])
+    return (out + out.mT) / 2
 
 
 def _polished(fan: Fan, v: Tensor, goals: Tensor, tolerance: float) -> tuple[Tensor, Tensor, int]:

@@ -73,6 +73,27 @@ class Flat(RiemannianMetric):
         )
 
 
+class Halves(RiemannianMetric):
+    """diag(1/x², 1): two flat half planes that are infinitely far from the line between them."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        x = z[:, 0]
+        zero = torch.zeros_like(x)
+        g = torch.diag_embed(torch.stack([x**-2, zero + 1], -1))
+        first = torch.diag_embed(torch.stack([-2 * x**-3, zero], -1))
+        second = torch.diag_embed(torch.stack([6 * x**-4, zero], -1))
+        none = torch.zeros_like(first)
+        row = torch.stack([none, none], 1)
+        return MetricJet(
+            g,
+            torch.stack([first, none], 1) if order > 0 else None,
+            torch.stack([torch.stack([second, none], 1), row], 1) if order > 1 else None,
+        )
+
+
 def sphere_exp(mean: Tensor, v: Tensor, chart: SpaceForm | None = None) -> Tensor:
     """exp of tangent vectors v [N, 2], orthonormal components, in stereographic coordinates."""
     q = 1 + mean @ mean
