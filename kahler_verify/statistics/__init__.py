@@ -4,7 +4,9 @@ from kahler_verify.statistics.adaptive_law import AdaptiveLaw, CutReport
 from kahler_verify.statistics.adaptive_normal import AdaptiveNormal, AdaptiveNormalMixture
 from kahler_verify.statistics.chains import run_chains
 from kahler_verify.statistics.importance import importance_resample
+from kahler_verify.statistics.portrait import portrait
 from kahler_verify.statistics.proxy import Agreement, ProxyFit, agreement, fit_mixture
+from kahler_verify.statistics.selection import Candidate, candidates, data_metric
 from kahler_verify.statistics.volume import Draws, ImproperTargetWarning, VolumeTarget
 
 __all__ = [
@@ -12,13 +14,17 @@ __all__ = [
     "AdaptiveNormal",
     "AdaptiveNormalMixture",
     "Agreement",
+    "Candidate",
     "CutReport",
     "Draws",
     "ImproperTargetWarning",
     "ProxyFit",
     "VolumeTarget",
     "agreement",
+    "candidates",
+    "data_metric",
     "fit_mixture",
     "importance_resample",
+    "portrait",
     "run_chains",
 ]

@@ -9,7 +9,9 @@ Source: Arvanitidis, Hansen, Hauberg, arXiv 1606.02518, whose normaliser lacks d
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -105,6 +107,7 @@ class AdaptiveLaw(Distribution):
         self.periods, self.raise_on_failure = tuple(periods), raise_on_failure
         self.settings = Settings(rays, self.periods, tolerance, seed, exact)
         self._fans: list[Fan] = []
+        self._search = True
         super().__init__(torch.Size(), torch.Size([d]), validate_args=validate_args)
 
     @property
@@ -137,6 +140,18 @@ class AdaptiveLaw(Distribution):
         pairs = zip(self.fans, self.precisions, strict=True)
         return torch.stack([log_normaliser(f.v, f.weights, p)[0] for f, p in pairs])
 
+    def quick(self) -> AdaptiveLaw:
+        """The same law, by the same fans, for pictures: nothing is shot or searched for.
+
+        Logarithms are those that fans interpolate (d = 2), and the density is 0 where fans do not
+        reach: below exp(-32)/C.
+        """
+        _ = self.fans  # made once
+        other = copy.copy(self)
+        other.settings = replace(self.settings, exact=False)
+        other._search = False
+        return other
+
     def log_components(self, value: Tensor) -> Tensor:
         """log π_k p_k by the Riemannian volume at points [..., d], as [..., K].
 
@@ -163,10 +178,10 @@ class AdaptiveLaw(Distribution):
         }
         with torch.no_grad():
             none = torch.zeros(len(x), dtype=torch.bool)
-            first = len(self.fans) > 1 and d == 2
+            first = (len(self.fans) > 1 or not self._search) and d == 2
             found = [logs(fan, x, needed=none if first else None, **options) for fan in self.fans]
             missing = ~torch.stack([each.found for each in found]).any(0)
-            if first and bool(missing.any()):
+            if first and self._search and bool(missing.any()):
                 found = [logs(fan, x, needed=missing, **options) for fan in self.fans]
             reached = torch.stack([each.found for each in found], -1)
             exponents = torch.stack(
@@ -178,7 +193,7 @@ class AdaptiveLaw(Distribution):
             )
         out = torch.where(reached, exponents - self.log_normalisers, -torch.inf)
         lost = ~reached.any(-1)
-        if bool(lost.any()):
+        if bool(lost.any()) and self._search:
             if self.raise_on_failure:
                 raise CurveError(
                     f"no geodesic was found to {int(lost.sum())} of {len(x)} points, the first of "
