@@ -16,6 +16,7 @@ PAGES = [
     "architecture",
     "reference",
     "geodesics",
+    "land",
     "what-autograd-gets-wrong",
     "write-your-own-derivation",
     "proved-tested-assumed",
