@@ -18,6 +18,7 @@ PAGES = [
     "geodesics",
     "statistics",
     "peoples-decoders",
+    "land",
     "what-autograd-gets-wrong",
     "write-your-own-derivation",
     "proved-tested-assumed",

@@ -1,6 +1,7 @@
 """Metrics as objects: what users call."""
 
 from kahler_verify.geometry.base import Metric, MetricJet
+from kahler_verify.geometry.constant import ConstantMetric
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric, PrecisionWeightedMetric
 from kahler_verify.geometry.diagnosis import Diagnosis, diagnose
 from kahler_verify.geometry.fisher import FisherMetric
@@ -11,6 +12,7 @@ from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.geometry.pulled_back import ExpectedMetric, PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.rounding import RoundingWarning
+from kahler_verify.geometry.tabulated import TabulatedMetric
 from kahler_verify.moved import moved_names
 
 __getattr__ = moved_names(
@@ -26,6 +28,7 @@ __getattr__ = moved_names(
 )
 
 __all__ = [
+    "ConstantMetric",
     "Diagnosis",
     "ExpectedMetric",
     "FisherMetric",
@@ -41,5 +44,6 @@ __all__ = [
     "PulledBackMetric",
     "RiemannianMetric",
     "RoundingWarning",
+    "TabulatedMetric",
     "diagnose",
 ]

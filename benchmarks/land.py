@@ -1,0 +1,353 @@
+"""Locally adaptive normal laws beside rivals: ``python -m benchmarks.land --json FILE``.
+
+The normaliser's error against the number of geodesics, in the plane (the data metric of a
+semicircle, N = 200) and on spheres of 5 and 10 dimensions; how many fans a fit takes; and what the
+published updates end with, which lack det D exp in the normaliser and Hess ½d² in the gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import root
+from scipy.stats import norm, qmc
+from torch import Tensor
+
+from kahler_verify.geometry.base import MetricJet
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture, data_metric
+from kahler_verify.statistics.component import Settings, component
+from kahler_verify.statistics.fans import Fan, fan, interpolated
+from kahler_verify.statistics.logs import logs
+from kahler_verify.statistics.precision import fit_precision, log_normaliser
+from kahler_verify.statistics.rays import orthonormal_frame, trace
+
+DOUBLE = torch.float64
+SIGMA, RHO = 0.15, 0.01
+
+
+def semicircle(seed: int = 1, count: int = 200) -> Tensor:
+    """Noisy points of half a circle, [count, 2]."""
+    random = np.random.default_rng(seed)
+    angle = np.pi * random.random(count)
+    place = np.stack([np.cos(angle), np.sin(angle)], 1)
+    return torch.from_numpy(place + 0.1 * random.standard_normal((count, 2)))
+
+
+class Sphere(RiemannianMetric):
+    """The unit sphere in stereographic coordinates."""
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        """See :meth:`Metric.jet`."""
+        one = torch.eye(z.shape[-1]).to(z)
+        q = 1 + (z * z).sum(-1)
+        g = 4 * q[:, None, None] ** -2 * one
+        d = dd = None
+        if order > 0:
+            d = (-16 * q[:, None] ** -3 * z)[..., None, None] * one
+        if order > 1:
+            squares = z[:, :, None] * z[:, None]
+            bend = 96 * q[:, None, None] ** -4 * squares - 16 * q[:, None, None] ** -3 * one
+            dd = bend[..., None, None] * one
+        return MetricJet(g, d, dd)
+
+
+# ---------------------------------------------------------------- the normaliser in the plane
+
+
+def by_points(whole: Fan, v: Tensor) -> Tensor:
+    """|det D exp(v)| of single geodesics v [M, 2], 0 where another is shorter, as the fan knows."""
+    times = torch.tensor([0.0, 1.0], dtype=DOUBLE)
+    rays = trace(whole.metric, whole.mean, whole.frame, v, times, tolerance=1e-6, stop=False)
+    state = rays.state
+    volume = torch.linalg.det(torch.nan_to_num(state.spread[:, 1]))
+    x, r = state.point[:, 1], v.norm(dim=-1)
+    assert whole.patches is not None
+    sound = x.isfinite().all(-1) & (volume > 0)
+    least = r.clone()
+    some = sound.nonzero().squeeze(-1)
+    coframes = torch.linalg.inv(orthonormal_frame(whole.metric, x[some]))
+    found = whole.patches.locate(x[some], coframes)
+    least = least.scatter_reduce(0, some[found.point], found.radius, "amin")
+    return torch.where(sound & (least > r * (1 - 1e-3)), volume, 0)
+
+
+def plane(repeats: int) -> dict[str, Any]:
+    """Relative errors of C with 16, 64 and 256 geodesics, root mean squares over repeats."""
+    x = semicircle()
+    metric = data_metric(x, SIGMA, RHO)
+    fit = AdaptiveNormal(metric, precision=1e-7).fit(x)
+    mean, covariance = torch.from_numpy(fit.means_[0]), torch.from_numpy(fit.covariances_[0])
+    frame = orthonormal_frame(metric, mean)
+    inverse = torch.linalg.inv(frame)
+    white = inverse @ covariance @ inverse.mT
+    white = (white + white.mT) / 2
+    reach, precision = 9.0, torch.linalg.inv(white)
+
+    def normaliser(rays: int, matrix: Tensor = white) -> float:
+        made = fan(metric, mean, matrix, reach, rays=rays, panels=90, tolerance=1e-8)
+        return float(log_normaliser(made.v, made.weights, precision)[0].exp())
+
+    whole = fan(metric, mean, white, reach, rays=1024, panels=120, tolerance=1e-9)
+    exact = float(log_normaliser(whole.v, whole.weights, precision)[0].exp())
+    cholesky = torch.linalg.cholesky(white)
+    flat = 2 * math.pi * float(torch.linalg.det(cholesky))
+
+    def mean_of(normal: np.ndarray) -> float:
+        return flat * float(by_points(whole, torch.from_numpy(normal) @ cholesky.mT).mean())
+
+    def root_mean_square(values: list[float]) -> float:
+        return float(np.sqrt(np.mean([(value / exact - 1) ** 2 for value in values])))
+
+    out: dict[str, Any] = {"C": exact, "Euclidean constant": flat, "errors": {}}
+    for count in (16, 64, 256):
+        side = math.isqrt(count)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(side)
+        grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1).reshape(-1, 2)
+        outer = torch.from_numpy(np.outer(weights, weights).ravel() / weights.sum() ** 2)
+        volumes = by_points(whole, torch.from_numpy(grid) @ cholesky.mT)
+        randoms = [np.random.default_rng(i) for i in range(repeats)]
+        sobol = [qmc.Sobol(2, seed=i).random(count) for i in range(repeats)]
+        out["errors"][count] = {
+            "Monte Carlo": root_mean_square(
+                [mean_of(r.standard_normal((count, 2))) for r in randoms]
+            ),
+            "quasi Monte Carlo": root_mean_square([mean_of(norm.ppf(s)) for s in sobol]),
+            "Gauss-Hermite": abs(flat * float(outer @ volumes) / exact - 1),
+            "rays": abs(normaliser(count) / exact - 1),
+        }
+    return out
+
+
+# ---------------------------------------------------------------- more dimensions
+
+
+def spheres(repeats: int) -> dict[str, Any]:
+    """Relative errors of C on S^d at 256 geodesics, Σ from .05 to .6, root mean squares."""
+    out = {}
+    for d in (5, 10):
+        sizes = torch.linspace(0.05, 0.6, d, dtype=DOUBLE)
+        scale = sizes.sqrt()
+        normals = torch.quasirandom.SobolEngine(d, scramble=True, seed=99).draw(2**17, dtype=DOUBLE)
+        exact = float(_volume(torch.special.ndtri(normals.clamp(1e-12, 1 - 1e-12)) * scale).mean())
+        flat = (2 * math.pi) ** (d / 2) * float(scale.prod())
+        found, simple, quasi = [], [], []
+        for seed in range(repeats):
+            mean = torch.full((d,), 0.1, dtype=DOUBLE)
+            made = fan(
+                Sphere(d),
+                mean,
+                torch.diag(sizes),
+                3.3,
+                rays=256,
+                panels=24,
+                tolerance=1e-5,
+                seed=seed,
+            )
+            value = log_normaliser(made.v, made.weights, torch.diag(1 / sizes))[0].exp()
+            found.append(float(value) / flat)
+            random = np.random.default_rng(seed)
+            simple.append(
+                float(_volume(torch.from_numpy(random.standard_normal((256, d))) * scale).mean())
+            )
+            points = norm.ppf(qmc.Sobol(d, seed=seed).random(256))
+            quasi.append(float(_volume(torch.from_numpy(points) * scale).mean()))
+        errors = {"Monte Carlo": simple, "quasi Monte Carlo": quasi, "rays": found}
+        out[d] = {
+            name: float(np.sqrt(np.mean((np.array(values) / exact - 1) ** 2)))
+            for name, values in errors.items()
+        }
+    return out
+
+
+def _volume(v: Tensor) -> Tensor:
+    """|det D exp(v)| of the sphere inside its injectivity domain."""
+    r = v.norm(dim=-1)
+    return torch.where(r < math.pi, torch.sinc(r / math.pi) ** (v.shape[-1] - 1), 0)
+
+
+# ---------------------------------------------------------------- the published updates
+
+
+class Ended(NamedTuple):
+    """Where updates end.
+
+    Attributes:
+        mean: μ, [2].
+        loss: of the total log-likelihood, in nats, against the maximum.
+        residual: of the updates' own equation.
+    """
+
+    mean: list[float]
+    loss: float
+    residual: float
+
+
+def printed_nodes(made: Fan, metric: RiemannianMetric) -> tuple[Tensor, Tensor]:
+    """Nodes with the weights √det M(exp v) dv that the paper prints, without det D exp."""
+    rays = made.rays
+    here = rays.states[:, 1:].isfinite().all(-1) & (rays.times[:, 1:] <= made.ends[:, None])
+    row, panel = here.nonzero().unbind(-1)
+    inside, weights = np.polynomial.legendre.leggauss(4)
+    row, panel = (i.repeat_interleave(4) for i in (row, panel))
+    s = torch.from_numpy((inside + 1) / 2).repeat(len(row) // 4)
+    span = rays.times[row, panel + 1] - rays.times[row, panel]
+    r = rays.times[row, panel] + s * span
+    x = interpolated(rays, row, panel, s)[2]
+    u = rays.directions
+    size = torch.linalg.solve_triangular(made.root, u.mT, upper=False).norm(dim=0)
+    angular = 2 * math.pi / len(u) * torch.linalg.det(made.root) * size**2
+    flat = torch.from_numpy(weights / 2).repeat(len(row) // 4) * span * r * angular[row]
+    return r[:, None] * u[row], flat * metric.log_volume(x).exp()
+
+
+def published(
+    metric: RiemannianMetric,
+    x: Tensor,
+    start: Tensor,
+    best: float,
+    *,
+    printed: bool,
+    settings: Settings,
+    reach: float,
+) -> Ended:
+    """A fixed point of the published updates, mean Log = E[v] with E[vvᵀ] = S.
+
+    Args:
+        metric: of the plane.
+        x: points [N, 2].
+        start: the maximum of the likelihood.
+        best: the mean log-likelihood there, by the volume.
+        printed: with the normaliser as printed; else with the right one.
+        settings: of fans.
+        reach: of fans.
+    """
+    share = torch.ones(len(x), dtype=DOUBLE)
+    covariance = component(
+        metric, x, share, start, torch.eye(2, dtype=DOUBLE), settings, reach=reach
+    )
+    spread, last = covariance.covariance, [0.0]
+
+    def residual(at: np.ndarray) -> np.ndarray:
+        made = fan(
+            metric,
+            torch.from_numpy(at),
+            spread,
+            reach,
+            rays=settings.rays,
+            panels=60,
+            tolerance=1e-6,
+        )
+        found = logs(made, x, exact=False)
+        v = torch.where(found.found[:, None], found.v, 0)
+        moments = v.mT @ v / len(x)
+        nodes = printed_nodes(made, metric) if printed else (made.v, made.weights)
+        fit = fit_precision(*nodes, moments)
+        right = log_normaliser(made.v, made.weights, fit.precision)[0]
+        last[0] = float(-(fit.precision * moments).sum() / 2 - right)
+        gap = v.mean(0) - fit.probabilities @ nodes[0]
+        return (made.frame @ gap).numpy()
+
+    found = root(residual, start.numpy(), method="hybr", options={"maxfev": 40, "xtol": 1e-5})
+    left = float(np.linalg.norm(residual(found.x)))
+    return Ended(found.x.tolist(), len(x) * (best - last[0]), left)
+
+
+def updates() -> dict[str, Any]:
+    """What the published updates lose on the semicircle, N = 200, and what the fit took."""
+    x = semicircle()
+    metric = data_metric(x, SIGMA, RHO)
+    begin = time.perf_counter()
+    fit = AdaptiveNormal(metric, precision=1e-7).fit(x)
+    spent = time.perf_counter() - begin
+    best = fit.log_likelihoods_[-1] - float(metric.log_volume(x).mean())
+    settings = Settings(rays=96, tolerance=1e-6, exact=False)
+    out: dict[str, Any] = {
+        "fit": {
+            "fans": fit.fans_,
+            "seconds": round(spent, 1),
+            "iterations": len(fit.log_likelihoods_) - 1,
+            "log-likelihood, volume": best,
+            "mean": fit.means_[0].tolist(),
+        }
+    }
+    for name, printed in (("as printed", True), ("right normaliser, published gradient", False)):
+        ended = published(
+            metric,
+            x,
+            torch.from_numpy(fit.means_[0]),
+            best,
+            printed=printed,
+            settings=settings,
+            reach=9.0,
+        )
+        out[name] = ended._asdict()
+    return out
+
+
+# ---------------------------------------------------------------- many points
+
+
+def many(count: int, components: int) -> dict[str, Any]:
+    """A mixture fitted to many points of five arcs, by logarithms that fans interpolate."""
+    random = np.random.default_rng(0)
+    x = semicircle(0, count).numpy()
+    centres = np.stack([2.6 * np.arange(components), random.standard_normal(components)], 1)
+    x = torch.from_numpy(x + centres[np.arange(count) % components])
+    begin = time.perf_counter()
+    metric = data_metric(x, SIGMA)
+    table = time.perf_counter() - begin
+    fit = AdaptiveNormalMixture(
+        metric, components, precision=1e-6, tolerance=1e-4, exact=False, rays=96
+    ).fit(x)
+    return {
+        "points": count,
+        "components": components,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "of these, for the table": round(table, 1),
+        "table's error": metric.error if hasattr(metric, "error") else None,
+        "iterations": len(fit.log_likelihoods_) - 1,
+        "fans": fit.fans_,
+        "log-likelihood": fit.log_likelihoods_[-1],
+        "unreached": fit.unreached_,
+    }
+
+
+PARTS = ("plane", "spheres", "updates", "many")
+
+
+def main() -> None:
+    """Run the parts and write what they found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--points", type=int, default=10_000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    known = arguments.json is not None and arguments.json.exists()
+    found: dict[str, Any] = json.loads(arguments.json.read_text()) if known else {}
+    found["command"] = "python -m benchmarks.land --json benchmarks/results/land.json"
+    runs = {
+        "plane": lambda: plane(arguments.repeats),
+        "spheres": lambda: spheres(min(3, arguments.repeats)),
+        "updates": updates,
+        "many": lambda: many(arguments.points, 5),
+    }
+    for part in arguments.parts:
+        found[part] = runs[part]()
+        print(part, json.dumps(found[part], indent=1), flush=True)
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

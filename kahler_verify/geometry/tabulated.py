@@ -1,0 +1,216 @@
+"""A metric of two coordinates read off a table: C⁴ splines in the place of what is dear.
+
+g = U D Uᵀ with U unit lower triangular: log D and U's entry are interpolated, so that the result is
+positive definite, and as exact where g is small as where it is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import InputError
+from kahler_verify.geometry.base import MetricJet
+from kahler_verify.geometry.riemannian import RiemannianMetric
+
+DEGREE = 5
+MARGIN = 24  # nodes beyond the box: what the edge does to a spline falls by .43 at each of them
+MOST = 4_000_000  # nodes
+TRIALS = 2000  # random points that the error is measured at
+
+
+class _Jet(NamedTuple):
+    """A function's value [B], slopes [B, 2] and bends [B, 2, 2]."""
+
+    value: Tensor
+    slope: Tensor
+    bend: Tensor
+
+    def __mul__(self, other: _Jet) -> _Jet:  # type: ignore[override]
+        a, b = self, other
+        mixed = a.slope[:, :, None] * b.slope[:, None]
+        return _Jet(
+            a.value * b.value,
+            a.slope * b.value[:, None] + a.value[:, None] * b.slope,
+            a.bend * b.value[:, None, None]
+            + a.value[:, None, None] * b.bend
+            + mixed
+            + mixed.transpose(1, 2),
+        )
+
+    def exp(self) -> _Jet:
+        """e to its power."""
+        value = self.value.exp()
+        bend = self.bend + self.slope[:, :, None] * self.slope[:, None]
+        return _Jet(value, value[:, None] * self.slope, value[:, None, None] * bend)
+
+    def plus(self, other: _Jet) -> _Jet:
+        """The sum."""
+        return _Jet(*[a + b for a, b in zip(self, other, strict=True)])
+
+
+class TabulatedMetric(RiemannianMetric):
+    """Another metric, interpolated inside a box; outside of it, that metric itself.
+
+    It is a metric of its own, with exact derivatives: how far it is from the other one is measured.
+    Evaluations cost the same for any number of data or outputs behind the other metric.
+
+    Args:
+        metric: of two coordinates.
+        low: the box's lower corner, [2].
+        high: its upper corner.
+        spacing: of the table's nodes, in coordinates; an eighth of a kernel's σ is good.
+        validate_args: see :class:`Metric`.
+
+    Attributes:
+        metric: the other one.
+        error: the largest relative error of g, as a form, at random points of the box.
+
+    Raises:
+        InputError: the box is none, or the metric is not positive definite on it.
+    """
+
+    def __init__(
+        self,
+        metric: RiemannianMetric,
+        low: Tensor,
+        high: Tensor,
+        spacing: float,
+        *,
+        validate_args: bool = True,
+    ):
+        super().__init__(2, validate_args=validate_args, memory_budget=metric.memory_budget)
+        if low.shape != (2,) or high.shape != (2,) or not bool((low < high).all()):
+            raise InputError(
+                f"low, high: expected corners [2] of a box, got {low.tolist()} and {high.tolist()}"
+            )
+        if not 0 < spacing < float((high - low).min()):
+            raise InputError(f"spacing: expected less than the box and positive, got {spacing!r}")
+        sizes = [int(np.ceil(float(s) / spacing)) + 1 + 2 * MARGIN for s in (high - low)]
+        if sizes[0] * sizes[1] > MOST:
+            raise InputError(
+                f"spacing: {sizes[0]} × {sizes[1]} nodes are more than {MOST}; take wider ones"
+            )
+        self.metric, self.spacing = metric, spacing
+        self.low, self.high = low.double(), high.double()
+        self._first = self.low - MARGIN * spacing
+        axes = [
+            self._first[i] + spacing * torch.arange(n, dtype=torch.float64)
+            for i, n in enumerate(sizes)
+        ]
+        nodes = torch.cartesian_prod(*axes)
+        with torch.no_grad():
+            g = metric.metric_matrix(nodes)
+            parts = torch.stack(_parts(g), -1).reshape(*sizes, 3)
+            if not bool(parts.isfinite().all()):
+                raise InputError(
+                    "metric: expected a positive definite metric on the box and "
+                    f"{MARGIN} nodes about it"
+                )
+            self._table = _filtered(parts)
+            trial = torch.rand(
+                TRIALS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+            )
+            points = self.low + trial * (self.high - self.low)
+            exact, here = metric.metric_matrix(points), self.jet(points, 0).g
+        root = torch.linalg.cholesky(exact)
+        gap = torch.linalg.solve_triangular(root, here - exact, upper=False)
+        gap = torch.linalg.solve_triangular(root, gap.mT, upper=False)
+        self.error = float(torch.linalg.matrix_norm(gap, 2).max())
+
+    def _move(self, move: Callable[[Tensor], Tensor]) -> None:  # noqa: ARG002
+        raise InputError("to: a table is float64 on the CPU; tabulate the moved metric instead")
+
+    def _points_at_once(self, z: Tensor, order: int) -> int:
+        return max(1, self.memory_budget // (200 * (1 + order) * z.element_size()))
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:
+        """See :meth:`Metric.jet`."""
+        inside = ((z >= self.low) & (z <= self.high)).all(-1)
+        table = self._interpolated(torch.where(inside[:, None], z, self.low), order)
+        if bool(inside.all()):
+            return table
+        other = self.metric.jet(z[~inside], order)
+        pairs = zip(table, other, strict=True)
+        for mine, theirs in [(a, b) for a, b in pairs if a is not None and b is not None]:
+            mine[~inside] = theirs
+        return table
+
+    def _interpolated(self, z: Tensor, order: int) -> MetricJet:
+        place = (z - self._first) / self.spacing
+        cell = place.floor()
+        weights = [_weights(place - cell, n).unbind(1) for n in range(order + 1)]  # each x and y
+        reach = torch.arange(-2, 4)
+        i = cell.long()[:, :, None] + reach
+        own = self._table[i[:, 0, :, None], i[:, 1, None, :]]  # [B, 6, 6, 3]
+
+        def value(n: int, m: int) -> Tensor:
+            rows = torch.einsum("bijk,bj->bik", own, weights[m][1])
+            return torch.einsum("bik,bi->bk", rows, weights[n][0]) / self.spacing ** (n + m)
+
+        parts = value(0, 0)
+        if order == 0:
+            return MetricJet(_matrix_of_logs(*parts.unbind(-1)))
+        slopes = torch.stack([value(1, 0), value(0, 1)], 1)  # [B, 2, 3]
+        bends = torch.zeros(len(z), 2, 2, 3, dtype=z.dtype)
+        if order > 1:
+            mixed = value(1, 1)
+            rows = [torch.stack([value(2, 0), mixed], 1), torch.stack([mixed, value(0, 2)], 1)]
+            bends = torch.stack(rows, 1)
+        along, lean, rest = (_Jet(parts[:, k], slopes[..., k], bends[..., k]) for k in range(3))
+        first = along.exp()
+        mixed_part = lean * first
+        second = (lean * mixed_part).plus(rest.exp())
+        g, d, dd = (_matrix(a, b, c) for a, b, c in zip(first, mixed_part, second, strict=True))
+        return MetricJet(g, d, dd if order > 1 else None)
+
+
+def _parts(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log D_1, U_21 and log D_2 of g [..., 2, 2] = U D Uᵀ."""
+    first, lean = g[..., 0, 0], g[..., 0, 1] / g[..., 0, 0]
+    return first.log(), lean, (g[..., 1, 1] - lean * g[..., 0, 1]).log()
+
+
+def _matrix(first: Tensor, mixed: Tensor, second: Tensor) -> Tensor:
+    """[[a, b], [b, c]] as [..., 2, 2]; derivatives' axes stay before."""
+    rows = (torch.stack([first, mixed], -1), torch.stack([mixed, second], -1))
+    return torch.stack(rows, -2)
+
+
+def _matrix_of_logs(first: Tensor, lean: Tensor, rest: Tensor) -> Tensor:
+    a = first.exp()
+    return _matrix(a, lean * a, lean**2 * a + rest.exp())
+
+
+def _filtered(parts: Tensor) -> Tensor:
+    """Coefficients of B-splines [n, m, 3] of values at the nodes."""
+    from scipy.ndimage import spline_filter
+
+    layers = [spline_filter(parts[..., k].numpy(), order=DEGREE, mode="mirror") for k in range(3)]
+    return torch.from_numpy(np.stack(layers, -1))
+
+
+@cache
+def _basis() -> tuple[Tensor, ...]:
+    """Polynomials on [0, 1) that weigh the nodes -2 … 3, [6, 6] by powers, and two derivatives."""
+    from scipy.interpolate import BSpline, PPoly
+
+    spline = PPoly.from_spline(BSpline.basis_element(np.arange(DEGREE + 2.0), extrapolate=False))
+    pieces = {round(x): spline.c[::-1, k] for k, x in enumerate(spline.x[:-1])}
+    matrix = np.stack([pieces[3 - m] for m in range(-2, 4)])
+    out = [matrix]
+    for _ in range(2):
+        matrix = np.concatenate([matrix[:, 1:] * np.arange(1, DEGREE + 1), 0 * matrix[:, :1]], 1)
+        out.append(matrix)
+    return tuple(torch.from_numpy(m) for m in out)
+
+
+def _weights(t: Tensor, derivative: int) -> Tensor:
+    """Of six nodes at t [B, 2] in [0, 1), [B, 2, 6]."""
+    powers = torch.stack([t**k for k in range(DEGREE + 1)], -1)
+    return powers @ _basis()[derivative].mT

@@ -1,0 +1,231 @@
+"""One locally adaptive normal law fitted at a mean: its likelihood, gradient and information.
+
+The mean log-likelihood at μ, with the precision that is best there, is the profile likelihood
+ℓ(μ) = -½ tr(ΓS) - log C.  Its gradient is mean(HΓL) - E_p[HΓv], with H = Hess_μ ½ d².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kahler_verify.errors import CurveError, InputError
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.statistics.fans import Fan, fan
+from kahler_verify.statistics.logs import Logs, logs
+from kahler_verify.statistics.precision import fit_precision
+
+FAR = 8.0  # standard deviations that a fan reaches at least
+ENOUGH = 6.5  # that one reaches whose precision has changed since
+FINEST, COARSEST = 320, 24  # panels of a ray
+PANEL = 0.6  # standard deviations of the least spread direction
+UNSEEN = 1e-9  # of the weights, that points without a logarithm may have
+GROWTHS = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What fits of all components share.
+
+    Attributes:
+        rays: geodesics in a fan.
+        periods: of the coordinates, 0 where there is none.
+        tolerance: of geodesics and logarithms.
+        seed: of directions in three or more dimensions.
+        exact: whether every point is shot to; see :func:`logs`.
+        fans: how many were made, in a list of one.
+        evaluations: of the metric, alike.
+    """
+
+    rays: int = 128
+    periods: Sequence[float] = ()
+    tolerance: float = 1e-9
+    seed: int = 0
+    exact: bool = True
+    fans: list[int] = field(default_factory=lambda: [0])
+    evaluations: list[int] = field(default_factory=lambda: [0])
+
+
+class Component(NamedTuple):
+    """A law fitted at a mean to weighted points.
+
+    Attributes:
+        fan: from the mean.
+        logs: of the points.
+        precision: Γ [d, d] in the fan's frame.
+        log_normaliser: log C.
+        probabilities: of the fan's nodes.
+        value: the mean log-likelihood, by the Riemannian volume.
+    """
+
+    fan: Fan
+    logs: Logs
+    precision: Tensor
+    log_normaliser: Tensor
+    probabilities: Tensor
+    value: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        """Γ⁻¹."""
+        return torch.linalg.inv(self.precision)
+
+    def log_density(self) -> Tensor:
+        """Of the points, by the Riemannian volume, [N]; -inf beyond the fan's reach."""
+        exponent = -((self.logs.v @ self.precision) * self.logs.v).sum(-1) / 2
+        return torch.where(self.logs.found, exponent - self.log_normaliser, -torch.inf)
+
+
+def prepared_fan(
+    metric: RiemannianMetric, mean: Tensor, covariance: Tensor, reach: float, settings: Settings
+) -> Fan:
+    """A fan that reaches ``FAR`` standard deviations, and ``reach`` at least."""
+    sizes = torch.linalg.eigvalsh(covariance).sqrt()
+    reach = max(reach, FAR * float(sizes[-1]))
+    panels = int(min(max(reach / (PANEL * float(sizes[0])), COARSEST), FINEST)) + 1
+    made = fan(
+        metric,
+        mean,
+        covariance,
+        reach,
+        rays=settings.rays,
+        panels=panels,
+        periods=settings.periods,
+        tolerance=settings.tolerance,
+        seed=settings.seed,
+    )
+    settings.fans[0] += 1
+    settings.evaluations[0] += made.evaluations
+    return made
+
+
+def component(
+    metric: RiemannianMetric,
+    x: Tensor,
+    weights: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    settings: Settings,
+    *,
+    reach: float = 0.0,
+    guess: Tensor | None = None,
+    needed: Tensor | None = None,
+) -> Component:
+    """The law at a mean [d] that is best for points x [N, d] with weights [N].
+
+    Args:
+        metric: of the latent space.
+        x: points.
+        weights: none negative.
+        mean: μ.
+        covariance: about that of the law, in the orthonormal frame at μ.
+        settings: see :class:`Settings`.
+        reach: of the fan, at least.
+        guess: first guesses of logarithms, in three or more dimensions.
+        needed: which points are worth a search where the fan does not have them.
+
+    Raises:
+        InputError: no normal law at μ has these second moments.
+        CurveError: a point that has weight has no logarithm.
+    """
+    for _ in range(GROWTHS):
+        made = prepared_fan(metric, mean, covariance, reach, settings)
+        found = logs(
+            made,
+            x,
+            guess=guess,
+            needed=needed,
+            periods=settings.periods,
+            tolerance=settings.tolerance,
+            exact=settings.exact,
+        )
+        settings.evaluations[0] += found.evaluations
+        fitted = refitted(Component(made, found, *[mean] * 4), weights)
+        least = float(torch.linalg.eigvalsh(fitted.precision)[0])
+        if made.closed or (least > 0 and ENOUGH * least**-0.5 <= made.reach):
+            break
+        reach = 2 * made.reach if least <= 0 else FAR * least**-0.5
+        if least > 0:
+            covariance = fitted.covariance
+    if least <= 0:
+        raise InputError(_no_law(fitted, weights))
+    return fitted
+
+
+def refitted(old: Component, weights: Tensor) -> Component:
+    """The same geodesics with the precision that suits other weights [N].
+
+    Raises:
+        CurveError: a point that has weight has no logarithm.
+        InputError: the logarithms do not span the tangent space.
+    """
+    found = old.logs.found
+    weights = weights / weights.sum()
+    lost = weights * ~found
+    if float(lost.sum()) > UNSEEN:
+        which = (lost > UNSEEN / len(weights)).nonzero().squeeze(-1).tolist()
+        raise CurveError(
+            f"no shortest geodesic was found from the mean {old.fan.mean.tolist()} to "
+            f"{len(which)} of {len(weights)} points, the first of them {which[:8]}; the status of "
+            "each is this error's report",
+            old.logs.status,
+        )
+    moments = second_moments(old, weights)
+    sizes = torch.linalg.eigvalsh(moments)
+    if not float(sizes[0]) > 1e-14 * float(sizes[-1]):
+        raise InputError(
+            "x: expected points that span the tangent space at their mean, but their logarithms "
+            f"have a second moment of {float(sizes[0]):.3g} in one direction and "
+            f"{float(sizes[-1]):.3g} in another (too few points, or all on one geodesic?)"
+        )
+    precision, value, log_c, p = fit_precision(old.fan.v, old.fan.weights, moments)
+    return old._replace(precision=precision, value=value, log_normaliser=log_c, probabilities=p)
+
+
+def second_moments(fitted: Component, weights: Tensor) -> Tensor:
+    """S = Σ w L Lᵀ [d, d] of the points that have a logarithm."""
+    v = torch.where(fitted.logs.found[:, None], fitted.logs.v, 0)
+    weights = weights / weights.sum()
+    return (v * weights[:, None]).mT @ v
+
+
+def gradient(fitted: Component, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """∇ℓ [d] of the profile likelihood and what information [d, d] about μ a fitted Γ leaves.
+
+    Both are in the fan's frame.
+    """
+    found, made, precision = fitted.logs.found, fitted.fan, fitted.precision
+    v = torch.where(found[:, None], fitted.logs.v, 0)
+    bends = torch.where(found[:, None, None], fitted.logs.hessians, 0)
+    weights = weights / weights.sum()
+    data = torch.einsum("n,nij,nj->i", weights, bends, v @ precision)
+    scores = torch.einsum("qij,qj->qi", made.hessians, made.v @ precision)
+    p = fitted.probabilities
+    mean = p @ scores
+    rows, columns = torch.tril_indices(*precision.shape)
+    features = made.v[:, rows] * made.v[:, columns]
+
+    def covariance(a: Tensor, b: Tensor) -> Tensor:
+        return (a * p[:, None]).mT @ b - torch.outer(p @ a, p @ b)
+
+    shared = covariance(scores, features)
+    own = covariance(features, features)
+    information = covariance(scores, scores) - shared @ torch.linalg.solve(own, shared.mT)
+    return data - mean, (information + information.mT) / 2
+
+
+def _no_law(fitted: Component, weights: Tensor) -> str:
+    """What to say where the best precision is not positive definite."""
+    moments = second_moments(fitted, weights)
+    uniform = fitted.fan.weights / fitted.fan.weights.sum()
+    most = torch.einsum("q,qi,qi->", uniform, fitted.fan.v, fitted.fan.v)
+    return (
+        "x: no adaptive normal law exists: the points have a mean squared distance of "
+        f"{float(moments.trace()):.6g} from the mean, where the uniform law has {float(most):.10g} "
+        "((π² - 4)/2 = 2.934802… on the unit sphere), so that the likelihood has no maximum with "
+        "a positive definite precision"
+    )

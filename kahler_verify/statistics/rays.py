@@ -1,0 +1,231 @@
+"""Geodesics from a point with all their Jacobi fields, in frames that are carried in parallel.
+
+In such a frame E the velocity E u keeps its components u, and the fields with W(0) = 0, W'(0) = 1
+and C(0) = 1, C'(0) = 0 obey Y'' = -(Eᵀ R_v E) Y.  At time t, W/t is the derivative of the
+exponential map at t u and H = t W⁻¹C the Hessian of ½ d² by the ray's origin: 1 along the ray.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kahler_verify.curves.energy import POINTS_AT_ONCE, energy_of
+from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.running.kernel_set import KernelSet
+
+SHORTEST_STEP = 1e-6  # of the whole time, below which a ray counts as out of the domain
+MOST_STEPS = 2000  # between two times
+_KERNELS = KernelSet("jacobi_fields")
+
+
+class State(NamedTuple):
+    """Of rays, [...]; or its derivative by time.
+
+    Attributes:
+        point: [..., d].
+        frame: E [..., d, d], orthonormal columns.
+        spread: W [..., d, d] in the frame.
+        lean: C [..., d, d].
+        spread_rate: W'.
+        lean_rate: C'.
+    """
+
+    point: Tensor
+    frame: Tensor
+    spread: Tensor
+    lean: Tensor
+    spread_rate: Tensor
+    lean_rate: Tensor
+
+    @staticmethod
+    def unpacked(y: Tensor, d: int) -> State:
+        """Of rows [..., d + 5d²]."""
+        blocks = y[..., d:].unflatten(-1, (5, d, d)).unbind(-3)
+        return State(y[..., :d], *blocks)
+
+    def packed(self) -> Tensor:
+        """Rows [..., d + 5d²]."""
+        return torch.cat([self.point, *[x.flatten(-2) for x in self[1:]]], -1)
+
+
+class Rays(NamedTuple):
+    """Geodesics [B] at times [T].
+
+    Attributes:
+        times: [B, T], the same for all, but for where a ray left the metric's domain in between.
+        directions: u [B, d], components of the velocity in the frame.
+        states: rows [B, T, d + 5d²], NaN where a ray did not come.
+        rates: their derivatives by time.
+        left: [B], whether the ray left the domain.
+        evaluations: of the metric's second derivatives.
+    """
+
+    times: Tensor
+    directions: Tensor
+    states: Tensor
+    rates: Tensor
+    left: Tensor
+    evaluations: int
+
+    @property
+    def state(self) -> State:
+        """The states by their parts."""
+        return State.unpacked(self.states, self.directions.shape[-1])
+
+    @property
+    def rate(self) -> State:
+        """Their derivatives."""
+        return State.unpacked(self.rates, self.directions.shape[-1])
+
+
+def orthonormal_frame(metric: RiemannianMetric, z: Tensor) -> Tensor:
+    """E [..., d, d] with EᵀgE = 1 at z [..., d]: the inverse of the Cholesky factor, transposed."""
+    factor = torch.linalg.cholesky_ex(energy_of(metric).metric.jet(z.reshape(-1, z.shape[-1]), 0).g)
+    triangle = torch.where((factor.info == 0)[:, None, None], factor.L, torch.nan)
+    one = torch.eye(z.shape[-1]).to(z).expand_as(triangle)
+    frame = torch.linalg.solve_triangular(triangle.mT, one, upper=True)
+    return frame.reshape(*z.shape, z.shape[-1])
+
+
+def trace(
+    metric: RiemannianMetric,
+    mean: Tensor,
+    frame: Tensor,
+    directions: Tensor,
+    times: Tensor,
+    *,
+    tolerance: float = 1e-9,
+    stop: bool = True,
+) -> Rays:
+    """Follow rays from a point by Dormand and Prince's method of order 8, each with its own step.
+
+    Args:
+        metric: of the latent space.
+        mean: where they begin, [d].
+        frame: orthonormal there, [d, d].
+        directions: [B, d], in the frame.
+        times: [T], the first 0.
+        tolerance: of the error in each step, relative to each part of the state.
+        stop: go no farther than the first of these times beyond a conjugate point.
+    """
+    metric = energy_of(metric).metric
+    count, d = directions.shape
+    one, zero = torch.eye(d).to(mean), mean.new_zeros(d, d)
+    start = State(mean, frame, zero, one, one, zero).packed().repeat(count, 1)
+    states = torch.full((count, len(times), start.shape[-1]), torch.nan).to(start)
+    rates = states.clone()
+    active = torch.arange(count, device=mean.device)
+    y, k = start, _rate(metric, start, directions)
+    states[:, 0], rates[:, 0] = y, k
+    own_times, left = times.repeat(count, 1), torch.zeros(count, dtype=torch.bool)
+    evaluations = count
+    step = torch.full((count,), float(times[1]) / 2).to(mean)
+    for n in range(1, len(times)):
+        if not len(active):
+            break
+        y, k, step, reached, used = _advance(
+            metric, directions[active], y, k, step, times[n] - times[n - 1], times[-1], tolerance
+        )
+        evaluations += used
+        states[active, n], rates[active, n] = y, k
+        going = reached >= 1
+        left[active] = ~going
+        own_times[active, n] = torch.lerp(times[n - 1], times[n], reached)
+        if stop:
+            going &= torch.linalg.det(State.unpacked(y, d).spread) > 0
+        active, y, k, step = (x[going] for x in (active, y, k, step))
+    return Rays(own_times, directions, states, rates, left, evaluations)
+
+
+@cache
+def _tableau() -> tuple[Tensor, Tensor, Tensor]:
+    """Stages of DOP853, the last row its result, and the two error estimates."""
+    from scipy.integrate import DOP853
+
+    stages = torch.from_numpy(DOP853.A[: DOP853.n_stages, : DOP853.n_stages].copy())
+    errors = torch.stack([torch.from_numpy(e.copy()) for e in (DOP853.E5, DOP853.E3)])
+    return stages, torch.from_numpy(DOP853.B.copy()), errors
+
+
+def _rate(metric: RiemannianMetric, y: Tensor, u: Tensor) -> Tensor:
+    """The derivative by time of rows y with velocities u; NaN outside of the metric's domain."""
+    pieces = zip(y.split(POINTS_AT_ONCE), u.split(POINTS_AT_ONCE), strict=True)
+    return torch.cat([_rate_of_few(metric, *piece) for piece in pieces])
+
+
+def _rate_of_few(metric: RiemannianMetric, y: Tensor, u: Tensor) -> Tensor:
+    z, frame, spread, lean, spread_rate, lean_rate = State.unpacked(y, u.shape[-1])
+    v = (frame @ u.unsqueeze(-1)).squeeze(-1)
+    jet = metric.jet(z, 2)
+    factor, info = torch.linalg.cholesky_ex(jet.g)
+    assert jet.d is not None
+    assert jet.dd is not None
+    tensors = {"g_d": jet.d, "g_dd": jet.dd, "g_factor": factor, "v": v}
+    turning = _KERNELS.call("turning", tensors)
+    tide = frame.mT @ _KERNELS.call("tidal_form", tensors) @ frame
+    out = State(v, -turning @ frame, spread_rate, lean_rate, -tide @ spread, -tide @ lean).packed()
+    return torch.where((info == 0)[:, None], out, torch.nan)
+
+
+def _advance(
+    metric: RiemannianMetric,
+    u: Tensor,
+    y: Tensor,
+    k: Tensor,
+    step: Tensor,
+    span: Tensor,
+    whole: Tensor,
+    tolerance: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Rows y with slopes k, a time span farther; as far as they come, and what part that is."""
+    stages, result, errors = (x.to(y) for x in _tableau())
+    shortest = SHORTEST_STEP * whole
+    y_end, k_end, step_end, t_end = y.clone(), k.clone(), step.clone(), torch.zeros_like(step)
+    going, evaluations = torch.arange(len(y), device=y.device), 0
+    for _ in range(MOST_STEPS):
+        if not len(going):
+            break
+        y, k, step, t = y_end[going], k_end[going], step_end[going], t_end[going]
+        rest = span - t
+        h = torch.where(step >= rest * (1 - 1e-9), rest, torch.minimum(step, rest / 2))[:, None]
+        slopes = [k]
+        for row in stages[1:]:
+            mixed = sum(a * s for a, s in zip(row, slopes, strict=False) if a != 0)
+            slopes.append(_rate(metric, y + h * mixed, u[going]))
+        new = y + h * sum(b * s for b, s in zip(result, slopes, strict=True) if b != 0)
+        slopes.append(_rate(metric, new, u[going]))
+        evaluations += len(stages) * len(going)
+        error = _error(h[:, 0], torch.stack(slopes), errors, y, u.shape[-1], tolerance)
+        good = error <= 1
+        factor = (0.9 * error.clamp_min(1e-10) ** (-1 / 8)).clamp(0.2, 6)
+        proposed = h[:, 0] * torch.where(good, factor, factor.clamp_max(1))
+        # a step that the end cut short says nothing against the longer one before
+        step = torch.where(good & (h[:, 0] < step), torch.maximum(step, proposed), proposed)
+        t = torch.where(good, t + h[:, 0], t)
+        y_end[going] = torch.where(good[:, None], new, y)
+        k_end[going] = torch.where(good[:, None], slopes[-1], k)
+        step_end[going], t_end[going] = step, t
+        going = going[(t < span * (1 - 1e-12)) & (step > shortest)]
+    part = t_end / span
+    return y_end, k_end, step_end, torch.where(part > 1 - 1e-12, 1, part), evaluations
+
+
+def _error(
+    h: Tensor, slopes: Tensor, errors: Tensor, y: Tensor, d: int, tolerance: float
+) -> Tensor:
+    """The step's error over the tolerance, [B]; infinite where it is NaN."""
+    parts = State.unpacked(y, d)
+    frame = parts.frame.abs().amax((-2, -1))
+    fields = torch.stack([x.abs().amax((-2, -1)) for x in parts[2:]]).amax(0).clamp_min(1)
+    sizes = (torch.maximum(parts.point.abs().amax(-1), frame), frame, *[fields] * 4)
+    counts = (d, *[d * d] * 5)
+    scale = torch.cat([s[:, None].expand(-1, n) for s, n in zip(sizes, counts, strict=True)], -1)
+    fifth, third = torch.einsum("es,sby->eby", errors, slopes) / (tolerance * scale)
+    squares, others = (fifth**2).sum(-1), (third**2).sum(-1)
+    below = ((squares + 0.01 * others) * y.shape[-1]).sqrt()
+    error = torch.where(below == 0, 0, h * squares / torch.where(below == 0, 1, below))
+    return torch.nan_to_num(error, nan=torch.inf, posinf=torch.inf)

@@ -1,0 +1,87 @@
+"""The command fit-land: what it prints, writes and draws, on points and on latents."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kahler_verify.models import RealVAE, RealVAEConfig, save_checkpoint
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kahler_verify", "fit-land", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_points_of_a_file(tmp_path: Path) -> None:
+    """Two candidates, the best first; a picture; what was kept is gone on from."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((24, 2)) @ np.array([[1.0, 0.4], [0.0, 0.5]])
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",")
+    out, picture = tmp_path / "land.json", tmp_path / "land.png"
+    arguments = (
+        str(tmp_path / "x.csv"),
+        *("--sigma", "1.5", "--rays", "24", "--kept", str(tmp_path / "kept")),
+        *("--json", str(out), "--plot", str(picture)),
+    )
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert {each["metric"] for each in found["candidates"]} == {"flat", "data, σ = 1.5"}
+    validated = [each["validated"] for each in found["candidates"]]
+    assert validated == sorted(validated, reverse=True)
+    assert found["points"] == {"fitted": 18, "validating": 6}
+    assert np.array(found["best"]["covariances"]).shape == (1, 2, 2)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert "iteration 0" in done.stderr
+    again = run(*arguments)
+    assert "iteration 0" not in again.stderr  # a fit that is whole only ends again
+
+
+def test_a_checkpoints_latents(tmp_path: Path) -> None:
+    """Latents in the Fisher-Rao metric of a decoder, three-dimensional; none to draw."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 4, generator=generator)
+    np.save(tmp_path / "x.npy", x.numpy())
+    config = RealVAEConfig(
+        data=str(tmp_path / "x.npy"), data_dim=4, latent_dim=2, hidden=(5,), seed=3
+    )
+    model = RealVAE(config)
+    model.standardise(x)
+    save_checkpoint(tmp_path / "vae.safetensors", model)
+    z = torch.randn(16, 2, dtype=torch.float64, generator=generator)
+    np.save(tmp_path / "z.npy", z.numpy())
+    done = run(
+        str(tmp_path / "z.npy"),
+        *("--metric", str(tmp_path / "vae.safetensors"), "--rays", "16"),
+        *("--json", str(tmp_path / "land.json")),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "land.json").read_text())
+    decoder = next(each for each in found["candidates"] if each["metric"] == "decoder")
+    assert decoder["fitted"] is not None, decoder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere.npy",), "nowhere.npy"),
+        (("moons", "--held-out", "0"), "held-out"),
+        (("moons", "--components", "0"), "components"),
+        (("moons", "--sigma", "-1"), "sigma"),
+    ],
+)
+def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
