@@ -1,0 +1,121 @@
+"""The experiment on generators: its measures, its report, and that the ledger can read it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import page
+from experiments.generators import __main__ as command
+from experiments.generators import declaration, measures
+from experiments.generators.ablation import trained
+from experiments.generators.declaration import ARMS, MEASURES, QUICK
+from experiments.generators.report import blocks
+from kahler_verify.calculus.claims import Comparison
+from kahler_verify.evidence.ledger.measurements import comparison
+from kahler_verify.geometry import PulledBackMetric
+from kahler_verify.models import load_data
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_f_of_the_best_matching() -> None:
+    truth = np.repeat([3, 4, 7], 4)
+    assert measures.f_score(truth, np.repeat([2, 0, 1], 4)) == 1
+    one_wrong = np.repeat([2, 0, 1], 4)
+    one_wrong[0] = 0
+    assert math.isclose(measures.f_score(truth, one_wrong), (6 / 7 + 8 / 9 + 1) / 3)
+
+
+def test_uniformity_knows_a_grid_from_chance() -> None:
+    side = np.stack(np.meshgrid(*[np.linspace(-1, 1, 30)] * 2), -1).reshape(-1, 2)
+    chance = np.random.default_rng(0).uniform(-1, 1, (4000, 2))
+    assert measures.uniformity(side)["variation"] < 1e-9
+    assert abs(measures.uniformity(chance)["variation"] - 0.5227) < 0.02
+    normal = np.random.default_rng(1).standard_normal((4000, 2))
+    assert measures.uniformity(normal)["sliced"] < 0.05 < measures.uniformity(side)["sliced"]
+    assert measures.uniformity(normal)["holes"] < measures.uniformity(normal[:200])["holes"]
+
+
+def test_flatness_of_a_plane_and_of_a_sphere() -> None:
+    codes = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 4
+    flat = measures.flatness(PulledBackMetric(lambda z: z @ torch.eye(2, 5).to(z)), codes, QUICK, 0)
+    assert abs(flat["excess"]) < 1e-12
+    assert abs(flat["curvature"]) < 1e-12
+
+    def gnomonic(z: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([z, torch.ones_like(z[..., :1])], -1)
+        return x / x.norm(dim=-1, keepdim=True)
+
+    # straight lines are its geodesics, and yet its curvature is 1: the range of it is 0
+    round_one = measures.flatness(PulledBackMetric(gnomonic), codes, QUICK, 0)
+    assert abs(round_one["largest_excess"]) < 1e-9
+    assert round_one["not_found"] == 0
+
+
+def test_the_ablation_trains_what_it_says() -> None:
+    data = load_data("digits-images", 0)
+    with_kl, without = (trained(data, 0, QUICK, noise=True, kl=kl) for kl in (True, False))
+    x = data.test.x
+    with torch.no_grad():
+        near, far = (model.draw_latents(x)[1].mean() for model in (with_kl, without))
+    assert near < far
+    level = with_kl.decoder.constant_log_variance
+    assert level is not None
+    deviation = with_kl.decoder.scale * (level / 2).exp()
+    assert torch.allclose(deviation**2, torch.full_like(level, declaration.VARIANCE), rtol=1e-5)
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """Of values that were made up: arm k of a measure is k, and a little noise of each seed."""
+
+    class Made:
+        def __init__(self, folder: Path, seed: int, sizes: object) -> None:
+            self.seed = seed
+
+        def __getattr__(self, cell: str) -> object:
+            if cell not in ARMS:
+                raise AttributeError(cell)
+            baseline, arms = ARMS[cell]
+            noise = 0.01 * (self.seed % 3)
+            return lambda: {
+                arm: dict.fromkeys(MEASURES[cell], k + k * noise)
+                for k, arm in enumerate([baseline, *arms])
+            }
+
+    monkeypatch.setattr(command, "Seed", Made)
+    return command.run(tmp_path, range(8), QUICK, lambda _: None)
+
+
+def test_the_report_makes_the_page(report: dict, tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text((ROOT / "docs" / "claims-on-generators.md").read_text("utf-8"), "utf-8")
+    page.rewrite(path, "generators", blocks(report))
+    text = path.read_text("utf-8")
+    assert "| a precision of radial basis functions | 1.01 | +1.01 (+1.00 to +1.02) |" in text
+    assert "8 seeds" in text
+
+
+def test_the_ledger_reads_the_report(report: dict) -> None:
+    part = Comparison(
+        results="generators.json",
+        command="python -m experiments.generators",
+        cell="variance",
+        baseline="mlp",
+        arms=(("rbf", "RBF"),),
+        measures=(("rise", "no rise"),),
+    )
+    items = comparison(part, json.loads(json.dumps(report)))
+    assert any("higher, +1.01" in item.outcome for item in items)
+
+
+def test_state_on_disk_is_taken_up(report: dict, tmp_path: Path) -> None:
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert len(files) == 8 * len(ARMS)
+    again = command.run(tmp_path, range(8), QUICK, lambda _: None)
+    assert again["cells"] == report["cells"]
+    assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
