@@ -22,6 +22,7 @@ from kahler_verify.geometry.folding import (
 )
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.geometry.traced import Program, program_for, require_module
 from kahler_verify.jets import Jet, propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
@@ -53,10 +54,12 @@ class FisherRaoMetric(RiemannianMetric):
             for all outputs, by a smaller one with the same metric: where it pays ("auto"), wherever
             possible, or never; see :mod:`kahler_verify.geometry.folding`.
         fold_ratio: "auto" does with at least this many times as many outputs as hidden features.
+        compile: compute g at a single point by a compiled program, see
+            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.
 
     Raises:
-        InputError: ``decoder`` is not callable, or an argument is malformed; later, where a point's
-            law depends on other points.
+        InputError: ``decoder`` is not callable (or with ``compile`` no module), or an argument is
+            malformed; later, where a point's law depends on other points.
 
     Source: Arvanitidis et al., arXiv 2106.05367; derived in
     derivations/likelihoods/.
@@ -72,10 +75,14 @@ class FisherRaoMetric(RiemannianMetric):
         memory_budget: int = MEMORY_BUDGET,
         fold: Fold = "auto",
         fold_ratio: float = FOLD_RATIO,
+        compile: bool = False,  # noqa: A002 - as in torch
     ):
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
+        if compile:
+            require_module(decoder)
+        self.compile = compile
         self.decoder = decoder
         self.fold = fold
         self.fold_ratio = fold_ratio
@@ -149,12 +156,46 @@ class FisherRaoMetric(RiemannianMetric):
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
+        compiled = self.compile and order == 0 and len(z) == 1 and not self._unchecked
+        g = self._compiled(z) if compiled else None
+        return self._jet(z, order) if g is None else MetricJet(g)
+
+    def _compiled(self, z: Tensor) -> Tensor | None:
+        """G at one point, or None where only the way of many points, or its message, will do."""
+        fold, fold_ratio = self.fold, self.fold_ratio
+
+        def compute(decoder: Any) -> Program:
+            metric = FisherRaoMetric(
+                decoder, check=False, validate_args=False, fold=fold, fold_ratio=fold_ratio
+            )
+
+            def g(z: Tensor) -> tuple[Tensor, Tensor]:
+                found = metric._fields_jets(z, 1, fold)
+                finite = [torch.isfinite(x).all() for x in found[0].letters.values()]
+                return metric._assembled(*found, 0).g, torch.stack(finite).all()
+
+            return g
+
+        program = program_for(("g", fold, fold_ratio), z, self.decoder, self._layers, compute)  # type: ignore[arg-type]
+        if program is None:
+            return None
+        with torch.no_grad():
+            out, finite = program(z)
+        return out if not self.validate_args or bool(finite) else None
+
+    def _jet(self, z: Tensor, order: int) -> MetricJet:
         fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold)
-        family = fields.family
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
             require_each_point_alone("decoder", lambda z: list(self._fields(z).letters.values()), z)
             self._unchecked = False
+        return self._assembled(fields, derivatives, lacking, order)
+
+    def _assembled(
+        self, fields: Fields, derivatives: dict[str, Any], lacking: int, order: int
+    ) -> MetricJet:
+        """The kernels' results for what :meth:`_fields_jets` returns."""
+        family = fields.family
         tensors: dict[str, Any] = {**fields.letters, **fields.constants}
         tensors |= family.values(tensors) if family.values else {}
         for name in fields.letters if family.axes else ():

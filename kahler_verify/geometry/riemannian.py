@@ -232,6 +232,8 @@ class RiemannianMetric(Metric):
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
     ) -> Tensor:
         """Of points and vectors [b, d] in rows, as jets are."""
+        if z.ndim == 2 and not vectors:
+            return super()._by_chunks(compute, order, z)
         batch = torch.broadcast_shapes(*[x.shape[:-1] for x in (z, *vectors)])
         rows = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (z, *vectors)]
         out = super()._by_chunks(compute, order, *rows)
