@@ -171,8 +171,8 @@ class FisherRaoMetric(RiemannianMetric):
 
             def g(z: Tensor) -> tuple[Tensor, Tensor]:
                 found = metric._fields_jets(z, 1, fold)
-                finite = [torch.isfinite(x).all() for x in found[0].letters.values()]
-                return metric._assembled(*found, 0).g, torch.stack(finite).all()
+                sound = [x.all() for x in _in_domain(found[0])]
+                return metric._assembled(*found, 0).g, torch.stack(sound).all()
 
             return g
 
@@ -180,14 +180,14 @@ class FisherRaoMetric(RiemannianMetric):
         if program is None:
             return None
         with torch.no_grad():
-            out, finite = program(z)
-        return out if not self.validate_args or bool(finite) else None
+            out, sound = program(z)
+        return out if not self.validate_args or bool(sound) else None
 
     def _jet(self, z: Tensor, order: int) -> MetricJet:
         fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold)
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
-            require_each_point_alone("decoder", lambda z: list(self._fields(z).letters.values()), z)
+            require_each_point_alone("decoder", self._letters_of(fields.family), z)
             self._unchecked = False
         return self._assembled(fields, derivatives, lacking, order)
 
@@ -197,7 +197,13 @@ class FisherRaoMetric(RiemannianMetric):
         """The kernels' results for what :meth:`_fields_jets` returns."""
         family = fields.family
         tensors: dict[str, Any] = {**fields.letters, **fields.constants}
-        tensors |= family.values(tensors) if family.values else {}
+        try:
+            tensors |= family.values(tensors) if family.values else {}
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise InputError(
+                f"decoder: expected positive definite covariances of a {family.name}, but torch "
+                f"says {error}"
+            ) from error
         for name in fields.letters if family.axes else ():
             for suffix in _SUFFIXES[1 : order + 2]:  # outputs with own axes become a batch
                 x = derivatives[name + suffix].movedim(len(suffix), 1)
@@ -228,6 +234,34 @@ class FisherRaoMetric(RiemannianMetric):
                     "likelihood has NaN or infinities (a probability of 0 or 1, a rate or a "
                     "variance of 0, or z far out?)"
                 )
+        for name, x in {**fields.letters, **fields.constants}.items():
+            if name in fields.family.positive and not is_transformed(x) and not bool((x > 0).all()):
+                raise InputError(
+                    f"decoder: expected a positive {name} of the {fields.family.name} likelihood, "
+                    f"got {x.min().item():.3g}, of which there is no law (a variance or a rate "
+                    "of 0?)"
+                )
+
+    def _letters_of(self, family: Likelihood) -> Callable[[Tensor], list[Tensor]]:
+        """The letters of the law at z, which has to be of this family."""
+
+        def letters(z: Tensor) -> list[Tensor]:
+            fields = self._fields(z)
+            if fields.family.name != family.name:
+                raise InputError(
+                    "decoder: expected each point alone to have a law, of the same family at all, "
+                    f"got a {family.name} and a {fields.family.name} likelihood at others"
+                )
+            return list(fields.letters.values())
+
+        return letters
+
+
+def _in_domain(fields: Fields) -> list[Tensor]:
+    """Where parameters are those of a law."""
+    out = [torch.isfinite(x) for x in fields.letters.values()]
+    everything = {**fields.letters, **fields.constants}
+    return out + [everything[name] > 0 for name in fields.family.positive if name in everything]
 
 
 def _plain(constants: dict[str, Tensor], family: Likelihood) -> dict[str, Tensor]:
