@@ -101,6 +101,9 @@ ERRORS: list[tuple[str, Callable[[], Any], tuple[str, ...]]] = [
     ("z of another precision than a user's weights", lambda: fisher(nn.Linear(2, 3)), ("z", "float32", "float64", "cast either")),
     ("z of bfloat16", lambda: fisher(nn.Tanh(), Z.bfloat16()), ("z", "float32 or float64", "bfloat16")),
     ("a dimension that is none", lambda: FisherRaoMetric(nn.Tanh(), 2).christoffels(Z[:, :1]), ("z", "[..., 2]", "[2, 1]")),
+    ("curvature that no memory holds", lambda: FisherMetric(nn.Tanh()).scalar_curvature(torch.zeros(1, 3000, dtype=R)), ("memory_budget", "second derivatives of g", "d = 3000", "metric_vector_product, inner_product and norm")),
+    ("a connection that no memory holds", lambda: FisherRaoMetric(nn.Tanh(), memory_budget=2**20).christoffels(torch.zeros(1, 10**5, dtype=R)), ("memory_budget", "derivatives of g", "d = 100000")),
+    ("a memory budget of nothing", lambda: FisherRaoMetric(nn.Tanh(), memory_budget=0), ("memory_budget", "bytes > 0", "0")),
     # what a decoder returns
     ("a law that changes its family with z", lambda: fisher(changing), ("decoder", "each point alone", "same family", "Bernoulli", "Poisson")),
     ("an output that changes its kind with z", lambda: fisher(changing_output), ("decoder", "each point alone")),
@@ -193,6 +196,16 @@ def test_complex_data_at_real_latents(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"data_dim, likelihood, data.*'real'"):
         train(RealVAEConfig(data_dim=3), data, tmp_path / "out")
+
+
+def test_products_need_no_matrix() -> None:
+    """What the message of too large a d advises: d² numbers would be 80 GB."""
+    z = torch.zeros(1, 10**5, dtype=R)
+    metric = FisherRaoMetric(lambda z: (z * z + z)[:, :50])
+    u = torch.ones_like(z)
+    assert metric.inner_product(u, u, z).item() == 50
+    assert metric.norm(u, z).item() == pytest.approx(50**0.5)
+    assert metric.metric_vector_product(u, z).sum().item() == 50
 
 
 def test_there_are_enough_rows() -> None:

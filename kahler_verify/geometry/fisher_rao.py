@@ -27,13 +27,16 @@ from kahler_verify.jets import Jet, propagate
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
 from kahler_verify.linear_algebra.kept import ReducedHeads
-from kahler_verify.linear_algebra.products import is_transformed
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.running.parameters import moved_module
-from kahler_verify.torch_state import alone
+from kahler_verify.torch_state import alone, without_validation
 
 # On a CPU, tangents that leave its caches make convolutions up to twice as slow.
 TANGENTS_AT_ONCE = 1024
+# A product of the metric with a vector takes two tangents and a backward pass, which is less than
+# d tangents from about this d on.
+COVECTOR_FROM = 12
 _SUFFIXES = ("", "_d", "_dd", "_ddd")
 _kernels = cache(KernelSet)
 
@@ -102,9 +105,9 @@ class FisherRaoMetric(RiemannianMetric):
 
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._outputs == 0:
-            with torch.no_grad():
+            with torch.no_grad(), without_validation():
                 # one point twice, as a normalisation over the batch would not take one
-                fields, _, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1, "never")
+                fields = self._fields(at_least_one(z)[:1].expand(2, -1))
             self._outputs = max(x[0].numel() for x in fields.letters.values())
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
@@ -115,11 +118,14 @@ class FisherRaoMetric(RiemannianMetric):
         with explained(self.decoder, z):
             return fields_of(self.decoder(z), len(z))
 
-    def _fields_jets(self, z: Tensor, order: int, fold: Fold) -> tuple[Fields, dict[str, Any], int]:
+    def _fields_jets(
+        self, z: Tensor, order: int, fold: Fold, directions: Tensor | None = None
+    ) -> tuple[Fields, dict[str, Any], int]:
         """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``.
 
         Both are of a Gaussian with the same metric where a smaller last layer takes the place of
-        the mean's, but for that of so many outputs without a mean.
+        the mean's, but for that of so many outputs without a mean.  First derivatives may be along
+        directions [B, r, d] in place of the coordinates'.
         """
         found: list[Fields] = []
         smaller: Smaller | None = None
@@ -135,7 +141,7 @@ class FisherRaoMetric(RiemannianMetric):
         def highest(z: Tensor) -> dict[str, Tensor]:
             return {name: x.dd for name, x in propagate(letters, z, 2).items()}
 
-        jets = propagate(letters, z, min(order, 2))
+        jets = propagate(letters, z, min(order, 2), directions)
         tensors: dict[str, Any] = {}
         for name, jet in jets.items():
             tensors[f"{name}_d"] = jet.d
@@ -183,8 +189,26 @@ class FisherRaoMetric(RiemannianMetric):
             out, sound = program(z)
         return out if not self.validate_args or bool(sound) else None
 
-    def _jet(self, z: Tensor, order: int) -> MetricJet:
-        fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold)
+    def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        """Along u and v alone, where d > 2."""
+        if z.shape[-1] <= 2:
+            return super()._inner(u, v, z)
+        return self._jet(z, 0, torch.stack([u, v], 1)).g[:, 0, 1]
+
+    def _covector(self, u: Tensor, z: Tensor) -> Tensor:
+        """The gradient of the inner product in v, which is linear in it: two tangents, not d."""
+        no_graph = torch.is_inference_mode_enabled() or is_transformed(z, u) or in_forward_mode()
+        if z.shape[-1] < COVECTOR_FROM or no_graph or z.is_inference():
+            return super()._covector(u, z)
+        v = torch.zeros_like(z).requires_grad_()
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inner = self._inner(u, v, z).sum()
+        (out,) = torch.autograd.grad(inner, v, create_graph=recorded)
+        return out
+
+    def _jet(self, z: Tensor, order: int, directions: Tensor | None = None) -> MetricJet:
+        fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold, directions)
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
             require_each_point_alone("decoder", self._letters_of(fields.family), z)
