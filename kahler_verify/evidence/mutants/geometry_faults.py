@@ -191,7 +191,7 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(TRANSPOSED, folding.smaller_layer, "weight.mT @ weight", "weight @ weight.mT"),
         Rule(FACTOR, folding.Smaller.lacking.fget, "self.outputs - len(self.matrix)", "0"),  # type: ignore[attr-defined]
         Rule(FACTOR, folding.Smaller.lacking.fget, "- len(self.matrix)", ""),  # type: ignore[attr-defined]
-        Rule(FACTOR, FisherRaoMetric.jet, "part + lacking *", "part +"),
+        Rule(FACTOR, FisherRaoMetric._assembled, "part + lacking *", "part +"),
         Rule(LOST, folding.of_the_variance, "x.new_zeros(*x.shape[:-1], 1)", "x"),
         Rule(LOST, folding.GramRows.__mul__, "self.rows * factor", "self.rows"),
         Rule(LOST, folding.GramRows.__matmul__, "(self.rows @ self.gram)", "self.rows"),
