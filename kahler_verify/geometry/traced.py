@@ -50,14 +50,16 @@ def program_for(
     Args:
         name: of what is computed.
         z: a point.
-        decoder: whose parameters and buffers are followed.  What else it computes with must stay.
+        decoder: whose parameters, buffers, kinds of layers and modes are followed.  What else it
+            computes with must stay.
         kept: where programs are.
         compute: of a copy of the decoder, what is to be traced.
     """
     sources: list[Tensor] = []
-    training = ""
+    layers: list[Any] = []  # that are in another mode, exchanged or hooked are others
     for module in decoder.modules():
-        training += "01"[module.training]
+        layers += [type(module), module.training]
+        layers += [len(module._forward_hooks), len(module._forward_pre_hooks)]
         own = (*module._parameters.values(), *module._buffers.values())
         sources += [x for x in own if x is not None]
     if is_recorded([z, *sources]):
@@ -68,12 +70,12 @@ def program_for(
             id(x): nn.Parameter(new, requires_grad=False) if isinstance(x, nn.Parameter) else new
             for x, new in zip(sources, copies, strict=True)
         }
-        return _traced(compute(copy.deepcopy(decoder, memo)), z.detach().clone())
+        return _traced(lambda: compute(copy.deepcopy(decoder, memo)), z.detach().clone())
 
-    return kept.unrecorded((name, z.shape, z.dtype, training), sources, make)
+    return kept.unrecorded((name, z.shape, z.dtype, *layers), sources, make)
 
 
-def _traced(compute: Program, z: Tensor) -> Program | None:
+def _traced(prepare: Callable[[], Program], z: Tensor) -> Program | None:
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, as torch.fx is
 
     before = Distribution._validate_args
@@ -82,6 +84,7 @@ def _traced(compute: Program, z: Tensor) -> Program | None:
             warnings.simplefilter("ignore")  # of complex numbers, which only its ends have
             # the inductor chooses products of its own, and has no lowering of oneDNN's
             with torch.backends.mkldnn.flags(enabled=False):
+                compute = prepare()
                 compute(z)  # what is kept of weights is made
                 graph = make_fx(_with_own_calls(compute))(z)
                 _fold_constants(graph)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import shutil
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -34,9 +35,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(traced, "has_compiler", lambda: False)
     plain = traced._traced
 
-    def watched(compute: traced.Program, z: Tensor) -> traced.Program | None:
+    def watched(prepare: Callable[[], traced.Program], z: Tensor) -> traced.Program | None:
         seen.append(str(z.dtype))
-        return plain(compute, z)
+        return plain(prepare, z)
 
     monkeypatch.setattr(traced, "_traced", watched)
     return seen
@@ -167,6 +168,27 @@ def test_training_mode_is_noticed(graphs: list[str]) -> None:
     decoder.eval()
     close(metric.metric_matrix(Z), plain.metric_matrix(Z))
     assert len(graphs) == 2
+
+
+def test_exchanged_and_hooked_layers_are_noticed(graphs: list[str]) -> None:
+    decoder = Decoder(LAWS["constant Σ"])
+    metric, plain = both(decoder)
+    metric.metric_matrix(Z)
+    decoder.layers[1] = nn.Softplus()
+    close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    hook = decoder.layers[0].register_forward_hook(lambda module, inputs, out: 2 * out)
+    close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    hook.remove()
+    close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    assert len(graphs) == 3
+
+
+def test_a_decoder_that_cannot_be_copied_goes_without(graphs: list[str]) -> None:
+    decoder = Decoder(LAWS["a tensor"])
+    decoder.lock = threading.Lock()  # type: ignore[assignment]
+    metric, plain = both(decoder)
+    with pytest.warns(UserWarning, match="compile: this decoder cannot be compiled .*pickle"):
+        close(metric.metric_matrix(Z), plain.metric_matrix(Z))
 
 
 def test_autograd_and_transforms_go_the_plain_way(graphs: list[str]) -> None:
