@@ -189,6 +189,16 @@ def _folded(decoder: RealDecoder, z: Tensor) -> Run:
     return _in_chunks(partial(folded_metric, gram=rows.mT @ rows), decoder, z)
 
 
+def _one_program(decoder: RealDecoder, z: Tensor) -> Run:
+    metric = FisherMetric(decoder, check=False, validate_args=False, compile=True)
+
+    def run() -> list[Tensor]:
+        with torch.no_grad():
+            return [metric.metric_matrix(z)]
+
+    return run
+
+
 def real_operations(sizes: Mapping[str, Any]) -> float:
     """Real operations for one point, with the full Jacobian: values, d tangents, contraction."""
     d, D = sizes["d"], sizes["D"]
@@ -224,4 +234,6 @@ def real_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.dev
     rivals = {n: Rival(partial(_in_chunks, route, decoder, z)) for n, route in routes.items()}
     if sizes["network"] == "mlp" and sizes["likelihood"] == "gaussian":
         rivals["closed form by hand, last layer folded"] = Rival(partial(_folded, decoder, z))
+    if sizes["B"] == 1:
+        rivals["ours, compile=True"] = Rival(partial(_one_program, decoder, z), compiled=True)
     return Problem(sizes["B"], ours, rivals, sizes["B"] * real_operations(sizes))

@@ -17,6 +17,7 @@ from torch import Tensor
 from kahler_verify.errors import InputError
 from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.products import is_transformed
+from kahler_verify.memory import memory_limit
 from kahler_verify.running.parameters import mover
 from kahler_verify.running.variants import UnrolledKernels
 from kahler_verify.spaces import Space
@@ -27,6 +28,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # in malloc.h
 # Numbers held at one time for each entry of the largest jet, as measured: without derivatives of
 # the metric, and with first and second ones.
 WORKSPACE = (12, 20, 20)
+MANY = 64  # latent dimensions, from which on one point's derivatives may fill a machine
 LARGEST_THRESHOLD = 32 * 2**20  # bytes: glibc takes no more for blocks that it keeps
 
 
@@ -221,6 +223,8 @@ class Metric(ABC):
     def _cut(
         self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
     ) -> Tensor:
+        if z.shape[-1] > MANY and (order or not vectors):
+            self._require_memory(z, order)
         size = self._points_at_once(z, order)
         batch = z.shape[:-1]
         shapes = [v.shape[:-1] for v in vectors]
@@ -237,6 +241,23 @@ class Metric(ABC):
             for n, some in enumerate(chunks, 1):
                 out[n * size : (n + 1) * size] = compute(*some)
         return out.reshape(*batch, *out.shape[1:])
+
+    def _least_numbers(self, d: int, order: int) -> int:
+        """How many numbers one point takes at least with derivatives of g up to ``order``."""
+        return d ** (order + 2)
+
+    def _require_memory(self, z: Tensor, order: int) -> None:
+        """One point fits the budget or the machine; else the machine would end the process."""
+        d = z.shape[-1]
+        wanted = self._least_numbers(d, order) * z.element_size()
+        most = max(self.memory_budget, memory_limit())
+        if wanted > most:
+            what = ("g", "derivatives of g", "second derivatives of g")[order]
+            raise InputError(
+                f"memory_budget: one point's {what} take {wanted / 2**30:.3g} GiB at d = {d}, more "
+                f"than this machine and the budget hold ({most / 2**30:.3g} GiB); "
+                "metric_vector_product, inner_product and norm need no matrix"
+            )
 
     # ------------------------------------------------------------- checks
     def _point(self, z: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.folding import of_the_variance
 from kahler_verify.jets import Jet
-from kahler_verify.jets.domain import nowhere
 from kahler_verify.likelihoods import Fields, Likelihood
 from kahler_verify.running.kernel_set import KernelSet
 
@@ -36,7 +35,13 @@ def metric_of(
     """
     family, derivatives = fields.family, dict(derivatives)
     tensors: dict[str, Any] = {**fields.letters, **fields.constants}
-    tensors |= family.values(tensors) if family.values else {}
+    try:
+        tensors |= family.values(tensors) if family.values else {}
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise InputError(
+            f"decoder: expected positive definite covariances of a {family.name}, but torch says "
+            f"{error}"
+        ) from error
     for name in fields.letters if family.axes else ():
         for suffix in _SUFFIXES[1 : order + 2]:  # outputs with own axes become a batch
             x = derivatives[name + suffix].movedim(len(suffix), 1)
@@ -53,8 +58,7 @@ def metric_of(
             part + lacking * kernels.call(name, rest)
             for part, name in zip(parts, names, strict=True)
         ]
-    g, *derived = [part.sum(1) if family.axes else part for part in parts]
-    return MetricJet(nowhere(g, fields.letters.values()), *derived)
+    return MetricJet(*[part.sum(1) if family.axes else part for part in parts])
 
 
 def lowered(fields: Fields, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,7 @@
-"""The Fisher metric of a decoder z ↦ CN(μ(z), Σ(z)), from its jets and generated kernels."""
+"""The Fisher metric of a decoder z ↦ CN(μ(z), Σ(z)), from its jets and generated kernels.
+
+Long, because it is one class, of which a third lists arguments and methods of both latents.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned, require_fold
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.summands import KERNELS, from_covariance, from_mean
+from kahler_verify.geometry.traced import Program, program_for, require_module
 from kahler_verify.jets.checks import Examination, examine
 from kahler_verify.jets.decoders import affine_heads, has_linear_heads, is_closed_form, routes
 from kahler_verify.jets.differentiation import Mode
@@ -82,6 +86,8 @@ class FisherMetric(PartwiseMetric):
             function or an :class:`kahler_verify.adapters.Output`.
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
+        compile: compute g, and k, at a single point by a compiled program, see
+            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.
 
     Source: Gracyk, arXiv 2511.15172; derived in derivations/likelihoods/gaussian_kl.py.
     """
@@ -99,11 +105,15 @@ class FisherMetric(PartwiseMetric):
         fold_ratio: float = FOLD_RATIO,
         output: Output | str | int | Callable[[Any], Any] | None = None,
         latent_shape: tuple[int, ...] | None = None,
+        compile: bool = False,  # noqa: A002 - as in torch
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         decoder = adapted(decoder, output, latent_shape)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
+        if compile:
+            require_module(decoder)
+        self.compile = compile
         self.decoder = decoder
         self.latent_shape = getattr(decoder, "latent_shape", None)
         self.fold = fold
@@ -126,7 +136,7 @@ class FisherMetric(PartwiseMetric):
     def on_real_latents(self) -> FisherRaoMetric:
         """The Fisher-Rao metric of the same decoder on R^d, which answers for real z."""
         if self._on_real is None or self._on_real.decoder is not self.decoder:
-            self._on_real = FisherRaoMetric(self.decoder, check=self.check)
+            self._on_real = FisherRaoMetric(self.decoder, check=self.check, compile=self.compile)
         self._on_real.validate_args = self.validate_args
         self._on_real.memory_budget = self.memory_budget
         self._on_real.fold, self._on_real.fold_ratio = self.fold, self.fold_ratio
@@ -310,7 +320,34 @@ class FisherMetric(PartwiseMetric):
             jets["Sigma_factor"] = jets["Sigma_factor"].to(z.dtype)
         return jets
 
+    def _compiled(self, z: Tensor, *, complementary: bool) -> tuple[Tensor, Tensor | None] | None:
+        """g and k at one point of a decoder that is known in closed form; None of all others."""
+        if z.numel() != z.shape[-1] or not is_closed_form(self.decoder):
+            return None
+        options: dict[str, Any] = {"fold": self.fold, "fold_ratio": self.fold_ratio}
+
+        def compute(decoder: Any) -> Program:
+            metric = FisherMetric(decoder, check=False, validate_args=False, **options)
+
+            def parts(z: Tensor) -> tuple[Tensor, ...]:
+                g, k = metric._split(decoder.heads(), z, complementary=complementary)
+                return (g,) if k is None else (g, k)
+
+            return parts
+
+        name = "g and k" if complementary else "g", self.fold, self.fold_ratio
+        point = z.reshape(1, -1)
+        program = program_for(name, point, self.decoder, self._heads, compute)  # type: ignore[arg-type]
+        if program is None:
+            return None
+        with torch.no_grad():
+            out = [part.reshape(*z.shape, -1) for part in program(point)]
+        return out[0], out[1] if len(out) > 1 else None
+
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = self._compiled(z, complementary=True) if self.compile else None
+        if found is not None:
+            return found
         heads = affine_heads(self.decoder)
         if heads is not None and self._by_layers(z):
             return self._split(heads, z, complementary=True)
@@ -321,6 +358,9 @@ class FisherMetric(PartwiseMetric):
         return factor * g, factor * k
 
     def _hermitian(self, z: Tensor) -> Tensor:
+        found = self._compiled(z, complementary=False) if self.compile else None
+        if found is not None:
+            return found[0]
         heads = affine_heads(self.decoder)
         if heads is not None and self._by_layers(z):
             return self._split(heads, z, complementary=False)[0]

@@ -24,14 +24,16 @@ from kahler_verify.geometry.folding import (
 from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
 from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
+from kahler_verify.geometry.traced import Program, program_for, require_module
 from kahler_verify.jets import propagate
+from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
-from kahler_verify.likelihoods import Fields, fields_of
+from kahler_verify.likelihoods import Fields, Likelihood, fields_of
 from kahler_verify.linear_algebra.kept import ReducedHeads
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.parameters import moved_module
-from kahler_verify.torch_state import alone
+from kahler_verify.torch_state import alone, without_validation
 
 # On a CPU, tangents that leave its caches make convolutions up to twice as slow.
 TANGENTS_AT_ONCE = 1024
@@ -60,10 +62,12 @@ class FisherRaoMetric(MatrixFreeMetric):
             function or an :class:`kahler_verify.adapters.Output`.
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
+        compile: compute g at a single point by a compiled program, see
+            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.
 
     Raises:
-        InputError: ``decoder`` is not callable, or an argument is malformed; later, where a point's
-            law depends on other points.
+        InputError: ``decoder`` is not callable (or with ``compile`` no module), or an argument is
+            malformed; later, where a point's law depends on other points.
 
     Source: Arvanitidis et al., arXiv 2106.05367; derived in
     derivations/likelihoods/.
@@ -81,6 +85,7 @@ class FisherRaoMetric(MatrixFreeMetric):
         fold_ratio: float = FOLD_RATIO,
         output: Output | str | int | Callable[[Any], Any] | None = None,
         latent_shape: tuple[int, ...] | None = None,
+        compile: bool = False,  # noqa: A002 - as in torch
     ):
         decoder = adapted(decoder, output, latent_shape)
         self.latent_shape = getattr(decoder, "latent_shape", None)
@@ -88,6 +93,9 @@ class FisherRaoMetric(MatrixFreeMetric):
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
+        if compile:
+            require_module(decoder)
+        self.compile = compile
         self.decoder = decoder
         self.fold = fold
         self.fold_ratio = fold_ratio
@@ -111,9 +119,9 @@ class FisherRaoMetric(MatrixFreeMetric):
 
     def _points_at_once(self, z: Tensor, order: int) -> int:
         if self._outputs == 0:
-            with torch.no_grad():
+            with torch.no_grad(), without_validation():
                 # one point twice, as a normalisation over the batch would not take one
-                fields, _, _ = self._fields_jets(at_least_one(z)[:1].expand(2, -1), 1, "never")
+                fields = self._fields(at_least_one(z)[:1].expand(2, -1))
             self._outputs = max(x[0].numel() for x in fields.letters.values())
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
@@ -138,11 +146,14 @@ class FisherRaoMetric(MatrixFreeMetric):
             require_twice_differentiable(self._parameters, z, self.decoder)
             self._smoothness_unchecked = False
 
-    def _fields_jets(self, z: Tensor, order: int, fold: Fold) -> tuple[Fields, dict[str, Any], int]:
+    def _fields_jets(
+        self, z: Tensor, order: int, fold: Fold, directions: Tensor | None = None
+    ) -> tuple[Fields, dict[str, Any], int]:
         """The fields at z [B, d], and derivatives by the kernels' names: ∂_a∂_c μ is ``mu_dd``.
 
         Both are of a Gaussian with the same metric where a smaller last layer takes the place of
-        the mean's, but for that of so many outputs without a mean.
+        the mean's, but for that of so many outputs without a mean.  First derivatives may be along
+        directions [B, r, d] in place of the coordinates'.
         """
         found: list[Fields] = []
         smaller: Smaller | None = None
@@ -158,7 +169,7 @@ class FisherRaoMetric(MatrixFreeMetric):
         def highest(z: Tensor) -> dict[str, Tensor]:
             return {name: x.dd for name, x in propagate(letters, z, 2).items()}
 
-        jets = propagate(letters, z, min(order, 2))
+        jets = propagate(letters, z, min(order, 2), directions)
         self._met = next(iter(jets.values())).record.lines()
         tensors: dict[str, Any] = {}
         for name, jet in jets.items():
@@ -180,12 +191,49 @@ class FisherRaoMetric(MatrixFreeMetric):
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
-        fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold)
+        compiled = self.compile and order == 0 and len(z) == 1 and not self._unchecked
+        g = self._compiled(z) if compiled else None
+        return self._jet(z, order) if g is None else MetricJet(g)
+
+    def _compiled(self, z: Tensor) -> Tensor | None:
+        """G at one point, or None where only the way of many points, or its message, will do."""
+        fold, fold_ratio = self.fold, self.fold_ratio
+
+        def compute(decoder: Any) -> Program:
+            metric = FisherRaoMetric(
+                decoder, check=False, validate_args=False, fold=fold, fold_ratio=fold_ratio
+            )
+
+            def g(z: Tensor) -> tuple[Tensor, Tensor]:
+                found = metric._fields_jets(z, 1, fold)
+                sound = [x.all() for x in _in_domain(found[0])]
+                fields, derivatives, lacking = found
+                g = metric_of(fields, derivatives, lacking=lacking).g
+                return g, torch.stack(sound).all()
+
+            return g
+
+        program = program_for(("g", fold, fold_ratio), z, self.decoder, self._layers, compute)  # type: ignore[arg-type]
+        if program is None:
+            return None
+        with torch.no_grad():
+            out, sound = program(z)
+        return out if not self.validate_args or bool(sound) else None
+
+    def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+        """Along u and v alone, where d > 2."""
+        if z.shape[-1] <= 2:
+            return super()._inner(u, v, z)
+        return self._jet(z, 0, torch.stack([u, v], 1)).g[:, 0, 1]
+
+    def _jet(self, z: Tensor, order: int, directions: Tensor | None = None) -> MetricJet:
+        fields, derivatives, lacking = self._fields_jets(z, order + 1, self.fold, directions)
         self._check_fields(z, fields)
         if self._unchecked and not is_transformed(z):
-            require_each_point_alone("decoder", lambda z: list(self._fields(z).letters.values()), z)
+            require_each_point_alone("decoder", self._letters_of(fields.family), z)
             self._unchecked = False
-        return metric_of(fields, derivatives, order, lacking=lacking)
+        found = metric_of(fields, derivatives, order, lacking=lacking)
+        return found._replace(g=nowhere(found.g, fields.letters.values()))
 
     def _letters(self, z: Tensor) -> dict[str, Tensor]:
         return dict(self._fields(z).letters)
@@ -213,3 +261,31 @@ class FisherRaoMetric(MatrixFreeMetric):
                     "likelihood has NaN or infinities (a probability of 0 or 1, a rate or a "
                     "variance of 0, or z far out?)"
                 )
+        for name, x in {**fields.letters, **fields.constants}.items():
+            if name in fields.family.positive and not is_transformed(x) and not bool((x > 0).all()):
+                raise InputError(
+                    f"decoder: expected a positive {name} of the {fields.family.name} likelihood, "
+                    f"got {x.min().item():.3g}, of which there is no law (a variance or a rate "
+                    "of 0?)"
+                )
+
+    def _letters_of(self, family: Likelihood) -> Callable[[Tensor], list[Tensor]]:
+        """The letters of the law at z, which has to be of this family."""
+
+        def letters(z: Tensor) -> list[Tensor]:
+            fields = self._fields(z)
+            if fields.family.name != family.name:
+                raise InputError(
+                    "decoder: expected each point alone to have a law, of the same family at all, "
+                    f"got a {family.name} and a {fields.family.name} likelihood at others"
+                )
+            return list(fields.letters.values())
+
+        return letters
+
+
+def _in_domain(fields: Fields) -> list[Tensor]:
+    """Where parameters are those of a law."""
+    out = [torch.isfinite(x) for x in fields.letters.values()]
+    everything = {**fields.letters, **fields.constants}
+    return out + [everything[name] > 0 for name in fields.family.positive if name in everything]

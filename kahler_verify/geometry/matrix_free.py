@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
+from kahler_verify.jets.domain import nowhere
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 
 __all__ = ["ALONG_FROM", "COVECTOR_FROM", "LawAt", "Linearised", "MatrixFreeMetric"]
@@ -81,7 +82,8 @@ class MatrixFreeMetric(RiemannianMetric):
         J = {name: jet.d for name, jet in propagate(self._letters, z, 1).items()}
         factor = self._factor(law.gram(J), "geodesic_acceleration")
         terms = [_rows(J[name]) @ _rows((pushed[name] + turned[name])[:, None]).mT for name in J]
-        return -torch.cholesky_solve(torch.stack(terms).sum(0), factor)[..., 0]
+        out = -torch.cholesky_solve(torch.stack(terms).sum(0), factor)[..., 0]
+        return nowhere(out, [jet.value for jet in jets.values()])
 
     def _covector(self, u: Tensor, z: Tensor) -> Tensor:
         if (

@@ -109,6 +109,10 @@ class PulledBackMetric(MatrixFreeMetric):
                 self._outputs = self.embed(at_least_one(z)[:1]).shape[1]
         return super()._points_at_once(z, order)
 
+    def _least_numbers(self, d: int, order: int) -> int:
+        """Of derivatives of f: Gauss' equation takes one order less than those of g would."""
+        return max(1, self._outputs) * d ** min(order + 1, 2)
+
     def _jets(self, z: Tensor, order: int) -> dict[str, Tensor]:
         """Derivatives of f up to ``order`` (1, 2 or 3), by the kernels' names."""
         jet = propagate(self.embed, z, min(order, 2))

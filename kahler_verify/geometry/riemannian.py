@@ -252,6 +252,8 @@ class RiemannianMetric(Metric):
 
         Each row has memory of its own: forward mode refuses points that were only expanded.
         """
+        if z.ndim == 2 and not vectors:
+            return super()._by_chunks(compute, order, z.contiguous())
         batch = torch.broadcast_shapes(*[x.shape[:-1] for x in (z, *vectors)])
         spread = [x.expand(*batch, x.shape[-1]) for x in (z, *vectors)]
         rows = [x.reshape(-1, x.shape[-1]).contiguous() for x in spread]

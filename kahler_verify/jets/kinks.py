@@ -36,7 +36,8 @@ def never_smooth(function: Function, z: Tensor, decoder: object) -> list[tuple[s
     Each as the layer that makes it, by name where ``decoder`` is a module that has one, and the
     highest k for which it is C^k, -1 for a jump.
     """
-    jet = propagate(function, z[:1].detach(), 1)
+    z = z[:1].detach()
+    jet = propagate(function, z, 1, directions=torch.ones_like(z)[:, None])  # one says as much
     if not isinstance(jet, Jet):
         return []
     kinks = jet.expansion.frame.record.kinks

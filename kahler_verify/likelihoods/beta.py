@@ -7,6 +7,9 @@ from kahler_verify.likelihoods.register import Likelihood, likelihood
 likelihood(
     Beta,
     Likelihood(
-        "Beta", "beta", lambda law: {"alpha": law.concentration1, "beta": law.concentration0}
+        "Beta",
+        "beta",
+        lambda law: {"alpha": law.concentration1, "beta": law.concentration0},
+        positive=("alpha", "beta"),
     ),
 )

@@ -26,5 +26,6 @@ likelihood(
         _fields,
         values=lambda letters: {"Sigma_factor": torch.sqrt(letters["Sigma"])},
         layout="diagonal",
+        positive=("Sigma",),
     ),
 )

@@ -4,4 +4,7 @@ from torch.distributions import Exponential
 
 from kahler_verify.likelihoods.register import Likelihood, likelihood
 
-likelihood(Exponential, Likelihood("exponential", "exponential", lambda law: {"rate": law.rate}))
+likelihood(
+    Exponential,
+    Likelihood("exponential", "exponential", lambda law: {"rate": law.rate}, positive=("rate",)),
+)

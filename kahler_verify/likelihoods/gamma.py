@@ -6,5 +6,10 @@ from kahler_verify.likelihoods.register import Likelihood, likelihood
 
 likelihood(
     Gamma,
-    Likelihood("Gamma", "gamma", lambda law: {"alpha": law.concentration, "beta": law.rate}),
+    Likelihood(
+        "Gamma",
+        "gamma",
+        lambda law: {"alpha": law.concentration, "beta": law.rate},
+        positive=("alpha", "beta"),
+    ),
 )

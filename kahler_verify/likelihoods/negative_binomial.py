@@ -13,6 +13,7 @@ likelihood(
         "negative_binomial",
         lambda law: {"eta": logit(law)},
         constants=lambda law: {"count": law.total_count},
+        positive=("count",),
     ),
 )
 likelihood(

@@ -36,6 +36,7 @@ SCALAR = Likelihood(
     lambda law: {"mu": law.loc, "Sigma": law.variance},
     values=_factor,
     layout="scalar",
+    positive=("Sigma",),
     independent_gaussian=True,
 )
 DIAGONAL = likelihood(
@@ -46,6 +47,7 @@ DIAGONAL = likelihood(
         lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
         values=_factor,
         layout="diagonal",
+        positive=("Sigma",),
         independent_gaussian=True,
     ),
 )
@@ -57,6 +59,7 @@ likelihood(
         lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
         values=_factor,
         layout="diagonal",
+        positive=("Sigma",),
         independent_gaussian=True,
     ),
 )

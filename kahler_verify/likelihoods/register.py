@@ -35,6 +35,7 @@ class Likelihood:
         axes: of a law whose outputs are not single numbers, how many last axes of each letter are
             one output's own (1 for a categorical law's logits). There may be several such outputs.
         component: letters whose own axis is one of components, which kernels want in front.
+        positive: letters and constants that are positive, or no law has them.
         independent_gaussian: are the outputs, or functions of them, independent Gaussians with the
             letters mu and, but for unit variance, Sigma?
     """
@@ -48,6 +49,7 @@ class Likelihood:
     layout: str = ""
     axes: Mapping[str, int] = field(default_factory=dict)
     component: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
     independent_gaussian: bool = False
 
     def kernel(self, stem: str) -> str:

@@ -11,11 +11,22 @@ def _fields(law: StudentT | Cauchy) -> Letters:
 
 
 likelihood(
-    StudentT, Likelihood("Student's t", "student_t", _fields, constants=lambda law: {"nu": law.df})
+    StudentT,
+    Likelihood(
+        "Student's t",
+        "student_t",
+        _fields,
+        constants=lambda law: {"nu": law.df},
+        positive=("scale", "nu"),
+    ),
 )
 likelihood(
     Cauchy,
     Likelihood(
-        "Cauchy", "student_t", _fields, constants=lambda law: {"nu": torch.ones_like(law.scale)}
+        "Cauchy",
+        "student_t",
+        _fields,
+        constants=lambda law: {"nu": torch.ones_like(law.scale)},
+        positive=("scale",),
     ),
 )

@@ -15,4 +15,13 @@ def _fields(law: VonMises) -> Letters:
     }
 
 
-likelihood(VonMises, Likelihood("von Mises", "von_mises_fisher", _fields, axes={"direction": 1}))
+likelihood(
+    VonMises,
+    Likelihood(
+        "von Mises",
+        "von_mises_fisher",
+        _fields,
+        axes={"direction": 1},
+        positive=("concentration",),
+    ),
+)

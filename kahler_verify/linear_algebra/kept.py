@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class ReducedHeads:
 
     def __init__(self) -> None:
         # by name and by whether in inference mode, whose tensors autograd cannot take
-        self._kept: dict[tuple[str, bool], tuple[Sequence[Tensor], Any]] = {}
+        self._kept: dict[tuple[Hashable, bool], tuple[Sequence[Tensor], Any]] = {}
         self._call = _Call()
 
     def __reduce__(self) -> tuple[type[ReducedHeads], tuple[()]]:
@@ -81,8 +81,12 @@ class ReducedHeads:
             made[name, followed, inference] = out
         return out
 
+    def unrecorded(self, name: Hashable, sources: Sequence[Tensor], make: Callable[..., T]) -> T:
+        """The same outside of any call, where :func:`is_recorded` is known not to hold."""
+        return self._look_up((name, torch.is_inference_mode_enabled()), sources, make)
+
     def _look_up(
-        self, slot: tuple[str, bool], sources: Sequence[Tensor], make: Callable[..., T]
+        self, slot: tuple[Hashable, bool], sources: Sequence[Tensor], make: Callable[..., T]
     ) -> T:
         known = self._kept.get(slot)
         if known is None or not _are_same(known[0], sources):

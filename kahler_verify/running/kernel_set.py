@@ -125,11 +125,16 @@ def compile_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Complex arithmetic has no compiled code in torch, so that gains come from fewer calls only.
     """
-    if not any(shutil.which(c) for c in ("c++", "g++", "clang++")):
+    return torch.compile(function, fullgraph=True) if has_compiler() else function
+
+
+def has_compiler() -> bool:
+    """Is there a C++ compiler, which torch's own needs?  Where there is none, a warning says so."""
+    found = any(shutil.which(c) for c in ("c++", "g++", "clang++"))
+    if not found:
         warnings.warn(
             "torch.compile needs a C++ compiler (g++ or clang++), and none was found: "
             "the eager kernel is used",
-            stacklevel=2,
+            stacklevel=3,
         )
-        return function
-    return torch.compile(function, fullgraph=True)
+    return found

@@ -84,13 +84,13 @@ def test_it_is_as_far_off_as_it_says(
     circular: bool, shift: float, widen: float, rounds: int
 ) -> None:
     model = Linear(circular, shift, widen)
-    x = model.data(400)
+    x = model.data(250)
     found = marginal_log_likelihood(model, x, 1000, rounds=rounds)
     off = (found.each - model.exact(x)) / found.errors
     assert 0.8 < off.square().mean().sqrt() < 1.25
     assert abs(found.mean - model.exact(x).mean()) < 4 * found.error + found.bias
     assert found.doubtful <= 1
-    assert math.isclose(found.spread, float(model.exact(x).std()) / 20, rel_tol=0.02)
+    assert math.isclose(found.spread, float(model.exact(x).std()) / 250**0.5, rel_tol=0.02)
 
 
 def test_rounds_mend_an_encoder_that_misses() -> None:

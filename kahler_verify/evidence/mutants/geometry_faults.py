@@ -24,10 +24,9 @@ from kahler_verify.evidence.mutants.faults import (
     WEIGHT,
 )
 from kahler_verify.evidence.mutants.rules import Rule, edited, plain_function
-from kahler_verify.geometry import folding, layouts, summands
+from kahler_verify.geometry import families, folding, layouts, summands
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
-from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.jets import tangents
@@ -191,7 +190,7 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(TRANSPOSED, folding.smaller_layer, "weight.mT @ weight", "weight @ weight.mT"),
         Rule(FACTOR, folding.Smaller.lacking.fget, "self.outputs - len(self.matrix)", "0"),  # type: ignore[attr-defined]
         Rule(FACTOR, folding.Smaller.lacking.fget, "- len(self.matrix)", ""),  # type: ignore[attr-defined]
-        Rule(FACTOR, FisherRaoMetric.jet, "part + lacking *", "part +"),
+        Rule(FACTOR, families.metric_of, "part + lacking *", "part +"),
         Rule(LOST, folding.of_the_variance, "x.new_zeros(*x.shape[:-1], 1)", "x"),
         Rule(LOST, folding.GramRows.__mul__, "self.rows * factor", "self.rows"),
         Rule(LOST, folding.GramRows.__matmul__, "(self.rows @ self.gram)", "self.rows"),
