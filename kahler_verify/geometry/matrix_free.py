@@ -61,6 +61,10 @@ class MatrixFreeMetric(RiemannianMetric):
     def _law(self, z: Tensor) -> LawAt:
         """What the law's Fisher information F does, at z [B, d] or at one point for all."""
 
+    @abstractmethod
+    def _chords(self, z: Tensor) -> Tensor:
+        """Squared lengths [n] of chords between the laws at n + 1 points, by F half way."""
+
     def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         if kernel == "geodesic_acceleration" and self._goes_along(z, vectors["v"]):
             return self._accelerated(z, vectors["v"])

@@ -130,6 +130,9 @@ class PulledBackMetric(MatrixFreeMetric):
             lambda rows: self._gauss.call("metric", {"mu_d": rows["mu"]}),
         )
 
+    def _chords(self, z: Tensor) -> Tensor:
+        return self.embed(z).diff(dim=0).square().sum(-1)
+
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
         tensors = self._jets(z, order + 1)
