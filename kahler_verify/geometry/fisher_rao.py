@@ -183,7 +183,8 @@ class FisherRaoMetric(MatrixFreeMetric):
         def gram(rows: Mapping[str, Tensor]) -> Tensor:
             return metric_of(fields, {f"{name}_d": x for name, x in rows.items()}).g
 
-        return LawAt(partial(lowered, fields), partial(bent, fields), gram)
+        flat = fields.family.independent_gaussian
+        return LawAt(partial(lowered, fields), partial(bent, fields), gram, flat)
 
     def _chords(self, z: Tensor) -> Tensor:
         fields = self._fields(z)

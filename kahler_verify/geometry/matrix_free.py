@@ -29,11 +29,13 @@ class LawAt(NamedTuple):
         lower: from tangents t [B, ...] of the letters to covectors F t.
         bend: to Γ(t, t) of the laws' own space.
         gram: from rows [B, r, ...] of tangents to their products, [B, r, r].
+        flat: is F the same for all values of the letter mu?
     """
 
     lower: Callable[[Mapping[str, Tensor]], Letters]
     bend: Callable[[Mapping[str, Tensor]], Letters]
     gram: Callable[[Mapping[str, Tensor]], Tensor]
+    flat: bool
 
 
 # A tangent and a backward pass cost less than d stacked tangents from about this d on.

@@ -128,6 +128,7 @@ class PulledBackMetric(MatrixFreeMetric):
             dict,
             lambda tangents: {name: torch.zeros_like(t) for name, t in tangents.items()},
             lambda rows: self._gauss.call("metric", {"mu_d": rows["mu"]}),
+            flat=True,
         )
 
     def _chords(self, z: Tensor) -> Tensor:
