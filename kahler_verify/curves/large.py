@@ -146,7 +146,7 @@ class _Energy:
     def __init__(self, metric: MatrixFreeMetric, a: Tensor, b: Tensor, segments: int, rank: int):
         self.metric, self.segments, self.passes = metric, segments, 0
         times = torch.linspace(0, 1, segments + 1, dtype=torch.float64)[:, None]
-        self.line = (1 - times) * a.double() + times * b.double()
+        self.line = (1 - times) * a.double().cpu() + times * b.double().cpu()  # as L-BFGS is
         k = torch.arange(1, segments, dtype=torch.float64)
         sines = (torch.pi * k[:, None] * k / segments).sin() * (2 / segments) ** 0.5
         stiffness = 2 - 2 * (torch.pi * k / segments).cos()

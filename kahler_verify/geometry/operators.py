@@ -109,12 +109,12 @@ class MetricOperator:
         return self._multiplied(rows).reshape(shape)
 
     def _multiplied(self, rows: Tensor) -> Tensor:
-        """Of any number of rows [r, d], in the precision of the rows."""
+        """Of any number of rows [r, d], in their own precision and place."""
         if self._matrix is not None or self._linear is None:
-            return rows @ self.matrix().to(rows.dtype)
+            return rows @ self.matrix().to(rows)
         linear = self._linear
-        pieces = [linear.product(some) for some in rows.to(self.z.dtype).split(linear.at_once)]
-        return torch.cat(pieces).to(rows.dtype)
+        pieces = [linear.product(some) for some in rows.to(self.z).split(linear.at_once)]
+        return torch.cat(pieces).to(rows)
 
     def matrix(self) -> Tensor:
         """g [d, d], made once."""

@@ -361,6 +361,9 @@ def test_what_was_met_on_the_way_is_in_the_repr():
     pulled = PulledBackMetric(lambda z: torch.special.erfcx(z))
     pulled.metric_matrix(latents(2, 3))
     assert "erfcx" in repr(pulled)
+    shaped = FisherMetric(dcgan(8, 4).double(), latent_shape=(8, 1, 1))
+    shaped.norm(latents(8, 1, 1), latents(8, 1, 1))
+    assert "relu: has kinks" in repr(shaped)
     assert "differentiated by autograd" in repr(pulled)
 
 

@@ -457,3 +457,18 @@ def test_thousands_of_dimensions_take_no_matrix():
     assert converged
     assert passes < 150
     assert memory < 96
+
+
+@pytest.mark.gpu
+def test_operators_on_a_gpu(images):
+    z = latents(4, 4, 4)
+    cpu = images.operator(z, method="matrix-free")
+    for method in ("dense", "matrix-free"):
+        metric = images.on_real_latents.to("cuda")
+        gpu = metric.operator(z.cuda(), method=method)
+        close(gpu.product(z.cuda()).cpu(), cpu.product(z), 1e-9)
+        torch.testing.assert_close(gpu.top(4).values.cpu(), cpu.top(4).values, rtol=1e-3, atol=0)
+        found, wanted = gpu.solve(z.cuda(), ridge=0.1), cpu.solve(z, ridge=0.1)
+        close(found.x.cpu(), wanted.x, 1e-4)
+        assert math.isfinite(gpu.trace().value)
+        assert math.isfinite(gpu.log_volume(ridge=0.1).value)
