@@ -136,3 +136,27 @@ def normalize(
     square = linear(lambda t: t.sum(dim, keepdim=True), squared_modulus(x))
     inverse = by_kernel(square, "rsqrt")
     return times(x, inverse).with_value(call(x.value, p, dim, eps))
+
+
+@rule("cdist", python=True, several=True, holomorphic=False)
+def distances(
+    call: Any,
+    x1: Expansion | Tensor,
+    x2: Expansion | Tensor,
+    p: float = 2.0,
+    compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
+) -> Expansion:
+    """Euclidean: ‖a_i - b_j‖ as [..., i, j], smooth but where two points are one."""
+    if p != 2:
+        raise NotCovered
+    a, b = _unsqueezed(x1, -2), _unsqueezed(x2, -3)
+    square = by_kernel(plus(a, b, -1), "square")
+    out = by_kernel(linear(lambda t: t.sum(-1), square), "sqrt")
+    values = [x.value if isinstance(x, Expansion) else x for x in (x1, x2)]
+    return out.with_value(call(*values, p, compute_mode))
+
+
+def _unsqueezed(x: Expansion | Tensor, axis: int) -> Expansion | Tensor:
+    if isinstance(x, Expansion):
+        return linear(lambda t: t.unsqueeze(axis), x)
+    return x.unsqueeze(axis)
