@@ -13,8 +13,8 @@ from torch.func import functional_call
 
 from kahler_verify.adapters.models import decoding_part
 from kahler_verify.adapters.outputs import Output, output_of, read
+from kahler_verify.adapters.quantised import dequantised
 from kahler_verify.errors import InputError
-from kahler_verify.spaces import HALVES
 from kahler_verify.torch_state import alone
 
 __all__ = ["AdaptedDecoder", "adapted", "described"]
@@ -44,8 +44,9 @@ def adapted(
     part = decoding_part(original)
     which = None if output is None else output_of(output)
     compiled = original is not model or _has_compiled_parts(original)
-    low = _low_precision(original)
-    if part is None and not (which or shape or compiled or low):
+    plain = dequantised(original)
+    low = _low_precision(plain)
+    if part is None and plain is original and not (which or shape or compiled or low):
         return model
     notes = [] if part is None else [part.note]
     call: Callable[[Any, Tensor], Any] = _called if part is None else part.call
@@ -55,7 +56,9 @@ def adapted(
         notes.append("compiled code is run uncompiled")
     if low:
         notes.append(f"{', '.join(low)} weights, computed in the precision of z")
-    return AdaptedDecoder(original, call, which, shape, tuple(notes))
+    if plain is not original:
+        notes.append("integer weights, as the numbers they stand for; activations are not rounded")
+    return AdaptedDecoder(plain, call, which, shape, tuple(notes))
 
 
 def described(decoder: Any) -> list[str]:
@@ -176,10 +179,11 @@ def _floats(x: Tensor) -> bool:
 
 
 def _low_precision(model: Any) -> list[str]:
-    """The names of dtypes of weights that are for storage."""
+    """The names of dtypes of weights that are for storage: those of fewer than 32 bits."""
     if not isinstance(model, nn.Module):
         return []
-    kinds = {x.dtype for x in (*model.parameters(), *model.buffers()) if x.dtype in HALVES}
+    weights = [x for x in (*model.parameters(), *model.buffers()) if _floats(x)]
+    kinds = {x.dtype for x in weights if x.dtype.to_real().itemsize < 4}
     return sorted(str(kind).removeprefix("torch.") for kind in kinds)
 
 

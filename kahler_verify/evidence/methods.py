@@ -45,6 +45,7 @@ WITHOUT_NUMBERS = {
     "from_file": "makes a metric",
     "from_function": "makes a metric",
     "riemannian": "makes the same metric on real coordinates",
+    "operator": "makes an operator at one point",
     "plan": "tells how a call is computed",
     "forget_heads": "drops what was kept",
 }

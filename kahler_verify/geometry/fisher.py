@@ -179,9 +179,11 @@ class FisherMetric(PartwiseMetric):
         self._examined = {}
 
     def __repr__(self) -> str:
-        lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]
         if isinstance(self.decoder, AdaptedDecoder):
-            lines[:0] = described(self.decoder)
+            lines = [*described(self.decoder), *self.on_real_latents._met]
+            lines.append("at complex latents: autograd")
+        else:
+            lines = [f"{name}: {route}" for name, route in routes(self.decoder).items()]
         for order, (_, mode, reason) in sorted(self._examined.items()):
             if reason:
                 lines.append(f"derivatives of order {order}: autograd in the mode {mode!r}")

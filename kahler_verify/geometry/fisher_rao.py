@@ -247,7 +247,15 @@ class FisherRaoMetric(MatrixFreeMetric):
         def gram(rows: Mapping[str, Tensor]) -> Tensor:
             return metric_of(fields, {f"{name}_d": x for name, x in rows.items()}).g
 
-        return LawAt(partial(lowered, fields), partial(bent, fields), gram)
+        flat = fields.family.independent_gaussian
+        return LawAt(partial(lowered, fields), partial(bent, fields), gram, flat)
+
+    def _chords(self, z: Tensor) -> Tensor:
+        fields = self._fields(z)
+        half = {name: (x[1:] + x[:-1]) / 2 for name, x in fields.letters.items()}
+        chords = {f"{name}_d": x.diff(dim=0)[:, None] for name, x in fields.letters.items()}
+        constants = {name: x[1:] for name, x in plain(fields.constants, fields.family).items()}
+        return metric_of(Fields(fields.family, half, constants), chords).g[:, 0, 0]
 
     def _check_fields(self, z: Tensor, fields: Fields) -> None:
         if not self.validate_args:

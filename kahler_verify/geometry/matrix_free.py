@@ -30,11 +30,13 @@ class LawAt(NamedTuple):
         lower: from tangents t [B, ...] of the letters to covectors F t.
         bend: to Γ(t, t) of the laws' own space.
         gram: from rows [B, r, ...] of tangents to their products, [B, r, r].
+        flat: is F the same for all values of the letter mu?
     """
 
     lower: Callable[[Mapping[str, Tensor]], Letters]
     bend: Callable[[Mapping[str, Tensor]], Letters]
     gram: Callable[[Mapping[str, Tensor]], Tensor]
+    flat: bool
 
 
 # A tangent and a backward pass cost less than d stacked tangents from about this d on.
@@ -61,6 +63,10 @@ class MatrixFreeMetric(RiemannianMetric):
     @abstractmethod
     def _law(self, z: Tensor) -> LawAt:
         """What the law's Fisher information F does, at z [B, d] or at one point for all."""
+
+    @abstractmethod
+    def _chords(self, z: Tensor) -> Tensor:
+        """Squared lengths [n] of chords between the laws at n + 1 points, by F half way."""
 
     def _at(self, kernel: str, order: int, z: Tensor, vectors: dict[str, Tensor]) -> Tensor:
         if kernel == "geodesic_acceleration" and self._goes_along(z, vectors["v"]):

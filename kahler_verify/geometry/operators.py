@@ -7,7 +7,8 @@ the multiplications of one decoding.  An answer says what it took, and how far i
 from __future__ import annotations
 
 import math
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.latent_shapes import is_shaped
 from kahler_verify.geometry.matrix_free import Linearised, MatrixFreeMetric
+from kahler_verify.geometry.operator_curvature import sectional_curvature
 from kahler_verify.geometry.operator_results import Measured, Solved, TopDirections
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.linear_algebra.krylov import (
@@ -107,12 +109,12 @@ class MetricOperator:
         return self._multiplied(rows).reshape(shape)
 
     def _multiplied(self, rows: Tensor) -> Tensor:
-        """Of any number of rows [r, d], in the precision of the rows."""
+        """Of any number of rows [r, d], in their own precision and place."""
         if self._matrix is not None or self._linear is None:
-            return rows @ self.matrix().to(rows.dtype)
+            return rows @ self.matrix().to(rows)
         linear = self._linear
-        pieces = [linear.product(some) for some in rows.to(self.z.dtype).split(linear.at_once)]
-        return torch.cat(pieces).to(rows.dtype)
+        pieces = [linear.product(some) for some in rows.to(self.z).split(linear.at_once)]
+        return torch.cat(pieces).to(rows)
 
     def matrix(self) -> Tensor:
         """g [d, d], made once."""
@@ -302,3 +304,23 @@ class MetricOperator:
         how = f"stochastic Lanczos quadrature, {probes} probes of {steps} steps"
         passes = self.passes - before
         return Measured("log volume", out.value / 2, out.error / 2, passes, how, out)
+
+    def sectional_curvature(self, u: Tensor, v: Tensor, **options: Any) -> Measured:
+        """K of the plane that u and v span, [d] each or in the latent shape, by Gauss' equation.
+
+        Args:
+            u: a vector.
+            v: another.
+            options: of :meth:`solve`, such as ``tolerance``.
+
+        Raises:
+            InputError: the law is no Gaussian with a constant covariance, or u and v span no plane.
+        """
+        rows = [self._rows(name, x)[0] for name, x in (("u", u), ("v", v))]
+        if any(len(x) != 1 for x in rows):
+            raise InputError("u, v: expected one vector each")
+        if self._linear is None:
+            raise InputError("metric: expected one of a decoder; see metric.sectional_curvature")
+        before, solve = self.passes, partial(self.solve, **options)
+        value, error, how = sectional_curvature(self._linear, solve, rows[0][0], rows[1][0])
+        return Measured("sectional curvature", value, error, self.passes - before, how)

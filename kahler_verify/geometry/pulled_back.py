@@ -155,7 +155,11 @@ class PulledBackMetric(MatrixFreeMetric):
             dict,
             lambda tangents: {name: torch.zeros_like(t) for name, t in tangents.items()},
             lambda rows: self._gauss.call("metric", {"mu_d": rows["mu"]}),
+            flat=True,
         )
+
+    def _chords(self, z: Tensor) -> Tensor:
+        return self.embed(z).diff(dim=0).square().sum(-1)
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""

@@ -126,23 +126,6 @@ def vector_norm(
     return by_kernel(linear(lambda t: t.sum(axes, keepdim=keepdim), square), "sqrt")
 
 
-@rule("cdist", several=True, holomorphic=False)
-def distances(call: Any, a: Any, b: Any, p: float = 2.0, compute_mode: Any = None) -> Expansion:
-    """‖a_i - b_j‖ of the rows of a [..., n, k] and b [..., m, k], smooth but at 0."""
-    if p != 2:
-        raise NotCovered
-
-    def spread(x: Any, axis: int) -> Any:
-        return (
-            linear(lambda t: t.unsqueeze(axis), x)
-            if isinstance(x, Expansion)
-            else x.unsqueeze(axis)
-        )
-
-    square = by_kernel(plus(spread(a, -2), spread(b, -3), -1), "square")
-    return by_kernel(linear(lambda t: t.sum(-1), square), "sqrt")
-
-
 @rule("normalize", python=True, holomorphic=False)
 def normalize(
     call: Any, x: Expansion, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
@@ -153,3 +136,27 @@ def normalize(
     square = linear(lambda t: t.sum(dim, keepdim=True), squared_modulus(x))
     inverse = by_kernel(square, "rsqrt")
     return times(x, inverse).with_value(call(x.value, p, dim, eps))
+
+
+@rule("cdist", python=True, several=True, holomorphic=False)
+def distances(
+    call: Any,
+    x1: Expansion | Tensor,
+    x2: Expansion | Tensor,
+    p: float = 2.0,
+    compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
+) -> Expansion:
+    """Euclidean: ‖a_i - b_j‖ as [..., i, j], smooth but where two points are one."""
+    if p != 2:
+        raise NotCovered
+    a, b = _unsqueezed(x1, -2), _unsqueezed(x2, -3)
+    square = by_kernel(plus(a, b, -1), "square")
+    out = by_kernel(linear(lambda t: t.sum(-1), square), "sqrt")
+    values = [x.value if isinstance(x, Expansion) else x for x in (x1, x2)]
+    return out.with_value(call(*values, p, compute_mode))
+
+
+def _unsqueezed(x: Expansion | Tensor, axis: int) -> Expansion | Tensor:
+    if isinstance(x, Expansion):
+        return linear(lambda t: t.unsqueeze(axis), x)
+    return x.unsqueeze(axis)

@@ -274,7 +274,7 @@ def test_rows_of_another_length_are_refused():
 # ------------------------------------------------------------- precision and compilation
 
 
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float8_e5m2])
 def test_weights_in_half_precision_are_computed_in_that_of_z(kind):
     low = nn.Sequential(nn.Linear(5, 20), nn.SiLU(), nn.Linear(20, 9)).to(kind)
     same = nn.Sequential(nn.Linear(5, 20), nn.SiLU(), nn.Linear(20, 9)).to(kind)
@@ -290,10 +290,30 @@ def test_weights_in_half_precision_are_computed_in_that_of_z(kind):
     # weights are read anew in each call, and stay what they are
     assert low[0].weight.dtype == kind
     with torch.no_grad():
-        low[2].weight.mul_(2)
+        low[2].weight.copy_((2 * low[2].weight.float()).to(kind))
     close(metric.metric_matrix(z), 4 * FisherMetric(same).metric_matrix(z))
     # a cast metric has weights that are computed in as they are
     close(metric.on_real_latents.double().metric_matrix(z), metric.metric_matrix(z))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_integer_weights_are_the_numbers_they_stand_for():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 20), nn.SiLU(), nn.Sequential(nn.Linear(20, 9, bias=False)))
+    rounded = torch.ao.quantization.quantize_dynamic(net.eval(), {nn.Linear}, dtype=torch.qint8)
+    metric, z = FisherMetric(rounded), latents(3, 5).float()
+    assert "integer weights" in repr(metric)
+    same = nn.Sequential(nn.Linear(5, 20), nn.SiLU(), nn.Linear(20, 9, bias=False))
+    with torch.no_grad():
+        for layer, own in ((rounded[0], same[0]), (rounded[2][0], same[2])):
+            own.weight.copy_(layer.weight().dequantize())
+        same[0].bias.copy_(rounded[0].bias())
+    close(metric.metric_matrix(z), FisherMetric(same).metric_matrix(z), 1e-6)
+    near = FisherMetric(net).metric_matrix(z)
+    assert 0 < (metric.metric_matrix(z) - near).abs().max() < 0.05 * near.abs().max()
+    single = FisherMetric(rounded[0]).metric_matrix(z)
+    close(single, FisherMetric(same[0]).metric_matrix(z), 1e-6)
+    assert type(rounded[0]).__module__.startswith("torch.ao")  # the user's own is left alone
 
 
 def test_compiled_models_are_run_as_what_they_were_made_of():
@@ -341,6 +361,9 @@ def test_what_was_met_on_the_way_is_in_the_repr():
     pulled = PulledBackMetric(lambda z: torch.special.erfcx(z))
     pulled.metric_matrix(latents(2, 3))
     assert "erfcx" in repr(pulled)
+    shaped = FisherMetric(dcgan(8, 4).double(), latent_shape=(8, 1, 1))
+    shaped.norm(latents(8, 1, 1), latents(8, 1, 1))
+    assert "relu: has kinks" in repr(shaped)
     assert "differentiated by autograd" in repr(pulled)
 
 

@@ -186,6 +186,51 @@ def test_accelerations_of_pull_backs():
     close(metric.geodesic_acceleration(z, v), by_all_second_derivatives(metric, z, v), 1e-10)
 
 
+def constant_variance(x):
+    return x, torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype).expand_as(x)
+
+
+@pytest.mark.parametrize("method", ["dense", "matrix-free"])
+@pytest.mark.parametrize("law", [lambda x: x, constant_variance])
+def test_sectional_curvature_by_gauss(law, method):
+    module = net(6)
+    metric = FisherRaoMetric(lambda z: law(module(z)))
+    z, u, v = latents(3, 6)
+    truth = metric.sectional_curvature(z, u, v).item()
+    found = metric.operator(z, method=method).sectional_curvature(u, v, tolerance=1e-9)
+    assert abs(found.value - truth) <= max(found.error, 1e-9 * abs(truth))
+    assert found.error < 1e-4 * abs(truth)
+    assert found.value == pytest.approx(truth, rel=1e-6)
+    loose = metric.operator(z, method="matrix-free").sectional_curvature(u, v, tolerance=1e-3)
+    assert abs(loose.value - truth) <= loose.error
+    same = PulledBackMetric(module).operator(z, method=method).sectional_curvature(u, v)
+    assert same.value == pytest.approx(
+        PulledBackMetric(module).sectional_curvature(z, u, v).item(), rel=1e-5
+    )
+
+
+def test_sectional_curvature_of_an_image_decoder(images):
+    z, u, v = latents(3, 4, 4, 4)
+    free = images.operator(z, method="matrix-free").sectional_curvature(u, v, tolerance=1e-8)
+    dense = images.operator(z, method="dense").sectional_curvature(u, v)
+    assert abs(free.value - dense.value) <= free.error + dense.error
+    assert free.value == pytest.approx(dense.value, rel=1e-4)
+    assert free.passes > dense.passes
+
+
+def test_sectional_curvature_of_other_laws_is_refused():
+    module, (z, u, v) = net(6), latents(3, 6)
+    for law in ("diagonal", "Bernoulli"):
+        operator = FisherRaoMetric(lambda z, law=law: LAWS[law](module(z))).operator(z)
+        with pytest.raises(InputError, match="Gaussian with a constant covariance"):
+            operator.sectional_curvature(u, v)
+    operator = FisherRaoMetric(module).operator(z)
+    with pytest.raises(InputError, match="span a plane"):
+        operator.sectional_curvature(u, 2 * u)
+    with pytest.raises(InputError, match="one vector each"):
+        operator.sectional_curvature(torch.stack([u, v]), v)
+
+
 # ------------------------------------------------------------- an image decoder, in full
 
 
@@ -412,3 +457,18 @@ def test_thousands_of_dimensions_take_no_matrix():
     assert converged
     assert passes < 150
     assert memory < 96
+
+
+@pytest.mark.gpu
+def test_operators_on_a_gpu(images):
+    z = latents(4, 4, 4)
+    cpu = images.operator(z, method="matrix-free")
+    for method in ("dense", "matrix-free"):
+        metric = images.on_real_latents.to("cuda")
+        gpu = metric.operator(z.cuda(), method=method)
+        close(gpu.product(z.cuda()).cpu(), cpu.product(z), 1e-9)
+        torch.testing.assert_close(gpu.top(4).values.cpu(), cpu.top(4).values, rtol=1e-3, atol=0)
+        found, wanted = gpu.solve(z.cuda(), ridge=0.1), cpu.solve(z, ridge=0.1)
+        close(found.x.cpu(), wanted.x, 1e-4)
+        assert math.isfinite(gpu.trace().value)
+        assert math.isfinite(gpu.log_volume(ridge=0.1).value)

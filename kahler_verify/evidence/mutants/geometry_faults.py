@@ -27,8 +27,10 @@ from kahler_verify.evidence.mutants.rules import Rule, edited, plain_function
 from kahler_verify.geometry import families, folding, layouts, summands
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
+from kahler_verify.geometry.matrix_free import Linearised, MatrixFreeMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.mixture import MixtureMetric
+from kahler_verify.geometry.operators import MetricOperator
 from kahler_verify.jets import tangents
 from kahler_verify.likelihoods import normal
 from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, heads, planes, rows
@@ -36,6 +38,7 @@ from kahler_verify.linear_algebra import cholesky, degeneracy, elimination, head
 __all__ = ["GEOMETRY_RULES", "Noticed", "first_difference"]
 
 Full, Diagonal, Mixture, Fisher = FullComponents, DiagonalComponents, MixtureMetric, FisherMetric
+MatrixFree = MatrixFreeMetric
 
 GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
     "mixtures": (
@@ -246,6 +249,16 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
             SIGN, cholesky.factored, "index_put(few, ~closer.sound)", "index_put(few, closer.sound)"
         ),
         Rule(POWER, degeneracy.Closer.factor, ".sqrt()", ""),
+    ),
+    "products": (
+        Rule(FACTOR, families.bent, "a - b / 2", "a - b"),
+        Rule(SIGN, families.bent, "a - b / 2", "a + b / 2"),
+        Rule(UNCENTRED, families.bent, "x.clone() if", "x if"),
+        Rule(LOST, families.lowered, "g[:, 0, 1]", "g[:, 0, 0]"),
+        Rule(SIGN, MatrixFree._accelerated, "return -torch", "return torch"),
+        Rule(LOST, MatrixFree._accelerated, "pushed[name] + turned[name]", "pushed[name]"),
+        Rule(LOST, Linearised.product, "self.lower(self.push(u))", "self.push(u)"),
+        Rule(FACTOR, MetricOperator._made, "(g + g.mT) / 2", "g + g.mT"),
     ),
 }
 

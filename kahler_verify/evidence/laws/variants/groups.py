@@ -17,6 +17,7 @@ from kahler_verify.evidence.finding import Finding
 from kahler_verify.evidence.laws.variants.decoders import decoders
 from kahler_verify.evidence.laws.variants.mixtures import mixtures
 from kahler_verify.evidence.laws.variants.planes import planes
+from kahler_verify.evidence.laws.variants.products import products
 from kahler_verify.evidence.laws.variants.real_decoders import real_decoders
 from kahler_verify.evidence.laws.variants.volumes import volumes
 
@@ -26,6 +27,7 @@ GROUPS: dict[str, Callable[[], Iterator[Finding]]] = {
     "real decoders": real_decoders,
     "planes": planes,
     "volumes": volumes,
+    "products": products,
 }
 
 
