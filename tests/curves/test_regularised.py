@@ -28,6 +28,8 @@ class Collapsed(nn.Module):
             scale = gain * net[0].in_features ** -0.5
             nn.init.normal_(net[0].weight, 0, scale, generator=generator)
             nn.init.normal_(net[2].weight, 0, 0.2, generator=generator)
+            for layer in net[::2]:
+                nn.init.normal_(layer.bias, 0, 0.3, generator=generator)
         self.requires_grad_(False)
 
     def forward(self, z: Tensor) -> Tensor:
