@@ -72,7 +72,8 @@ def steeper(item: dict[str, Any]) -> None:
 
 
 def steep_somewhere(item: dict[str, Any]) -> None:
-    item["potential"][3][9] = nudged(item["potential"][3][9], 1.5)
+    row = item["potential"][20]
+    row[20] = (float.fromhex(row[20]) + 0.1).hex()  # more than a cell's width of slope
 
 
 def apart(item: dict[str, Any]) -> None:
