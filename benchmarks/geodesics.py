@@ -24,14 +24,17 @@ from kahler_verify.curves import (
     STRAIGHT,
     Collocation,
     Curve,
+    Nearby,
     Polygon,
     Spline,
     bounds,
     connect,
     distances,
     initial_velocity,
+    regularised,
     shoot,
 )
+from kahler_verify.curves.tour import places
 from kahler_verify.geometry import PulledBackMetric
 from kahler_verify.models import RealVAEConfig, TrainingOptions, load_data, train
 
@@ -39,7 +42,7 @@ FEW = 6  # pairs that slow solvers are given
 
 
 def trained(d: int, epochs: int) -> tuple[nn.Module, Tensor]:
-    """The network of a decoder's means, and codes of test samples."""
+    """The network of a decoder's means, and codes of samples, those of the test set first."""
     data = load_data("digits-images", 0)
     config = RealVAEConfig(latent_dim=d)
     with TemporaryDirectory() as folder:
@@ -50,7 +53,7 @@ def trained(d: int, epochs: int) -> tuple[nn.Module, Tensor]:
     head.weight.mul_(model.decoder.scale)
     head.bias.mul_(model.decoder.scale).add_(model.decoder.location)
     net = nn.Sequential(model.decoder.layers, head)
-    codes: Tensor = model.encoder(data.test.x.double())[0]
+    codes: Tensor = model.encoder(torch.cat([data.test.x, data.train.x]).double())[0]
     return net, codes
 
 
@@ -115,30 +118,118 @@ def others(metric: PulledBackMetric, a: Tensor, b: Tensor) -> list[str]:
     fine = shoot(metric, a, v, tolerance=1e-12, raise_on_failure=False)
     size = (b - a).norm(dim=-1)
     away = 0.02 * torch.randn(a.shape, dtype=a.dtype, generator=torch.Generator().manual_seed(0))
-    warm = connect(metric, a + away, b, start=path, raise_on_failure=False).report
-    assert warm is not None
-    bound, seconds = timed(lambda: bounds(Curve(metric, path.mesh, path.nodes[:2])))
+    near = connect(metric, a + away, b, start=path, solver=Nearby(), raise_on_failure=False).report
+    assert near is not None
+    few = Curve(metric, path.mesh, path.nodes[:2])
+    bound, seconds = timed(lambda: bounds(few))
+    quick, fewer = timed(lambda: bounds(path, segments=128, arithmetic="floats"))
     length = path.length[:2]
-    codes = torch.cat([a, b])[:20]
-    matrix, spent = timed(lambda: distances(metric, codes, raise_on_failure=False))
-    pairs = len(codes) * (len(codes) - 1) // 2
-    return [
+    lines = [
         (
             f"exp to 1e-10: {shot.evaluations.double().median():.0f} evaluations, error "
             f"{((shot.point - fine.point).norm(dim=-1) / size).nanmedian():.1e}"
         ),
         f"exp(log b) - b: {((shot.point - b).norm(dim=-1) / size).nanmedian():.1e} of |b - a|",
-        f"warm starts: {warm.evaluations.double().median():.0f} evaluations",
+        f"from a curve that ends 0.02 away: {near.evaluations.double().median():.0f} evaluations",
         (
             f"proved bounds, {seconds / 2:.1f} s each: (upper - length)/length "
             f"{(bound.upper / length - 1).max():.1e}, lower/length "
             f"{(bound.lower / length).min():.3f}"
         ),
         (
-            f"distance matrix: {1e3 * spent / pairs:.1f} ms a pair, "
-            f"{int(matrix.lengths.isnan().sum()) // 2} of {pairs} not found"
+            f"by intervals of floats on 128 segments, {1e3 * fewer / len(rows):.1f} ms each: "
+            f"{(quick.upper / path.length - 1).median():.1e}, at most "
+            f"{(quick.upper / path.length - 1).max():.1e}"
         ),
     ]
+    if a.shape[1] == 2:
+        dual, spent = timed(lambda: bounds(few, segments=64, arithmetic="floats", cells=128))
+        assert dual.inside is not None
+        lines.append(
+            f"potential on 128 x 128 cells, {spent / 2:.1f} s each: lower/length "
+            f"{(dual.inside / length).tolist()}, proved: {dual.proved}"
+        )
+    return lines
+
+
+def matrix(metric: PulledBackMetric, codes: Tensor) -> list[str]:
+    """Six rows of the matrix of 500 codes: those of a point and of its neighbours."""
+    codes = codes[:500]
+    middle = 100
+    own = torch.cat([torch.tensor([middle]), places(metric, codes).near[middle, :5]])
+    found, spent = timed(
+        lambda: distances(metric, codes[own], codes, segments=128, raise_on_failure=False)
+    )
+    pairs = found.lengths.numel()
+    spent_on = found.report.evaluations.double()
+    some = torch.randperm(pairs, generator=torch.Generator().manual_seed(0))[:300]
+    a, b = codes[own][some // len(codes)], codes[some % len(codes)]
+    cold, seconds = timed(lambda: connect(metric, a, b, raise_on_failure=False).report)
+    gap = found.lengths.flatten()[some] / cold.length - 1
+    whole = 500 * 499 // 2
+    return [
+        (
+            f"{pairs} pairs of the matrix, {int(found.lengths.isnan().sum())} not found: "
+            f"{1e3 * spent / pairs:.2f} ms each with proved bounds on 128 segments, "
+            f"{spent_on.median():.0f} evaluations (mean {spent_on.mean():.0f}); at that rate all "
+            f"{whole} take {whole * spent / pairs / 60:.1f} minutes on one core"
+        ),
+        (
+            f"300 of them from all starts: {1e3 * seconds / 300:.2f} ms and "
+            f"{cold.evaluations.double().median():.0f} evaluations each without bounds; the "
+            f"matrix's lengths are longer by at most {gap.nan_to_num(0).max():.1e}"
+        ),
+    ]
+
+
+def antipodes() -> list[str]:
+    """How often a search ends at a minimum, and the right one, at ε from the antipode."""
+
+    def lift(z: Tensor) -> Tensor:
+        s = (z * z).sum(-1, keepdim=True)
+        return torch.cat([2 * z, s - 1], -1) / (1 + s)
+
+    generator = torch.Generator().manual_seed(0)
+    lines = []
+    for epsilon in (0.3, 0.1, 0.03, 0.01):
+        x, v = torch.randn(2, 400, 3, dtype=torch.float64, generator=generator)
+        x = x / x.norm(dim=-1, keepdim=True)
+        v = v - (v * x).sum(-1, keepdim=True) * x
+        v = v / v.norm(dim=-1, keepdim=True)
+        angle = math.pi - epsilon
+        y = math.cos(angle) * x + math.sin(angle) * v
+        inside = ((x[:, 2] < 0.8) & (y[:, 2] < 0.8)).nonzero().squeeze(-1)[:128]
+        a, b = (p[inside, :2] / (1 - p[inside, 2:]) for p in (x, y))
+        for name, starts in (("one start", STRAIGHT), ("several", None)):
+            report = connect(
+                PulledBackMetric(lift), a, b, starts=starts, raise_on_failure=False
+            ).report
+            assert report is not None
+            right = (report.length - angle).abs() < 1e-8
+            lines.append(
+                f"{epsilon} from the antipode, {name}: {report.converged.double().mean():.3f} "
+                f"minima, {right.double().mean():.3f} right, "
+                f"{report.evaluations.double().median():.0f} evaluations"
+            )
+    return lines
+
+
+def floors(metric: PulledBackMetric, codes: Tensor, a: Tensor, b: Tensor) -> list[str]:
+    """Searches in metrics with a floor."""
+    lines = []
+    for strength in (1e-3, 1e-2):
+        floored = regularised(metric, codes, strength)
+        report, spent = timed(
+            partial(connect, floored, a, b, starts=STRAIGHT, raise_on_failure=False)
+        )
+        report = report.report
+        lines.append(
+            f"with a floor of {strength} of the mean eigenvalue: "
+            f"{report.converged.double().mean():.3f} found, "
+            f"{report.evaluations.double().median():.0f} evaluations, "
+            f"{1e3 * spent / len(a):.0f} ms a pair"
+        )
+    return lines
 
 
 def main() -> None:
@@ -146,21 +237,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--without-rivals", action="store_true")
     parser.add_argument("--dimensions", type=int, nargs="+", default=[2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for d in arguments.dimensions:
         net, codes = trained(d, arguments.epochs)
         metric = PulledBackMetric(net, d)
-        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(1))
+        tests = codes[:180]
+        order = torch.randperm(len(tests), generator=torch.Generator().manual_seed(1))
         a, b = (codes[order[k * arguments.pairs :][: arguments.pairs]] for k in (0, 1))
         print(f"\n### d = {d}, D = {metric.embed(a[:1]).shape[1]}\n")
-        print("| | pairs | ms a pair | evaluations | excess, median | largest | found |")
-        print("|---|---|---|---|---|---|---|")
-        for row in solvers(metric, a, b):
-            print(row, flush=True)
-        print()
-        for row in others(metric, a, b):
+        if not arguments.without_rivals:
+            print("| | pairs | ms a pair | evaluations | excess, median | largest | found |")
+            print("|---|---|---|---|---|---|---|")
+            for row in solvers(metric, a, b):
+                print(row, flush=True)
+            print()
+        lines = others(metric, a, b) if d < 32 else []
+        if d == 2:
+            lines += matrix(metric, codes) + antipodes()
+        else:
+            lines += floors(metric, codes[:180], a, b)
+        for row in lines:
             print(f"- {row}", flush=True)
 
 

@@ -205,6 +205,7 @@ def _printed(notebook: NotebookNode) -> list[str]:
     [
         ("tour", {"text/latex", "image/png"}, 100_000),
         ("ordinary-vae", {"text/plain", "image/png"}, 250_000),
+        ("geodesics", {"text/plain", "image/png"}, 250_000),
     ],
 )
 def test_notebook_runs_and_prints_what_is_committed(

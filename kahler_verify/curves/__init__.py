@@ -22,6 +22,7 @@ from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
 from kahler_verify.curves.plots import strip
+from kahler_verify.curves.regularised import regularised
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.shoot import Shot, initial_velocity, shoot
 from kahler_verify.curves.smoothness import SmoothnessWarning
@@ -61,6 +62,7 @@ __all__ = [
     "jacobi_fields",
     "mean",
     "measure",
+    "regularised",
     "second_variation",
     "shoot",
     "strip",

@@ -99,9 +99,9 @@ def distances(
 ) -> Distances:
     """Distances between all rows of x [N, d] and of y [M, d], or of x with itself.
 
-    Pairs are searched along a tour, each from the curve of a neighbouring pair; those for which
-    nothing is found so from several starts.  Then those are searched again of which a neighbour's
-    curve, or two curves together, promise a shorter one.
+    Pairs are searched along a tour, from the curve of a neighbouring pair; from several starts
+    where neighbours are far or do not help, and one in six in any case.  Then those are searched
+    again of which a neighbour's curve, or two curves together, promise a shorter one.
 
     Args:
         metric: of the latent space.

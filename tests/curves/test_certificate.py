@@ -24,6 +24,8 @@ def decoder(activation: nn.Module) -> nn.Sequential:
     for n, layer in enumerate(layers[::2]):
         generator = torch.Generator().manual_seed(n)
         nn.init.normal_(layer.weight, 0, layer.in_features**-0.5, generator=generator)
+        if layer.bias is not None:
+            nn.init.normal_(layer.bias, 0, 0.3, generator=generator)
     return nn.Sequential(nn.Sequential(*layers), nn.Identity()).double().requires_grad_(False)
 
 
@@ -70,7 +72,8 @@ def steeper(item: dict[str, Any]) -> None:
 
 
 def steep_somewhere(item: dict[str, Any]) -> None:
-    item["potential"][3][9] = nudged(item["potential"][3][9], 1.5)
+    row = item["potential"][20]
+    row[20] = (float.fromhex(row[20]) + 0.1).hex()  # more than a cell's width of slope
 
 
 def apart(item: dict[str, Any]) -> None:

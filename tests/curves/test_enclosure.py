@@ -75,7 +75,10 @@ def test_jets_of_networks_on_boxes(activation: nn.Module) -> None:
     layers = [nn.Linear(2, 9), activation, nn.Linear(9, 9, bias=False), activation, nn.Linear(9, 5)]
     net = nn.Sequential(*layers).double().requires_grad_(False)
     for n, layer in enumerate(layers[::2]):
-        nn.init.normal_(layer.weight, 0, 0.5, generator=torch.Generator().manual_seed(n))
+        generator = torch.Generator().manual_seed(n)
+        nn.init.normal_(layer.weight, 0, 0.5, generator=generator)
+        if layer.bias is not None:
+            nn.init.normal_(layer.bias, 0, 0.3, generator=generator)
     z, room = draw(20, 2), 0.1 * torch.ones(20, 2, dtype=DOUBLE)
     axes = [exactly(axis.expand(20, 2).double()) for axis in torch.eye(2)]
     nothing = exactly(torch.zeros(20, 2, dtype=DOUBLE))
