@@ -7,9 +7,12 @@ from its own seeds, and results stand in the order of the pieces.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from typing import Any
 
 from kahler_verify.evidence.ledger.items import Item, Judgement
 
@@ -48,7 +51,15 @@ def done(work: Sequence[Work], processes: int = 1) -> Iterator[tuple[int, Result
 
 
 def _alone() -> None:
-    """One thread for each process."""
+    """One thread for each process, which ends with the one that asked for it, and at Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_ends_with, args=(parent_process(),), daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _ends_with(parent: Any) -> None:
+    """A worker that waits for its next piece does not notice that nobody is left to send it."""
+    parent.join()
+    os._exit(1)

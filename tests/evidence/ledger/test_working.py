@@ -1,7 +1,13 @@
 """Several processes find what one finds, and their errors arrive."""
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +44,36 @@ def test_an_error_in_another_process_is_raised_here() -> None:
     wrong: Work = partial(prove, ["G99"])  # type: ignore[arg-type]
     with pytest.raises(EvidenceError, match="G99"):
         list(done([wrong, *PIECES], 2))
+
+
+WAITING = """
+import sys, time
+from functools import partial
+from kahler_verify.evidence.ledger.working import done
+
+if __name__ == "__main__":
+    list(done([partial(print, "begun", flush=True), *[partial(time.sleep, 600)] * 2], 2))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and sessions of POSIX")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.thorough
+def test_no_process_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    main = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert main.stdout is not None
+    assert main.stdout.readline() == "begun\n"  # the workers are there
+    try:
+        main.send_signal(how)
+        # what they write ends when every process that may write has ended
+        assert main.communicate(timeout=30) == ("", None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(main.pid, signal.SIGKILL)
 
 
 def test_there_is_a_core() -> None:
