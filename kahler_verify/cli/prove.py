@@ -10,6 +10,8 @@ import typer
 from kahler_verify.cli.consoles import beside, errors, say
 from kahler_verify.files import require_writable
 
+MOST_PROCESSES = 8  # each takes half a gigabyte
+
 
 def prove(
     what: Annotated[
@@ -21,15 +23,26 @@ def prove(
     ] = None,
     profile: Annotated[str, typer.Option(help="default or thorough.")] = "default",
     cache: Annotated[bool, typer.Option(help="Reuse verdicts whose inputs did not change.")] = True,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many judge all that is shipped; by default, cores."),
+    ] = None,
 ) -> None:
     """Judge claims: print the ledger of verdicts with their evidence."""
     from kahler_verify.evidence.ledger.proving import prove as judge
+    from kahler_verify.evidence.ledger.working import cores
     from kahler_verify.evidence.ledger.writing import write_evidence, write_ledger
     from kahler_verify.evidence.listing import print_ledger
 
     for name, output in (("json", json), ("evidence", evidence)):
         require_writable(name, output)
-    ledger = judge(what or [], profile=profile, use_cache=cache, console=errors)
+    ledger = judge(
+        what or [],
+        profile=profile,
+        use_cache=cache,
+        console=errors,
+        processes=processes or min(cores(), MOST_PROCESSES),
+    )
     to = beside(json, evidence)
     print_ledger(to, ledger)
     if json is not None:

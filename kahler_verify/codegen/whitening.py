@@ -139,17 +139,23 @@ def solve_into(
         solved = solve(stored.program, factor, matrix, left, work, adjoint)
         return let(f"{solved}{back}", "v", work), layout
     factor = spread(stored.program, factor, latents)
-    if (left, right) == ("whole", "whole"):  # halves first, which other words may have too
-        for triangle, upper in ((factor, False), (f"{factor}.{adjoint}", True)):
-            x = let(f"{SOLVE}({triangle}, {x}, upper={upper})", "y", work)
-            x = let(f"{SOLVE}({triangle}, {x}.{adjoint}, upper={upper}).{adjoint}", "y", work)
-        return x, layout
+    if (left, right) == ("whole", "whole"):
+        return _both_whole(stored.program, factor, x, work, adjoint), layout
     if left:
         x = let(solve(stored.program, factor, x, left, work, adjoint), "y", work)
     if right:
         solved = solve(stored.program, factor, f"{x}.{adjoint}", right, work, adjoint)
         x = let(f"{solved}.{adjoint}", "y", work)
     return x, layout
+
+
+def _both_whole(program: Program, factor: str, x: str, work: Expr, adjoint: str) -> str:
+    """Σ⁻¹XΣ⁻¹: the halves L⁻¹XL⁻ᴴ first, which other words may have too."""
+    for triangle, upper in ((factor, False), (f"{factor}.{adjoint}", True)):
+        x = program.let(f"{SOLVE}({triangle}, {x}, upper={upper})", "y", work)
+        turned = f"{SOLVE}({triangle}, {x}.{adjoint}, upper={upper})"
+        x = program.let(f"{turned}.{adjoint}", "y", work)
+    return x
 
 
 def spread(program: Program, factor: str, latents: int) -> str:

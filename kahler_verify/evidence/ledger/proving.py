@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from kahler_verify.evidence.ledger.kernels import (
     variant_items,
 )
 from kahler_verify.evidence.ledger.parts import SIZES
+from kahler_verify.evidence.ledger.working import Work, done
 
 
 def prove(
@@ -30,21 +31,39 @@ def prove(
     profile: str = "default",
     use_cache: bool = True,
     console: Console | None = None,
+    processes: int = 1,
 ) -> Ledger:
     """Judge claims by id, the claims and kernels of derivation files, or all that is shipped.
 
     Verdicts are cached by the fingerprint of derivations with all files that they load, generator,
-    evidence and dependencies.
+    evidence and dependencies.  All that is shipped may be judged by several ``processes``, which
+    start a script anew and so need its ``if __name__ == "__main__":``.
 
     Raises:
         EvidenceError: an id is unknown, or evidence could not be had.
     """
     with watched() as reads:
-        return _prove(what, profile, use_cache, console, reads)
+        return _prove(what, profile, use_cache, console, 1 if what else processes, reads)
+
+
+def judge_shipped(kind: str, name: str, profile: str) -> Judgement | list[Item]:
+    """A piece of what is shipped, by its name: derivations do not travel between processes."""
+    known = shipped()
+    if kind == "claim":
+        claim, home = next((c, d) for d in known.values() for c in d.claims if c.id == name)
+        return judge(claim, home, profile)
+    if kind == "kernels":
+        return kernel_items(known[name], (), profile, KERNELS / f"{name}.py")
+    return variant_items() if kind == "variants" else method_items()
 
 
 def _prove(
-    what: Sequence[str], profile: str, use_cache: bool, console: Console | None, reads: Reads
+    what: Sequence[str],
+    profile: str,
+    use_cache: bool,
+    console: Console | None,
+    processes: int,
+    reads: Reads,
 ) -> Ledger:
     if profile not in SIZES:
         raise EvidenceError(f"profile: expected one of {', '.join(SIZES)}, got {profile!r}")
@@ -55,42 +74,52 @@ def _prove(
     unknown = [i for i in ids if i not in claims]
     if unknown:
         raise EvidenceError(f"claims: expected ids among {', '.join(claims)}, got {unknown}")
-    chosen: list[tuple[str, Callable[[], Judgement | list[Item]]]] = []
+    chosen: list[tuple[str, Work]] = [
+        (f"{claims[i][1].name}: {i}", partial(judge_shipped, "claim", i, profile))
+        for i in (ids if what else claims)
+    ]
     users = [(f, d) for f in files for d in load_file(f)]
-    judged_claims = [("", *claims[i]) for i in (ids if what else claims)]
-    judged_claims += [(f, claim, d) for f, d in users for claim in d.claims]
-    chosen += [(f"{f}{d.name}: {c.id}", partial(judge, c, d, profile)) for f, c, d in judged_claims]
+    chosen += [
+        (f"{f}{d.name}: {c.id}", partial(judge, c, d, profile)) for f, d in users for c in d.claims
+    ]
     own = [(f, d) for f, d in users if d.kernels]
     chosen += [(f"{f}properties of {d.name}", partial(property_items, d)) for f, d in own]
-    compared = [(f, d, Path(f).with_name(f"{d.name}_kernels.py")) for f, d in own]
-    if not what:
-        compared = [("", d, KERNELS / f"{d.name}.py") for d in known if d.kernels]
     chosen += [
-        (f"{f}kernels of {d.name}", partial(kernel_items, d, (), profile, path))
-        for f, d, path in compared
+        (
+            f"{f}kernels of {d.name}",
+            partial(kernel_items, d, (), profile, Path(f).with_name(f"{d.name}_kernels.py")),
+        )
+        for f, d in own
     ]
     if not what:
-        chosen += [("variants", variant_items), ("public methods", method_items)]
+        chosen += [
+            (f"kernels of {d.name}", partial(judge_shipped, "kernels", d.name, profile))
+            for d in known
+            if d.kernels
+        ]
+        chosen += [
+            (name, partial(judge_shipped, kind, "", profile))
+            for name, kind in (("variants", "variants"), ("public methods", "methods"))
+        ]
     cache = Cache(profile, files, reads) if use_cache and reads.certain else None
-    judged: list[Judgement] = []
-    kernels: list[Item] = []
+    found = {n: cache.get(name) if cache else None for n, (name, _) in enumerate(chosen)}
+    due = [n for n, result in found.items() if result is None]
     columns = (TextColumn("proving {task.description}"), TimeElapsedColumn())
     shown = console or Console(stderr=True)
     silent = not shown.is_terminal  # else a blank line is left in a log
     with Progress(*columns, console=shown, transient=True, disable=silent) as progress:
-        task = progress.add_task("", total=len(chosen))
-        for name, work in chosen:
+        task = progress.add_task("", total=len(chosen), completed=len(chosen) - len(due))
+        for place, result in done([chosen[n][1] for n in due], processes):
+            name = chosen[due[place]][0]
             progress.update(task, description=name)
-            result = cache.get(name) if cache else None
-            if result is None:
-                result = work()
+            if result is not None:
+                found[due[place]] = result
                 if cache:
                     cache.put(name, result)
-            if isinstance(result, Judgement):
-                judged.append(result)
-            else:
-                kernels += result
-            progress.advance(task)
+                progress.advance(task)
+    results = [found[n] for n in range(len(chosen))]
+    judged = [r for r in results if isinstance(r, Judgement)]
+    kernels = [item for r in results if isinstance(r, list) for item in r]
     if cache and cache.failure:
         where = f"the cache {cache.folder.parent} cannot be written ({cache.failure.strerror})"
         shown.print(

@@ -42,6 +42,10 @@ RULES = (
         "(letter.left, letter.right) if dagger",
     ),
     Rule(POWER, whitening.solve_into, "s if halves == 1", "s if halves"),
+    Rule(CONJUGATE, whitening._both_whole, '{turned}.{adjoint}"', '{turned}.mT"'),
+    Rule(TRIANGLE, whitening._both_whole, '(f"{factor}.{adjoint}", True)', "(factor, False)"),
+    Rule(POWER, whitening.spared, '"whole" if n == low else ""', '"half" if n == low else ""'),
+    Rule(POWER, whitening.spared, '"whole" if n == low else ""', '"whole"'),
     Rule(TRIANGLE, whitening.whitened, '"whole" if last and not cyclic else "half"', '"half"'),
     Rule(TRIANGLE, whitening.whitened, 'pending = (owner, "whole")', 'pending = (owner, "half")'),
     Rule(

@@ -20,7 +20,7 @@ from kahler_verify.evidence.mutants.faults import (
     TRANSPOSED,
 )
 from kahler_verify.evidence.mutants.rules import Rule
-from kahler_verify.evidence.numbers import functions, nilpotent, powers, series, taylor
+from kahler_verify.evidence.numbers import functions, means, nilpotent, powers, series, taylor
 from kahler_verify.evidence.numbers.points import Scope
 
 # Rules of the generator that rewrite what a user wrote.
@@ -342,4 +342,8 @@ EVIDENCE = (
         "self._whole(x, whole + 1)",
         "evidence",
     ),
+    Rule(FACTOR, means.normal_nodes, "Fraction(1, 12)", "Fraction(1, 6)", "evidence"),
+    Rule(FACTOR, means.normal_nodes, "Fraction(1, 4)", "Fraction(1, 2)", "evidence"),
+    Rule(LOST, means.normal_nodes, " - 4 * twice", "", "evidence"),
+    Rule(SIGN, means.normal_nodes, "for x in (1, -1, 2, -2)", "for x in (1, 1, 2, 2)", "evidence"),
 )

@@ -7,7 +7,7 @@ from functools import cache
 
 from sympy import Abs, Expr, I, Rational, Symbol, conjugate, cos, exp, im, log, re, sin, sqrt, tanh
 
-from kahler_verify.calculus.definition import Partial
+from kahler_verify.calculus.definition import Expected, Partial
 from kahler_verify.calculus.derivation import (
     Derivation,
     Kernel,
@@ -15,7 +15,8 @@ from kahler_verify.calculus.derivation import (
     explicit_coordinates,
     potential,
 )
-from kahler_verify.calculus.letters import coordinates, dimension, index, parameter
+from kahler_verify.calculus.letters import coordinates, dimension, field, index, parameter
+from kahler_verify.calculus.words import Tr, adjoint
 from kahler_verify.codegen.module import Module, generate_module
 
 
@@ -62,6 +63,12 @@ def _specimens() -> dict[str, Derivation]:
     phi = log(1 + exp(x.H * x)) * x.H * x
     out = {"g": Output(Partial(phi, a, b), (a, b))}
     found["real"] = Derivation("real", "", (Kernel("metric", out),), d, definition=phi)
+    eps = field("eps", d, real=True, constant=True)
+    along = Tr(adjoint(x) * eps)
+    odd = Tr(adjoint(eps) * eps) * along * Tr(adjoint(x) * x)
+    phi = Expected(along**4 + odd, eps)
+    out = {"g": Output(Partial(phi, a, b), (a, b))}
+    found["mean"] = Derivation("mean", "", (Kernel("metric", out),), d, definition=phi)
     return found
 
 

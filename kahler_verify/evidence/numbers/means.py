@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cache
 from itertools import combinations, product
 
 from sympy import Add, Expr, Mul, Pow, adjoint, conjugate
@@ -25,7 +24,6 @@ LINEAR = (Partial, Contract, Entry, Tr, adjoint, conjugate)
 Node = tuple[tuple[int, ...], Fraction]
 
 
-@cache
 def normal_nodes(size: int) -> tuple[Node, ...]:
     """Points of Z^size with their weights."""
     twice, pair = Fraction(1, 12), Fraction(1, 4)  # of ±2e_i and ±e_i ± e_j
