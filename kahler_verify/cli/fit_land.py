@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kahler_verify.geometry.riemannian import RiemannianMetric
     from kahler_verify.statistics import AdaptiveLaw, Candidate
 
+NODES = 48  # of a decoder's table, along the points' extent
+WIDE = 1  # of that extent, that it goes beyond them
 EXACT = 1000  # points up to which every logarithm is a geodesic of its own
 
 
@@ -61,6 +63,8 @@ def fit_land(
     if min(numbers) < 1:
         raise InputError(f"components: expected at least 1, got {min(numbers)}")
     points, decoder = _points(data, metric, seed)
+    if decoder is not None:
+        decoder = _tabulated(decoder, points)
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
     count = round(held_out * len(points))
     if count < 1 or len(points) - count <= points.shape[1]:
@@ -117,6 +121,29 @@ def _points(data: str, metric: str, seed: int) -> tuple[Tensor, RiemannianMetric
             "file"
         )
     return latents.encoded(samples[: int(data[1:])]).double(), latents.metric
+
+
+def _tabulated(metric: RiemannianMetric, points: Tensor) -> RiemannianMetric:
+    """In the plane a table of a decoder's metric, a box about the points; else it itself.
+
+    A decoder saturates far from its codes: there its metric vanishes, and geodesics would go on
+    for ever through latents that mean nothing.  The box is the whole space instead.
+    """
+    from kahler_verify.geometry import TabulatedMetric
+
+    if points.shape[1] != 2:
+        return metric
+    low, high = points.amin(0), points.amax(0)
+    wide = WIDE * (high - low).max()
+    try:
+        table = TabulatedMetric(
+            metric, low - wide, high + wide, float(wide) / (WIDE * NODES), outside="nothing"
+        )
+    except InputError as error:
+        say(f"no table of the metric, which will be slow: {error}", to=errors)
+        return metric
+    say(f"the metric is read off a table, with a relative error of {table.error:.1e}", to=errors)
+    return table
 
 
 def _read(data: str, seed: int) -> Tensor:

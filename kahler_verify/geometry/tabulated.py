@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class _Jet(NamedTuple):
 
 
 class TabulatedMetric(RiemannianMetric):
-    """Another metric, interpolated inside a box; outside of it, that metric itself.
+    """Another metric, interpolated inside a box; outside of it, that metric itself, or none.
 
     It is a metric of its own, with exact derivatives: how far it is from the other one is measured.
     Evaluations cost the same for any number of data or outputs behind the other metric.
@@ -65,6 +65,8 @@ class TabulatedMetric(RiemannianMetric):
         low: the box's lower corner, [2].
         high: its upper corner.
         spacing: of the table's nodes, in coordinates; an eighth of a kernel's σ is good.
+        outside: "metric", or "nothing": then the box is all of the space, g is NaN elsewhere, and
+            geodesics that leave it end.
         validate_args: see :class:`Metric`.
 
     Attributes:
@@ -82,6 +84,7 @@ class TabulatedMetric(RiemannianMetric):
         high: Tensor,
         spacing: float,
         *,
+        outside: Literal["metric", "nothing"] = "metric",
         validate_args: bool = True,
     ):
         super().__init__(2, validate_args=validate_args, memory_budget=metric.memory_budget)
@@ -96,7 +99,9 @@ class TabulatedMetric(RiemannianMetric):
             raise InputError(
                 f"spacing: {sizes[0]} × {sizes[1]} nodes are more than {MOST}; take wider ones"
             )
-        self.metric, self.spacing = metric, spacing
+        if outside not in ("metric", "nothing"):
+            raise InputError(f"outside: expected 'metric' or 'nothing', got {outside!r}")
+        self.metric, self.spacing, self.outside = metric, spacing, outside
         self.low, self.high = low.double(), high.double()
         self._first = self.low - MARGIN * spacing
         axes = [
@@ -134,6 +139,11 @@ class TabulatedMetric(RiemannianMetric):
         inside = ((z >= self.low) & (z <= self.high)).all(-1)
         table = self._interpolated(torch.where(inside[:, None], z, self.low), order)
         if bool(inside.all()):
+            return table
+        if self.outside == "nothing":
+            for part in table:
+                if part is not None:
+                    part[~inside] = torch.nan
             return table
         other = self.metric.jet(z[~inside], order)
         pairs = zip(table, other, strict=True)

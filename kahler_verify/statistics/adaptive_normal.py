@@ -134,6 +134,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
                     break
                 if n < self.most_iterations:
                     fit.maximise()
+        fit.require_laws()
         frames = torch.stack([c.fan.frame for c in fit.parts])
         covariances = torch.stack([c.covariance for c in fit.parts])
         self.means_ = torch.stack([c.fan.mean for c in fit.parts]).numpy()

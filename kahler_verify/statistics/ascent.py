@@ -94,12 +94,14 @@ def ascended(
                 reach=1.1 * float(old.logs.v[found & (weights > 0)].norm(dim=-1).max()),
                 guess=_carried(old, mean + size * step),
                 needed=needed,
+                strict=False,
             )
-        except (CurveError, InputError):  # too far: outside of the domain, or no law there
+            new_slope, information = in_chart(there, weights)
+        except (CurveError, InputError, torch.linalg.LinAlgError):
+            # too far: outside of the domain, or no law there
             size *= SHORTER
             continue
         if float(there.value - old.value) >= ARMIJO * size * gain:
-            new_slope, information = in_chart(there, weights)
             curved = _updated(inverse, size * step, slope - new_slope)
             return Step(there, gain, True, information if curved is None else curved, new_slope)
         size *= SHORTER

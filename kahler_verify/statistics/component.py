@@ -70,9 +70,14 @@ class Component(NamedTuple):
     value: Tensor
 
     @property
+    def proper(self) -> bool:
+        """Whether Γ is positive definite; on a bounded domain it need not be, on the way."""
+        return float(torch.linalg.eigvalsh(self.precision)[0]) > 0
+
+    @property
     def covariance(self) -> Tensor:
-        """Γ⁻¹."""
-        return torch.linalg.inv(self.precision)
+        """Γ⁻¹; what the fan was whitened by, where Γ is not positive definite."""
+        return torch.linalg.inv(self.precision) if self.proper else self.fan.root @ self.fan.root.mT
 
     def log_density(self) -> Tensor:
         """Of the points, by the Riemannian volume, [N]; -inf beyond the fan's reach."""
@@ -114,6 +119,7 @@ def component(
     reach: float = 0.0,
     guess: Tensor | None = None,
     needed: Tensor | None = None,
+    strict: bool = True,
 ) -> Component:
     """The law at a mean [d] that is best for points x [N, d] with weights [N].
 
@@ -127,6 +133,7 @@ def component(
         reach: of the fan, at least.
         guess: first guesses of logarithms, in three or more dimensions.
         needed: which points are worth a search where the fan does not have them.
+        strict: raise where the best Γ is not positive definite.
 
     Raises:
         InputError: no normal law at μ has these second moments.
@@ -151,8 +158,8 @@ def component(
         reach = 2 * made.reach if least <= 0 else FAR * least**-0.5
         if least > 0:
             covariance = fitted.covariance
-    if least <= 0:
-        raise InputError(_no_law(fitted, weights))
+    if least <= 0 and (strict or not made.closed):
+        raise InputError(no_law(fitted, weights))
     return fitted
 
 
@@ -214,18 +221,22 @@ def gradient(fitted: Component, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     shared = covariance(scores, features)
     own = covariance(features, features)
+    own = own + 1e-12 * own.diagonal().sum() * torch.eye(len(own)).to(own)
     information = covariance(scores, scores) - shared @ torch.linalg.solve(own, shared.mT)
     return data - mean, (information + information.mT) / 2
 
 
-def _no_law(fitted: Component, weights: Tensor) -> str:
+def no_law(fitted: Component, weights: Tensor) -> str:
     """What to say where the best precision is not positive definite."""
     moments = second_moments(fitted, weights)
     uniform = fitted.fan.weights / fitted.fan.weights.sum()
     most = torch.einsum("q,qi,qi->", uniform, fitted.fan.v, fitted.fan.v)
+    worst = torch.linalg.eigh(fitted.precision)[1][:, 0]
+    along, limit = worst @ moments @ worst, uniform @ (fitted.fan.v @ worst) ** 2
     return (
         "x: no adaptive normal law exists: the points have a mean squared distance of "
-        f"{float(moments.trace()):.6g} from the mean, where the uniform law has {float(most):.10g} "
-        "((π² - 4)/2 = 2.934802… on the unit sphere), so that the likelihood has no maximum with "
-        "a positive definite precision"
+        f"{float(moments.trace()):.6g} from the mean, {float(along):.6g} of it along one direction,"
+        f" where the uniform law has {float(most):.10g} and {float(limit):.6g} ((π² - 4)/2 = "
+        "2.934802… in all on the unit sphere), so that the likelihood has no maximum with a "
+        "positive definite precision"
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics.ascent import ascended
-from kahler_verify.statistics.component import Component, Settings, component, refitted
+from kahler_verify.statistics.component import Component, Settings, component, no_law, refitted
 from kahler_verify.statistics.medoids import medoids
 
 SHARE = 0.1  # of a point's weight, that all components have of it at first
@@ -56,6 +56,7 @@ class ExpectationMaximisation:
                     self.settings,
                     reach=REACH * float(distances[own, k].max()),
                     needed=own,
+                    strict=False,
                 )
             )
         if self.count > 1:
@@ -79,6 +80,7 @@ class ExpectationMaximisation:
                     part.covariance,
                     self.settings,
                     needed=missing,
+                    strict=False,
                 )
                 for part, share in zip(self.parts, self.shares, strict=True)
             ]
@@ -155,6 +157,12 @@ class ExpectationMaximisation:
             torch.stack([part.log_density() for part in self.parts]) + self.weights.log()[:, None]
         )
 
+    def require_laws(self) -> None:
+        """Raise InputError where a component's precision is not positive definite in the end."""
+        for part, share in zip(self.parts, self.shares, strict=True):
+            if not part.proper:
+                raise InputError(no_law(part, share))
+
     def saved(self) -> dict[str, np.ndarray]:
         """What :meth:`restore` needs."""
         return {
@@ -181,5 +189,6 @@ class ExpectationMaximisation:
                     self.settings,
                     reach=float(reach),
                     needed=none if self.count > 1 else None,
+                    strict=False,
                 )
             )

@@ -70,6 +70,14 @@ def test_outside_it_is_the_metric_itself() -> None:
         assert not torch.equal(own[1], other[1])
 
 
+def test_a_box_may_be_all_there_is() -> None:
+    box = TabulatedMetric(EXACT, -CORNER, CORNER, 0.5 / 8, outside="nothing")
+    z = torch.tensor([[5.0, 0.0], [0.1, 0.2]], dtype=torch.float64)
+    for own, table in zip(box.jet(z, 2), TABLE.jet(z, 2), strict=True):
+        assert bool(own[0].isnan().all())
+        assert torch.equal(own[1], table[1])
+
+
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="corners"):
         TabulatedMetric(EXACT, CORNER, -CORNER, 0.1)
