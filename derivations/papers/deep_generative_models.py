@@ -23,6 +23,7 @@ from kahler_verify.calculus import (
     parameter,
     scalars,
 )
+from kahler_verify.calculus.claims import Comparison
 from kahler_verify.derivations.geometry import real_geometry as levi_civita
 
 half = Rational(1, 2)
@@ -243,7 +244,20 @@ deep_generative_models = paper(
             "S4",
             "learned manifolds are nearly flat",
             "RGDGM",
-            waits_for="an experiment: length ratios and curvatures, over seeds of trained models",
+            measured=Comparison(
+                results="generators.json",
+                command="python -m experiments.generators",
+                cell="flatness",
+                baseline="flat",
+                arms=(
+                    ("mean", "the mean's pull-back"),
+                    ("expected", "the expected metric, RBF σ"),
+                ),
+                measures=(
+                    ("excess", "shorter straight lines"),
+                    ("curvature", "less curvature"),
+                ),
+            ),
         ),
         Claim(
             "S5",

@@ -29,6 +29,7 @@ from kahler_verify.calculus import (
     paper,
     scalars,
 )
+from kahler_verify.calculus.claims import Comparison
 from kahler_verify.derivations.geometry.reparametrisation import a, b, f, loss, metric, x
 
 printed_metric = scalars(
@@ -119,7 +120,22 @@ points_to_spheres = paper(
             "P2",
             "the KL term makes codes more uniform",
             "SPHERES",
-            waits_for="an experiment: noise and KL, each with and without, over seeds",
+            measured=Comparison(
+                results="generators.json",
+                command="python -m experiments.generators",
+                cell="uniformity",
+                baseline="neither",
+                arms=(
+                    ("noise", "noise alone"),
+                    ("kl", "KL alone"),
+                    ("both", "both"),
+                ),
+                measures=(
+                    ("variation", "more even codes"),
+                    ("sliced", "nearer to the prior"),
+                    ("holes", "fewer holes"),
+                ),
+            ),
         ),
         Claim(
             "P3",

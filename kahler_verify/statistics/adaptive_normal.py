@@ -159,13 +159,6 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
         return self
 
     def _check_settings(self, x: Tensor) -> None:
-        known = self.metric._kinks(x[:1])
-        if known and known[0][1] < AT_C1:
-            raise InputError(
-                "metric: expected a smooth one, whose geodesics spread by its curvature, but "
-                f"{known[0][0]} has kinks"
-            )
-        warn_of_kinks(self.metric, x[:1])
         if type(self.components) is not int or self.components < 1:
             raise InputError(f"components: expected a whole number ≥ 1, got {self.components!r}")
         if type(self.rays) is not int or self.rays < 8:
@@ -195,6 +188,15 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
                 f"{type(self.metric).__name__}"
             )
 
+    def _require_smooth(self, x: Tensor) -> None:
+        known = self.metric._kinks(x[:1])
+        if known and known[0][1] < AT_C1:
+            raise InputError(
+                "metric: expected a smooth one, whose geodesics spread by its curvature, but "
+                f"{known[0][0]} has kinks"
+            )
+        warn_of_kinks(self.metric, x[:1])
+
     def _checked(self, X: Any) -> Tensor:
         """Points as float64 [N, d] in the metric's domain."""
         try:
@@ -211,6 +213,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
                 f"the first of them {rows[:8]}"
             )
         self.metric.space.check("X", x)
+        self._require_smooth(x)
         g = unchecked(self.metric).metric_matrix(x)
         sound = g.isfinite().all(-1).all(-1)
         sound &= torch.linalg.cholesky_ex(torch.where(sound[:, None, None], g, 0))[1] == 0
