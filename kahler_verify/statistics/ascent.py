@@ -97,7 +97,7 @@ def ascended(
                 strict=False,
             )
             new_slope, information = in_chart(there, weights)
-        except (CurveError, InputError, torch.linalg.LinAlgError):
+        except (CurveError, InputError, torch._C._LinAlgError):
             # too far: outside of the domain, or no law there
             size *= SHORTER
             continue
