@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -97,7 +98,7 @@ def ascended(
                 strict=False,
             )
             new_slope, information = in_chart(there, weights)
-        except (CurveError, InputError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        except (CurveError, InputError, LinAlgError):
             # too far: outside of the domain, or no law there
             size *= SHORTER
             continue
