@@ -26,6 +26,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets.kinks import AT_C1
 from kahler_verify.statistics.adaptive_law import AdaptiveLaw
 from kahler_verify.statistics.component import Settings
+from kahler_verify.statistics.estimators import points
 from kahler_verify.statistics.expectation import ExpectationMaximisation
 
 FALL = 1e-7  # of the mean log-likelihood, that geodesics' tolerance may make it fall by
@@ -199,20 +200,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
 
     def _checked(self, X: Any) -> Tensor:
         """Points as float64 [N, d] in the metric's domain."""
-        try:
-            x = X if isinstance(X, Tensor) else torch.from_numpy(np.asarray(X, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"X: expected real points [N, d]: {error}") from error
-        if x.is_complex() or x.ndim != 2 or 0 in x.shape:
-            raise InputError(f"X: expected real points [N, d], got {x.dtype} {list(x.shape)}")
-        x = x.detach().cpu().double()
-        if not bool(x.isfinite().all()):
-            rows = (~x.isfinite().all(-1)).nonzero().squeeze(-1).tolist()
-            raise InputError(
-                f"X: expected finite points, got NaN or infinities in {len(rows)} of {len(x)}, "
-                f"the first of them {rows[:8]}"
-            )
-        self.metric.space.check("X", x)
+        x = points(self.metric, X).cpu().double()
         self._require_smooth(x)
         g = unchecked(self.metric).metric_matrix(x)
         sound = g.isfinite().all(-1).all(-1)

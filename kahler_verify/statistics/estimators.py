@@ -32,7 +32,7 @@ def points(metric: RiemannianMetric, x: Any, *, least: int = 1, name: str = "X")
     try:
         x = x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: expected an array of numbers [N, d], but {error}") from error
+        raise InputError(f"{name}: expected real points [N, d], but {error}") from error
     if x.is_complex():
         raise InputError(f"{name}: expected real points, got {x.dtype}")
     if x.dtype != torch.float32:
@@ -42,8 +42,11 @@ def points(metric: RiemannianMetric, x: Any, *, least: int = 1, name: str = "X")
             f"{name}: expected points [N, d] with N ≥ {least}, got shape {list(x.shape)}"
         )
     if not bool(x.isfinite().all()):
-        row = int((~x.isfinite().all(-1)).nonzero()[0])
-        raise InputError(f"{name}: expected finite points, got NaN or infinities in row {row}")
+        rows = (~x.isfinite().all(-1)).nonzero().squeeze(-1).tolist()
+        raise InputError(
+            f"{name}: expected finite points, got NaN or infinities in {len(rows)} of {len(x)} "
+            f"rows, the first of them {rows[:8]}"
+        )
     return metric.space.check(name, x)
 
 
