@@ -9,7 +9,7 @@ import kahler_verify.evidence as evidence
 
 HOME = Path(evidence.__file__).parent
 ORDER = (
-    ("recheck", "finding", "description"),
+    ("recheck", "recheck_curves", "finding", "description"),
     ("numbers",),
     ("routes", "laws", "proofs"),
     ("methods",),
