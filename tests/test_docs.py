@@ -27,6 +27,7 @@ PAGES = [
     "training-with-geometry",
     "mixture-proxy",
     "does-geometry-help",
+    "claims-on-generators",
 ]
 
 

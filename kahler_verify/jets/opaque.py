@@ -94,7 +94,7 @@ def _last(rows: Sequence[Tensor]) -> list[Tensor]:
 def _size(parts: Sequence[Tensor]) -> float:
     out = 0.0
     for t in parts:
-        out += float(t.abs().sum())
+        out += float(t.detach().abs().sum())
     return out
 
 
@@ -190,8 +190,8 @@ def _compare(
     name: str, order: str, forward: Tensor, reverse: Tensor, parts: Any, size: float
 ) -> None:
     """``size`` is that of what is differentiated, so that derivatives may vanish."""
-    size = max(_size(parts), float(reverse.abs()), size)
-    gap = float((forward - reverse).abs())
+    size = max(_size(parts), float(reverse.detach().abs()), size)
+    gap = float((forward - reverse).detach().abs())
     if not gap <= 1e5 * torch.finfo(forward.dtype).eps * size:
         raise InputError(
             f"torch's {name} has no rule, and its {order} derivatives by forward and by reverse "
