@@ -120,6 +120,7 @@ def vae() -> RealVAE:
     return model.eval()
 
 
+@pytest.mark.thorough
 def test_an_ordinary_vae_against_quadrature(vae: RealVAE) -> None:
     x = load_data("digits-images").test.x[:40].double()
     axis = torch.linspace(-7, 7, 281, dtype=torch.float64)

@@ -66,6 +66,7 @@ def test_heavy_tails_keep_the_law_and_show_in_the_diagnostics() -> None:
     assert draws.effective_sample_size < len(draws.z) / 5
 
 
+@pytest.mark.thorough
 def test_chains_have_the_law_of_the_ball_with_negative_gamma_and_not_that_of_another() -> None:
     target = VolumeTarget(PotentialMetric("complex_ball"), 2, gamma=-1, prior=False, radius=1)
     draws = run_chains(target, 400, chains=3, warmup=200, seed=2)

@@ -97,6 +97,7 @@ def test_observed_kernels_are_those_that_a_call_runs() -> None:
     assert kernels_run(lambda: z @ z.mT) == set()
 
 
+@pytest.mark.thorough
 def test_a_method_without_a_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = lambda self, z: torch.eye(z.shape[-1]).expand(*z.shape, -1)  # noqa: E731
     monkeypatch.setattr(MixtureMetric, "metric_matrix", by_hand)
