@@ -23,11 +23,11 @@ from torch import Tensor
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture, data_metric
-from kahler_verify.statistics.component import Settings, component
-from kahler_verify.statistics.fans import Fan, fan, interpolated
-from kahler_verify.statistics.logs import logs
-from kahler_verify.statistics.precision import fit_precision, log_normaliser
-from kahler_verify.statistics.rays import orthonormal_frame, trace
+from kahler_verify.statistics.adaptive.component import Settings, component
+from kahler_verify.statistics.adaptive.fans import Fan, fan, interpolated
+from kahler_verify.statistics.adaptive.logs import logs
+from kahler_verify.statistics.adaptive.precision import fit_precision, log_normaliser
+from kahler_verify.statistics.adaptive.rays import orthonormal_frame, trace
 
 DOUBLE = torch.float64
 SIGMA, RHO = 0.15, 0.01

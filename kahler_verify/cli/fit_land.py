@@ -277,7 +277,7 @@ def _picture(found: list[Candidate], x: Tensor) -> bytes:
     from matplotlib.figure import Figure
 
     from kahler_verify.statistics import portrait
-    from kahler_verify.statistics.selection import FLAT
+    from kahler_verify.statistics.adaptive.selection import FLAT
 
     other = [each for each in found if (each.metric == FLAT) != (found[0].metric == FLAT)]
     shown = [found[0], *[each for each in other if each.law is not None][:1]]

@@ -1,8 +1,6 @@
 """Geodesics, exponential and logarithmic maps, transport and distances, on any metric."""
 
 from kahler_verify.curves.analogy import Analogy, analogy
-from kahler_verify.curves.bounds import Bounds, bounds
-from kahler_verify.curves.certificate import certificate
 from kahler_verify.curves.certify import SecondVariation, measure, second_variation
 from kahler_verify.curves.connect import (
     STRAIGHT,
@@ -17,11 +15,13 @@ from kahler_verify.curves.connect import (
 )
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.distances import Distances, distance, distances
-from kahler_verify.curves.dual import DualBound, dual_bound
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
 from kahler_verify.curves.plots import strip
+from kahler_verify.curves.proved.bounds import Bounds, bounds
+from kahler_verify.curves.proved.certificate import certificate
+from kahler_verify.curves.proved.dual import DualBound, dual_bound
 from kahler_verify.curves.regularised import regularised
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.shoot import Shot, initial_velocity, shoot

@@ -46,7 +46,7 @@ class CurveReport:
         iterations: Newton steps, over all levels.
         evaluations: points at which the metric was asked for, its derivatives mostly with it.
         lower: bound of the distance, NaN where none was asked for; see
-            :func:`~kahler_verify.curves.bounds`, which says what is proved.
+            :func:`~kahler_verify.curves.proved.bounds`, which says what is proved.
         upper: as lower.
         polished: whether it was found in float32 and then refined in float64.
     """

@@ -1,15 +1,15 @@
 """Volumes, sampling and fits on latent spaces."""
 
-from kahler_verify.statistics.adaptive_law import AdaptiveLaw, CutReport
-from kahler_verify.statistics.adaptive_normal import AdaptiveNormal, AdaptiveNormalMixture
+from kahler_verify.statistics.adaptive.fit import AdaptiveNormal, AdaptiveNormalMixture
+from kahler_verify.statistics.adaptive.law import AdaptiveLaw, CutReport
+from kahler_verify.statistics.adaptive.portrait import portrait
+from kahler_verify.statistics.adaptive.selection import Candidate, candidates, data_metric
 from kahler_verify.statistics.brownian import BrownianScheme, brownian_motion, brownian_step
 from kahler_verify.statistics.chains import run_chains
 from kahler_verify.statistics.clustering import RiemannianKMeans
 from kahler_verify.statistics.importance import importance_resample
 from kahler_verify.statistics.neighbours import NearestNeighbourDensity
-from kahler_verify.statistics.portrait import portrait
 from kahler_verify.statistics.proxy import Agreement, ProxyFit, agreement, fit_mixture
-from kahler_verify.statistics.selection import Candidate, candidates, data_metric
 from kahler_verify.statistics.tangent_pca import TangentPCA
 from kahler_verify.statistics.volume import Draws, ImproperTargetWarning, VolumeTarget
 

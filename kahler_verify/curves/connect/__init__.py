@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kahler_verify.curves.bounds import bounds
 from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
 from kahler_verify.curves.connect.nearby import Nearby
@@ -19,6 +18,7 @@ from kahler_verify.curves.connect.starts import STRAIGHT, Guesses, Starts
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of, unchecked
 from kahler_verify.curves.implicit import attached, depends
+from kahler_verify.curves.proved.bounds import bounds
 from kahler_verify.curves.report import CurveReport, Status
 from kahler_verify.curves.smoothness import warn_of_kinks
 from kahler_verify.errors import InputError

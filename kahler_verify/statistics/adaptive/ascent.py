@@ -10,7 +10,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.component import Component, Settings, component, gradient
+from kahler_verify.statistics.adaptive.component import Component, Settings, component, gradient
 
 ARMIJO = 1e-4
 LONGEST = 1.0  # step, in the largest standard deviation

@@ -5,8 +5,8 @@ import torch
 from flint import arb, ctx
 from torch import Tensor, nn
 
-from kahler_verify.curves import enclosure
-from kahler_verify.curves.enclosure import Enclosure, Jets, exactly, through
+from kahler_verify.curves.proved import enclosure
+from kahler_verify.curves.proved.enclosure import Enclosure, Jets, exactly, through
 
 DOUBLE = torch.float64
 

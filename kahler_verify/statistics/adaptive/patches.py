@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kahler_verify.statistics.rays import Rays
+from kahler_verify.statistics.adaptive.rays import Rays
 
 NEWTON = 12  # steps
 UNIT = 0.3  # that the interpolated |∂_r x|_g may differ from 1 by, and that ∂_α x may lean

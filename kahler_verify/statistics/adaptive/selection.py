@@ -19,7 +19,7 @@ from kahler_verify.geometry.constant import ConstantMetric
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.tabulated import TabulatedMetric
-from kahler_verify.statistics.adaptive_law import AdaptiveLaw
+from kahler_verify.statistics.adaptive.law import AdaptiveLaw
 
 FLAT = "flat"
 SHARE = 2.2e-3  # ρ/(Nσ²): the only number besides σ that matters to a fit

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves.bounds import bounds
 from kahler_verify.curves.curve import Curve
-from kahler_verify.curves.dual import dual_bound
 from kahler_verify.curves.elements import rule
-from kahler_verify.curves.enclosure import known_layers
-from kahler_verify.curves.triangles import Grid
+from kahler_verify.curves.proved.bounds import bounds
+from kahler_verify.curves.proved.dual import dual_bound
+from kahler_verify.curves.proved.enclosure import known_layers
+from kahler_verify.curves.proved.triangles import Grid
 from kahler_verify.errors import InputError
 
 ROOM = 1e-6  # relative, of a claim: the re-checker's intervals are others

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kahler_verify.curves.enclosure import ROUNDING, Enclosure, Jets, exactly, through
 from kahler_verify.curves.energy import unchecked
+from kahler_verify.curves.proved.enclosure import ROUNDING, Enclosure, Jets, exactly, through
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
 # of what is below g, that are tried for the parts given up

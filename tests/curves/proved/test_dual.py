@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves import bounds, dual, dual_bound
-from kahler_verify.curves.dual import _Search
-from kahler_verify.curves.triangles import Grid, enclosed, sampled
+from kahler_verify.curves import bounds, dual_bound
+from kahler_verify.curves.proved import dual
+from kahler_verify.curves.proved.dual import _Search
+from kahler_verify.curves.proved.triangles import Grid, enclosed, sampled
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric

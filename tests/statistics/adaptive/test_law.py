@@ -8,8 +8,8 @@ from torch import Tensor
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.statistics import AdaptiveLaw
-from kahler_verify.statistics.logs import logs
-from tests.statistics.metrics import DOUBLE, Flat, Halves, Mercator, SpaceForm, sphere_exp
+from kahler_verify.statistics.adaptive.logs import logs
+from tests.statistics.adaptive.metrics import DOUBLE, Flat, Halves, Mercator, SpaceForm, sphere_exp
 
 EYE = torch.eye(2, dtype=DOUBLE)
 MEAN = torch.tensor([[0.3, 0.2]], dtype=DOUBLE)

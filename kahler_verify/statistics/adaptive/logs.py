@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves import Starts, Status, connect, initial_velocity
-from kahler_verify.statistics.fans import Fan, interpolated, shifts
-from kahler_verify.statistics.rays import orthonormal_frame, trace
+from kahler_verify.statistics.adaptive.fans import Fan, interpolated, shifts
+from kahler_verify.statistics.adaptive.rays import orthonormal_frame, trace
 
 NEWTON = 8  # steps
 RIVAL = 1.001  # of the shortest length, up to which another logarithm is looked at too

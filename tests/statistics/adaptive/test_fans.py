@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.fans import End, Fan, fan
-from kahler_verify.statistics.logs import logs
-from kahler_verify.statistics.precision import log_normaliser
-from tests.statistics.metrics import DOUBLE, Flat, Mercator, SpaceForm, sphere_exp
+from kahler_verify.statistics.adaptive.fans import End, Fan, fan
+from kahler_verify.statistics.adaptive.logs import logs
+from kahler_verify.statistics.adaptive.precision import log_normaliser
+from tests.statistics.adaptive.metrics import DOUBLE, Flat, Mercator, SpaceForm, sphere_exp
 
 EYE = torch.eye(2, dtype=DOUBLE)
 MEAN = torch.tensor([0.3, 0.2], dtype=DOUBLE)

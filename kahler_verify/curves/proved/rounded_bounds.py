@@ -11,7 +11,14 @@ from flint import arb, arb_mat, ctx
 from torch import Tensor, nn
 
 from kahler_verify.curves.elements import Mesh, rule
-from kahler_verify.curves.enclosure import ROUNDING, Enclosure, Jets, exactly, rounded, through
+from kahler_verify.curves.proved.enclosure import (
+    ROUNDING,
+    Enclosure,
+    Jets,
+    exactly,
+    rounded,
+    through,
+)
 
 POINTS_AT_ONCE = 2048  # whose jets stay in the processor's cache
 BITS = 120

@@ -24,10 +24,10 @@ from kahler_verify.errors import InputError, PropertyViolation
 from kahler_verify.files import require_writable, write_bytes
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets.kinks import AT_C1
-from kahler_verify.statistics.adaptive_law import AdaptiveLaw
-from kahler_verify.statistics.component import Settings
+from kahler_verify.statistics.adaptive.component import Settings
+from kahler_verify.statistics.adaptive.expectation import ExpectationMaximisation
+from kahler_verify.statistics.adaptive.law import AdaptiveLaw
 from kahler_verify.statistics.estimators import points
-from kahler_verify.statistics.expectation import ExpectationMaximisation
 
 FALL = 1e-7  # of the mean log-likelihood, that geodesics' tolerance may make it fall by
 

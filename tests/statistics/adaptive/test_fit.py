@@ -15,9 +15,9 @@ from kahler_verify.errors import CurveError, InputError, PropertyViolation
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture
-from kahler_verify.statistics import adaptive_normal as module
-from kahler_verify.statistics.component import Settings, component, gradient
-from tests.statistics.metrics import DOUBLE, Flat, Halves, SpaceForm, sphere_exp
+from kahler_verify.statistics.adaptive import fit as module
+from kahler_verify.statistics.adaptive.component import Settings, component, gradient
+from tests.statistics.adaptive.metrics import DOUBLE, Flat, Halves, SpaceForm, sphere_exp
 
 MEAN = torch.tensor([0.3, 0.2], dtype=DOUBLE)
 EYE = torch.eye(2, dtype=DOUBLE)

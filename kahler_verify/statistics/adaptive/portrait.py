@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.statistics.adaptive_law import AdaptiveLaw
+from kahler_verify.statistics.adaptive.law import AdaptiveLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ import torch
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from kahler_verify.curves.enclosure import ROUNDING, known_layers
-from kahler_verify.curves.triangles import Array, Grid, enclosed, sampled
+from kahler_verify.curves.proved.enclosure import ROUNDING, known_layers
+from kahler_verify.curves.proved.triangles import Array, Grid, enclosed, sampled
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from kahler_verify.curves.elements import gauss
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.patches import Patches, solved
-from kahler_verify.statistics.rays import Rays, State, orthonormal_frame, trace
+from kahler_verify.statistics.adaptive.patches import Patches, solved
+from kahler_verify.statistics.adaptive.rays import Rays, State, orthonormal_frame, trace
 
 OFFSET = 0.3819660112501051  # of the first ray, between axes: charts' singularities lie on these
 IN_A_PANEL = 4  # Gauss' points

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.fans import Fan, fan
-from kahler_verify.statistics.logs import Logs, logs
-from kahler_verify.statistics.precision import fit_precision
+from kahler_verify.statistics.adaptive.fans import Fan, fan
+from kahler_verify.statistics.adaptive.logs import Logs, logs
+from kahler_verify.statistics.adaptive.precision import fit_precision
 
 FAR = 8.0  # standard deviations that a fan reaches at least
 ENOUGH = 6.5  # that one reaches whose precision has changed since

@@ -8,9 +8,15 @@ from torch import Tensor
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.ascent import ascended
-from kahler_verify.statistics.component import Component, Settings, component, no_law, refitted
-from kahler_verify.statistics.medoids import medoids
+from kahler_verify.statistics.adaptive.ascent import ascended
+from kahler_verify.statistics.adaptive.component import (
+    Component,
+    Settings,
+    component,
+    no_law,
+    refitted,
+)
+from kahler_verify.statistics.adaptive.medoids import medoids
 
 SHARE = 0.1  # of a point's weight, that all components have of it at first
 REACH = 1.3  # of the longest path on the graph, that first fans reach

@@ -20,11 +20,11 @@ from torch.distributions import Distribution, constraints
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.component import Settings, prepared_fan
-from kahler_verify.statistics.draws import draw
-from kahler_verify.statistics.fans import End, Fan
-from kahler_verify.statistics.logs import logs
-from kahler_verify.statistics.precision import log_normaliser
+from kahler_verify.statistics.adaptive.component import Settings, prepared_fan
+from kahler_verify.statistics.adaptive.draws import draw
+from kahler_verify.statistics.adaptive.fans import End, Fan
+from kahler_verify.statistics.adaptive.logs import logs
+from kahler_verify.statistics.adaptive.precision import log_normaliser
 
 
 class CutReport(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves.elements import gauss
-from kahler_verify.statistics.fans import IN_A_PANEL, Fan, domain, interpolated, shifts
-from kahler_verify.statistics.rays import Rays, orthonormal_frame, trace
+from kahler_verify.statistics.adaptive.fans import IN_A_PANEL, Fan, domain, interpolated, shifts
+from kahler_verify.statistics.adaptive.rays import Rays, orthonormal_frame, trace
 
 MARGIN = 1.2  # of the largest mass of a ray in the fan, that bounds those of other rays
 ROUNDS = 1000

@@ -16,10 +16,10 @@ from flint import arb, arb_mat, ctx
 from torch import Tensor, nn
 
 from kahler_verify.curves.curve import Curve
-from kahler_verify.curves.dual import dual_bound
 from kahler_verify.curves.elements import rule
-from kahler_verify.curves.enclosure import LINEAR, known_layers
-from kahler_verify.curves.rounded_bounds import rounded_bounds
+from kahler_verify.curves.proved.dual import dual_bound
+from kahler_verify.curves.proved.enclosure import LINEAR, known_layers
+from kahler_verify.curves.proved.rounded_bounds import rounded_bounds
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric

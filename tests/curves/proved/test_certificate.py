@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.curves.certificate import certificate
+from kahler_verify.curves.proved.certificate import certificate
 from kahler_verify.errors import InputError
 from kahler_verify.evidence import recheck_curves
 from kahler_verify.geometry.pulled_back import PulledBackMetric
