@@ -24,12 +24,7 @@ from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw, lift
 
 
 class Conformal(RiemannianMetric):
@@ -49,12 +44,6 @@ class Conformal(RiemannianMetric):
         second = second + 2 * slope[:, None, None] * unit
         parts = [4 / room**2, first, second][: order + 1]
         return MetricJet(*[part[..., None, None] * unit for part in parts])
-
-
-def lift(z: Tensor) -> Tensor:
-    """The point of the unit sphere over z, stereographic from the north pole."""
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:

@@ -2,41 +2,19 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kahler_verify.curves import Nearby, Status, connect, distances
 from kahler_verify.curves.pairs import PairSearch
 from kahler_verify.curves.tour import Tour
 from kahler_verify.geometry.pulled_back import PulledBackMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
-
-
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
+from tests.manifolds import DOUBLE, SPHERE, draw, lift
+from tests.manifolds import rough as decoder
 
 
 def great_circle(a: Tensor, b: Tensor) -> Tensor:
     x, y = lift(a), lift(b)
     return 2 * torch.atan2((x - y).norm(dim=-1), (x + y).norm(dim=-1))
-
-
-def decoder(gain: float) -> PulledBackMetric:
-    generator = torch.Generator().manual_seed(1)
-    layers = [nn.Linear(2, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 8)]
-    net = nn.Sequential(*layers).double().requires_grad_(False)
-    for layer in layers[::2]:
-        nn.init.normal_(layer.weight, 0, gain / layer.in_features**0.5, generator=generator)
-        nn.init.normal_(layer.bias, 0, 0.5, generator=generator)
-    return PulledBackMetric(net)
-
-
-SPHERE = PulledBackMetric(lift)
 
 
 @pytest.mark.parametrize("several", [False, True])

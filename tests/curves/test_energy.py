@@ -13,12 +13,7 @@ from kahler_verify.curves.elimination import assembled, negative_eigenvalues, so
 from kahler_verify.curves.energy import Energy, ImageEnergy, MetricEnergy, energy_of
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw
 
 
 def decoder(d: int) -> nn.Module:

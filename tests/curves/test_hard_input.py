@@ -5,25 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kahler_verify.curves import STRAIGHT, SmoothnessWarning, Status, bounds, distances, strip
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
+from tests.manifolds import DOUBLE, SPHERE, draw, lift
 
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
-
-
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
-
-
-SPHERE = PulledBackMetric(lift)
 A, B = draw(2, 3, 2)
 
 

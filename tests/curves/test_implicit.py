@@ -7,32 +7,13 @@ from torch import Tensor, nn
 from kahler_verify.curves import Spectral
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from tests.manifolds import DOUBLE, draw, given, network
 
-DOUBLE = torch.float64
 FINE = Spectral(tolerance=1e-12)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
-
-
-def network() -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(2, 12), nn.Tanh(), nn.Linear(12, 8)).double()
 
 
 def pulled_back(net: nn.Module) -> RiemannianMetric:
     return PulledBackMetric(net)
-
-
-def given(net: nn.Module) -> RiemannianMetric:
-    """A metric of which no more is known than its values."""
-
-    def g(z: Tensor) -> Tensor:
-        return torch.diag_embed(1 + net(z)[..., :2] ** 2)
-
-    return RiemannianMetric.from_function(g, check=False)
 
 
 @pytest.mark.parametrize("make", [pulled_back, given])

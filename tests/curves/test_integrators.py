@@ -9,12 +9,7 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw, given, network
 
 
 class Torus(RiemannianMetric):
@@ -82,21 +77,8 @@ def test_a_projected_run_keeps_its_speed() -> None:
     assert torch.allclose(fine.point, TORUS.exp(Z, 3 * V, tolerance=1e-12), rtol=1e-9)
 
 
-def network() -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(2, 12), nn.Tanh(), nn.Linear(12, 8)).double()
-
-
 def pulled_back(net: nn.Module) -> RiemannianMetric:
     return PulledBackMetric(net)
-
-
-def given(net: nn.Module) -> RiemannianMetric:
-    def g(z: Tensor) -> Tensor:
-        return torch.diag_embed(1 + net(z)[..., :2] ** 2)
-
-    return RiemannianMetric.from_function(g, check=False)
 
 
 @pytest.mark.parametrize("integrator", ["adaptive", "projected"])

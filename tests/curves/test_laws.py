@@ -19,13 +19,9 @@ from kahler_verify.geometry import (
     RiemannianMetric,
 )
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from tests.manifolds import DOUBLE, draw, lift
 
-DOUBLE = torch.float64
 FINE = Spectral(tolerance=1e-12)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 def network(outputs: int, d: int = 2) -> nn.Sequential:
@@ -132,11 +128,6 @@ class TestLaws:
             lambda y: turn @ metric.jet(y @ turn, 0).g @ turn.mT, check=False
         )
         assert torch.allclose(turned.distance(a @ turn.mT, b @ turn.mT), path.length, rtol=1e-8)
-
-
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 8])

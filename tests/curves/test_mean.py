@@ -10,20 +10,8 @@ from kahler_verify.curves import Spectral, mean
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from tests.manifolds import DOUBLE, SPHERE, draw
 
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
-
-
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
-
-
-SPHERE = PulledBackMetric(lift)
 POLAR = RiemannianMetric.from_function(
     lambda z: torch.diag_embed(torch.stack([torch.ones_like(z[..., 0]), z[..., 0] ** 2], -1))
 )

@@ -7,12 +7,7 @@ from torch import Tensor, nn
 from kahler_verify.curves import STRAIGHT, connect, regularised
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import ExpectedMetric, PulledBackMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw
 
 
 class Collapsed(nn.Module):

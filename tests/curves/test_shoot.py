@@ -12,18 +12,7 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
-
-
-def lift(z: Tensor) -> Tensor:
-    """The point of the unit sphere over z, stereographic from the north pole."""
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
+from tests.manifolds import DOUBLE, draw, lift
 
 
 class Conformal(RiemannianMetric):

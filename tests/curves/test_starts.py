@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kahler_verify.curves import (
     STRAIGHT,
@@ -22,12 +22,7 @@ from kahler_verify.curves.connect.starts import bent, resampled, straight
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw, rough
 
 
 def torus(z: Tensor) -> Tensor:
@@ -41,17 +36,6 @@ FLAT_TORUS = RiemannianMetric.from_function(
     lambda z: torch.eye(2, dtype=z.dtype).expand(*z.shape, 2)
 )
 PERIODS = (2 * math.pi, 2 * math.pi)
-
-
-def rough(gain: float) -> PulledBackMetric:
-    """A decoder whose straight starts end at other minima than the shortest ones."""
-    generator = torch.Generator().manual_seed(1)
-    layers = [nn.Linear(2, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 8)]
-    net = nn.Sequential(*layers).double().requires_grad_(False)
-    for layer in layers[::2]:
-        nn.init.normal_(layer.weight, 0, gain / layer.in_features**0.5, generator=generator)
-        nn.init.normal_(layer.bias, 0, 0.5, generator=generator)
-    return PulledBackMetric(net)
 
 
 def test_guesses_begin_and_end_where_they_should() -> None:

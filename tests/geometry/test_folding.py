@@ -13,13 +13,9 @@ from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.linear_algebra import heads
 from kahler_verify.models.real_vae import RealVAEConfig
 from kahler_verify.rules.expansion import Head
+from tests.manifolds import draw
 
-DOUBLE = torch.float64
 D, HIDDEN, LATENT = 60, 8, 3
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 Z = draw(5, LATENT)

@@ -7,12 +7,9 @@ from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Norm
 
 from kahler_verify.geometry import matrix_free
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from tests.manifolds import draw
 
 DOUBLE, B, LATENT, HIDDEN = torch.float64, 4, 14, 9
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 Z, U, V = draw(B, LATENT), draw(B, LATENT, seed=1), draw(B, LATENT, seed=2)

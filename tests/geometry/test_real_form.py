@@ -11,14 +11,9 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, PotentialMetric, RiemannianMetric
 from kahler_verify.geometry.metric import PartwiseMetric
 from kahler_verify.spaces import COMPLEX
+from tests.manifolds import draw
 from tests.states import d as DIMENSION
 from tests.states import decoder
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 class WithPart(PartwiseMetric):

@@ -10,8 +10,7 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry import ExpectedMetric, FisherMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
+from tests.manifolds import DOUBLE, draw
 
 
 def conformal(factor):
@@ -30,10 +29,6 @@ BALL = conformal(lambda s: 4 / (1 - s) ** 2)
 
 def polar(z: Tensor) -> Tensor:
     return torch.diag_embed(torch.stack([torch.ones_like(z[..., 0]), z[..., 0] ** 2], -1))
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 def test_points_may_share_memory() -> None:

@@ -23,13 +23,9 @@ from kahler_verify.models.training import TrainingOptions, train
 from kahler_verify.networks.precision import RadialPrecision
 from kahler_verify.running.kernel_set import KernelSet
 from tests.command import run
+from tests.manifolds import DOUBLE, draw
 
-DOUBLE = torch.float64
 Trained = dict[str, tuple[Checkpoint, Dataset, Path]]
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 def config(**changes) -> RealVAEConfig:

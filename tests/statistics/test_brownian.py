@@ -16,14 +16,9 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import BrownianScheme, brownian_motion, brownian_step
+from tests.manifolds import DOUBLE, SPHERE, lift
 
-DOUBLE = torch.float64
 S = BrownianScheme
-
-
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
 
 
 def torus(z: Tensor) -> Tensor:
@@ -32,7 +27,6 @@ def torus(z: Tensor) -> Tensor:
     return torch.stack([ring * x.cos(), ring * x.sin(), y.sin()], -1)
 
 
-SPHERE = PulledBackMetric(lift)
 TORUS = PulledBackMetric(torus)
 ANGLES = RiemannianMetric.from_function(  # (θ, φ) on the sphere
     lambda z: torch.diag_embed(torch.stack([torch.ones_like(z[..., 0]), z[..., 0].sin() ** 2], -1))

@@ -19,22 +19,12 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import NearestNeighbourDensity, RiemannianKMeans, TangentPCA
+from tests.manifolds import DOUBLE, SPHERE, project
 
-DOUBLE = torch.float64
 FLAT = PulledBackMetric(lambda z: z @ torch.tensor([[2.0, 0.0], [0.0, 0.5]], dtype=z.dtype))
 SCALES = np.array([2.0, 0.5])  # FLAT is flat in z * SCALES
 
 
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
-
-
-def project(x: Tensor) -> Tensor:
-    return x[..., :2] / (1 - x[..., 2:])
-
-
-SPHERE = PulledBackMetric(lift)
 X, TRUTH = make_blobs(30, centers=[[0, 0], [4, 0], [2, 12]], cluster_std=0.5, random_state=0)
 
 

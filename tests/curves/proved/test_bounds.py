@@ -20,12 +20,7 @@ from kahler_verify.curves.connect import spectral
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw, lift
 
 
 def decoder(activation: nn.Module) -> nn.Sequential:
@@ -129,11 +124,6 @@ def test_what_is_not_proved_is_called_an_estimate() -> None:
     assert bool((found.lower <= path.length).all())
     bound = land.metric_matrix(draw(200, 2)).diagonal(dim1=1, dim2=2).min().sqrt()
     assert bool((found.lower <= bound * (data[:3] - data[3:6]).norm(dim=-1)).all())
-
-
-def lift(z: Tensor) -> Tensor:
-    s = (z * z).sum(-1, keepdim=True)
-    return torch.cat([2 * z, s - 1], -1) / (1 + s)
 
 
 def circles(length: float, d: int) -> Tensor:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kahler_verify.curves import bounds, dual_bound
 from kahler_verify.curves.proved import dual
@@ -13,12 +13,7 @@ from kahler_verify.curves.proved.triangles import Grid, enclosed, sampled
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+from tests.manifolds import DOUBLE, draw
 
 
 def decoder(activation: nn.Module) -> nn.Sequential:

@@ -3,17 +3,11 @@
 import pytest
 import torch
 from flint import arb, ctx
-from torch import Tensor, nn
+from torch import nn
 
 from kahler_verify.curves.proved import enclosure
 from kahler_verify.curves.proved.enclosure import Enclosure, Jets, exactly, through
-
-DOUBLE = torch.float64
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
-
+from tests.manifolds import DOUBLE, draw
 
 EXACT = {
     "tanh": lambda x: (x.tanh(), 1 - x.tanh() ** 2, -2 * x.tanh() * (1 - x.tanh() ** 2)),

@@ -17,15 +17,12 @@ from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture
 from kahler_verify.statistics.adaptive import fit as module
 from kahler_verify.statistics.adaptive.component import Settings, component, gradient
+from tests.manifolds import draw
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Halves, SpaceForm, sphere_exp
 
 MEAN = torch.tensor([0.3, 0.2], dtype=DOUBLE)
 EYE = torch.eye(2, dtype=DOUBLE)
 SPHERE = SpaceForm(1)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 ON_SPHERE = sphere_exp(MEAN, draw(40, 2) * torch.tensor([0.7, 0.25], dtype=DOUBLE))

@@ -9,6 +9,7 @@ from torch import Tensor
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.statistics import AdaptiveLaw
 from kahler_verify.statistics.adaptive.logs import logs
+from tests.manifolds import draw
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Halves, Mercator, SpaceForm, sphere_exp
 
 EYE = torch.eye(2, dtype=DOUBLE)
@@ -21,10 +22,6 @@ def sphere_law(variance: float, **options: object) -> AdaptiveLaw:
     """With the covariance ``variance`` in orthonormal coordinates."""
     size = 2 / (1 + float((MEAN**2).sum()))
     return AdaptiveLaw(SpaceForm(1), MEAN, variance / size**2 * EYE[None], **options)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
 def test_flat_mixtures_are_gaussian_ones() -> None:
