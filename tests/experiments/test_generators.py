@@ -18,6 +18,7 @@ from kahler_verify.calculus.claims import Comparison
 from kahler_verify.evidence.ledger.measurements import comparison
 from kahler_verify.geometry import PulledBackMetric
 from kahler_verify.models import load_data
+from tests.manifolds import SPHERE, draw, lift
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,22 @@ def test_flatness_of_a_plane_and_of_a_sphere() -> None:
     round_one = measures.flatness(PulledBackMetric(gnomonic), codes, QUICK, 0)
     assert abs(round_one["largest_excess"]) < 1e-9
     assert round_one["not_found"] == 0
+
+
+def test_straight_lines_on_the_sphere_are_too_long_by_a_known_part() -> None:
+    """In stereographic coordinates |dx| = 2|dz|/(1 + |z|²); the angle is the geodesic's length."""
+    codes = draw(40, 2)
+    found = measures.flatness(SPHERE, codes, QUICK, 0)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    a, b = codes[order[: 2 * QUICK.pairs]].chunk(2)
+    times = torch.linspace(0, 1, 20_001, dtype=codes.dtype)[:, None, None]
+    rate = 2 * (b - a).norm(dim=-1) / (1 + ((1 - times) * a + times * b).square().sum(-1))
+    angle = torch.acos((lift(a) * lift(b)).sum(-1))
+    excess = torch.trapezoid(rate, dx=1 / 20_000, dim=0) / angle - 1
+    assert excess.median() > 0.01
+    assert math.isclose(found["excess"], excess.median(), rel_tol=1e-6)
+    assert math.isclose(found["largest_excess"], excess.max(), rel_tol=1e-6)
+    assert abs(found["curvature"]) < 1e-9  # the same everywhere: no range
 
 
 def test_the_ablation_trains_what_it_says() -> None:

@@ -21,8 +21,8 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import NearestNeighbourDensity, RiemannianKMeans, TangentPCA
 from tests.manifolds import DOUBLE, SPHERE, project
 
-FLAT = PulledBackMetric(lambda z: z @ torch.tensor([[2.0, 0.0], [0.0, 0.5]], dtype=z.dtype))
-SCALES = np.array([2.0, 0.5])  # FLAT is flat in z * SCALES
+FLAT = PulledBackMetric(lambda z: z @ torch.tensor([[2.0, 0.0], [0.0, 0.25]], dtype=z.dtype))
+SCALES = np.array([2.0, 0.25])  # FLAT is flat in z * SCALES
 
 
 X, TRUTH = make_blobs(30, centers=[[0, 0], [4, 0], [2, 12]], cluster_std=0.5, random_state=0)
