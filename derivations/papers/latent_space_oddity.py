@@ -6,6 +6,8 @@ With S = diag(σ) the forms are sums over outputs, so that one output and two co
 what they are; the same is judged for full S, where Σ = S².
 """
 
+from functools import partial
+
 from sympy import (
     Expr,
     Function,
@@ -67,6 +69,10 @@ from kahler_verify.derivations.geometry.expected_metric import (
 from kahler_verify.derivations.likelihoods.real_gaussian_kl import divergence
 
 half = Rational(1, 2)
+
+on_digits = partial(
+    Comparison, results="generators.json", command="python -m experiments.generators"
+)
 
 # ---------------------------------------------------------------- the expected metric (O1, O9)
 
@@ -451,9 +457,7 @@ latent_space_oddity = paper(
             "O5-trained",
             "trained on digits, a standard head's σ does not rise away from data, an RBF's does",
             "ODDITY",
-            measured=Comparison(
-                results="generators.json",
-                command="python -m experiments.generators",
+            measured=on_digits(
                 cell="variance",
                 baseline="mlp",
                 arms=(("rbf", "an RBF precision"), ("constant", "a constant σ")),
@@ -464,9 +468,7 @@ latent_space_oddity = paper(
             "O7",
             "Riemannian k-means beats Euclidean k-means in latent space",
             "ODDITY",
-            measured=Comparison(
-                results="generators.json",
-                command="python -m experiments.generators",
+            measured=on_digits(
                 cell="clusters",
                 baseline="euclidean",
                 arms=(
@@ -480,9 +482,7 @@ latent_space_oddity = paper(
             "O8",
             "RBF variance gives a better test marginal likelihood",
             "ODDITY",
-            measured=Comparison(
-                results="generators.json",
-                command="python -m experiments.generators",
+            measured=on_digits(
                 cell="variance",
                 baseline="mlp",
                 arms=(
