@@ -338,7 +338,7 @@ def main() -> None:
     found["command"] = "python -m benchmarks.land --json benchmarks/results/land.json"
     runs = {
         "plane": lambda: plane(arguments.repeats),
-        "spheres": lambda: spheres(min(3, arguments.repeats)),
+        "spheres": lambda: spheres(arguments.repeats),
         "updates": updates,
         "many": lambda: many(arguments.points, 5),
     }
