@@ -37,6 +37,7 @@ def plot_codes(
     *,
     axes: Axes | None = None,
     plane: Plane | None = None,
+    names: bool = False,
     legend: bool = True,
     **options: Any,
 ) -> Axes:
@@ -47,11 +48,12 @@ def plot_codes(
         labels: class of each; None draws all alike.
         axes: to draw on; new ones by default.
         plane: whose shadows are drawn; by default that in which the codes vary most.
+        names: draw the name of each class, of letters and digits, in place of a marker.
         legend: whether to name the classes.
         options: of matplotlib's ``scatter``.
 
     Raises:
-        InputError: codes are no [N, d], or labels are not as many.
+        InputError: codes are no [N, d], labels are not as many, or names have other signs.
     """
     if not isinstance(codes, Tensor) or codes.ndim != 2 or not len(codes):
         raise InputError("codes: expected a tensor [N, d] with N ≥ 1")
@@ -68,7 +70,10 @@ def plot_codes(
         raise InputError(f"labels: expected {len(codes)}, one for each code, got {len(given)}")
     for n, name in enumerate(sorted(set(given))):
         of_class = shadow[torch.tensor([each == name for each in given])]
-        look = {"color": CLASSES[n % len(CLASSES)], "marker": MARKERS[(n + n // 10) % 10]}
+        if names and not str(name).isalnum():
+            raise InputError(f"labels: expected letters and digits to be drawn, got {name!r}")
+        marker = f"${name}$" if names else MARKERS[(n + n // 10) % 10]
+        look = {"color": CLASSES[n % len(CLASSES)], "marker": marker}
         axes.scatter(of_class[:, 0], of_class[:, 1], label=str(name), **(look | style))
     if legend:
         axes.legend(fontsize=8, framealpha=0.85, markerscale=1.3)
