@@ -11,6 +11,7 @@ from kahler_verify import FisherMetric
 from kahler_verify.plots import plot_frames
 
 
+# --8<-- [start:model]
 class Autoencoder(nn.Module):
     """Convolutional; ``decode(z).sample`` as diffusers' AutoencoderKL has it."""
 
@@ -42,6 +43,10 @@ class Autoencoder(nn.Module):
         return SimpleNamespace(sample=self.decoder(z))
 
 
+# --8<-- [end:model]
+
+
+# --8<-- [start:training]
 torch.manual_seed(0)
 digits = load_digits()
 x = torch.tensor(digits.images / 16).float()[:, None]
@@ -58,13 +63,17 @@ for _ in range(800):
     loss.backward()
     optimiser.step()
 model.double().eval().requires_grad_(False)
+# --8<-- [end:training]
 
+# --8<-- [start:directions]
 metric = FisherMetric(model.decode, output="sample", latent_shape=(4, 2, 2))
 z = model.encode(x[3:4].double())[0][0]  # of one digit
 top = metric.operator(z).top(4)
 print(top)
+# --8<-- [end:directions]
 
 
+# --8<-- [start:pictures]
 def along(direction, length):
     """Five latents on both sides of z, ``length`` of the metric's units in all."""
     step = direction / metric.norm(direction, z)
@@ -80,3 +89,4 @@ for row, (name, direction) in zip(axes, rows.items(), strict=True):
     plot_frames(along(direction, 6.0), lambda z: model.decode(z).sample, axes=row, vmin=0, vmax=1)
     row.set_title(f"{name}: {float(size):.2f} a unit step", loc="left", fontsize=10)
 figure.savefig("directions.png", dpi=110)
+# --8<-- [end:pictures]
