@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,13 @@ from kahler_verify.files import require_writable, write_bytes, write_text
 if TYPE_CHECKING:
     from kahler_verify.cli.latents import Latents
     from kahler_verify.curves import Bounds, Curve
+    from kahler_verify.plots import Plane
+
+WIDE = 1.5  # of a curve's extent, that its picture shows
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#d55e00", "linewidth": 2.2},
+    {"color": "#0072b2", "linestyle": "--", "linewidth": 1.8},
+)
 
 
 def geodesic(
@@ -136,26 +144,41 @@ def _plain(value: float) -> float | None:
 
 
 def _picture(latents: Latents, path: Curve, line: Curve) -> bytes:
-    """The curve and the line in the latent plane; what is decoded along them, where images are."""
+    """Curve and line over a map of the volume; what is decoded along them, where images are."""
     from matplotlib.figure import Figure
 
-    from kahler_verify.curves.plots import strip
+    from kahler_verify.plots import plot_field, plot_frames, plot_geodesics
 
     curves = {"geodesic": path, "straight line": line}
-    outputs = latents.outputs
-    side = round(outputs**0.5)
-    images = outputs > 0 and side**2 == outputs
-    figure = Figure(figsize=(9, 4) if images else (4, 4), layout="constrained")
+    side = round(latents.outputs**0.5)
+    images = latents.outputs > 0 and side**2 == latents.outputs
+    figure = Figure(figsize=(11, 4) if images else (5, 4), layout="constrained")
     shape = [["plane", name] if images else ["plane"] for name in curves]
     axes: dict[str, Any] = figure.subplot_mosaic(shape, width_ratios=[2, 3] if images else None)
-    for name, curve in curves.items():
-        curve.plot(axes["plane"], label=name, linestyle="-" if curve is path else "--")
-        if images and bool(curve.nodes.isfinite().all()):
-            axes[name].imshow(strip(curve, latents.decoded, (side, side)), cmap="gray")
+    plane = _plane(latents.dimension, path if bool(path.nodes.isfinite().all()) else line)
+    if plane is not None:
+        plot_field(latents.metric, axes=axes["plane"], plane=plane, resolution=61, cmap="Greys_r")
+    for (name, curve), style in zip(curves.items(), STYLES, strict=True):
+        plot_geodesics(curve, axes=axes["plane"], plane=plane, label=name, **style)
         if images:
             axes[name].set_title(f"{name}, length {float(curve.length):.4g}", fontsize=10)
             axes[name].set_axis_off()
+        if images and bool(curve.nodes.isfinite().all()):
+            plot_frames(curve, latents.decoded, axes=axes[name], image=(side, side))
     axes["plane"].legend(fontsize=8)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()
+
+
+def _plane(dimension: int, curve: Curve) -> Plane | None:
+    """That in which a curve bends most, wide enough to see it in its surroundings."""
+    from kahler_verify.plots import Plane
+
+    if dimension < 2:
+        return None
+    whole = Plane.of(curve.nodes)
+    left, right, bottom, top = whole.extent
+    half = max(right - left, top - bottom) * WIDE / 2
+    s, t = (left + right) / 2, (bottom + top) / 2
+    return replace(whole, extent=(s - half, s + half, t - half, t + half))
