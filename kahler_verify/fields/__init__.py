@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kahler_verify.fields.engines import Array, Dask, Processes, engine
     from kahler_verify.fields.field import compute
+    from kahler_verify.fields.matrices import DistanceMatrix, compute_distances, open_distances
     from kahler_verify.fields.plan import Plan, plan_for
     from kahler_verify.fields.points import box, codes, grid, prior
     from kahler_verify.fields.quantities import QUANTITIES, Quantity
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Array": "engines",
     "Dask": "engines",
+    "DistanceMatrix": "matrices",
     "Field": "reading",
     "Plan": "plan",
     "Processes": "engines",
@@ -32,10 +34,12 @@ _HOMES = {
     "box": "points",
     "codes": "points",
     "compute": "field",
+    "compute_distances": "matrices",
     "engine": "engines",
     "grid": "points",
     "of_checkpoint": "sources",
     "of_metric": "sources",
+    "open_distances": "matrices",
     "open_field": "reading",
     "plan_for": "plan",
     "prior": "points",
@@ -45,6 +49,7 @@ __all__ = [
     "QUANTITIES",
     "Array",
     "Dask",
+    "DistanceMatrix",
     "Field",
     "Plan",
     "Processes",
@@ -55,10 +60,12 @@ __all__ = [
     "box",
     "codes",
     "compute",
+    "compute_distances",
     "engine",
     "grid",
     "of_checkpoint",
     "of_metric",
+    "open_distances",
     "open_field",
     "plan_for",
     "prior",

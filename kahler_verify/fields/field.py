@@ -16,7 +16,7 @@ import kahler_verify
 from kahler_verify.errors import InputError
 from kahler_verify.fields.engines import Processes
 from kahler_verify.fields.log import Log
-from kahler_verify.fields.plan import Plan, versions
+from kahler_verify.fields.plan import Plan, one_thread, versions
 from kahler_verify.fields.points import Codes, Grid
 from kahler_verify.fields.quantities import values_at
 from kahler_verify.fields.sources import MEMORY, Source
@@ -126,17 +126,6 @@ class FieldJob:
         if apart:
             raise InputError(f"model: another one than the work began with: {'; '.join(apart)}")
         return metric
-
-
-class one_thread:
-    """Torch computes on one thread, so that sums do not depend on how many cores there are."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
 
 
 def compute(

@@ -19,9 +19,7 @@ from kahler_verify.fields.layout import Layout, chunk_for, laid_out
 from kahler_verify.fields.points import Codes, Grid, Points
 from kahler_verify.fields.quantities import Quantity, quantity
 from kahler_verify.fields.sources import DTYPES, MEMORY, Source
-from kahler_verify.fields.stores import (
-    Variable,
-)
+from kahler_verify.fields.stores import Variable
 from kahler_verify.geometry.base import Metric
 from kahler_verify.spaces import Space
 
@@ -241,3 +239,14 @@ def _try(plan: Plan, metric: Metric) -> None:
     raise InputError(
         f"quantity: {plan.quantity} has no value at any point tried: {first}"
     ) from first
+
+
+class one_thread:
+    """Torch computes on one thread, so that sums do not depend on how many cores there are."""
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.before)

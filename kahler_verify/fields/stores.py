@@ -249,10 +249,15 @@ def state_of(path: Path, group: zarr.Group, variables: list[Variable], task: int
             damaged = True
     if not damaged:
         return State.WHOLE
-    for place in places:
-        with suppress(FileNotFoundError):
-            place.unlink()
+    remove_block(path, variables, task)
     return State.DAMAGED
+
+
+def remove_block(path: Path, variables: list[Variable], task: int) -> None:
+    """Remove what is there of a task, the last first: what is left is not taken for whole."""
+    for each in reversed(variables):
+        with suppress(FileNotFoundError):
+            chunk_file(path, each, task).unlink()
 
 
 def write_block(
