@@ -23,6 +23,7 @@ ROOMS = (
     ("plots",),
     ("statistics",),
     ("models", "guests"),
+    ("fields",),
     ("evidence",),
     ("cli",),
 )
