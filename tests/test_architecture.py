@@ -22,6 +22,7 @@ ROOMS = (
     ("curves",),
     ("statistics",),
     ("models", "guests"),
+    ("explorer",),
     ("evidence",),
     ("cli",),
 )
