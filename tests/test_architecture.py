@@ -24,6 +24,7 @@ ROOMS = (
     ("statistics",),
     ("models", "guests"),
     ("fields",),
+    ("explorer",),
     ("evidence",),
     ("cli",),
 )
