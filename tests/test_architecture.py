@@ -23,6 +23,8 @@ ROOMS = (
     ("plots",),
     ("statistics",),
     ("models", "guests"),
+    ("fields",),
+    ("explorer",),
     ("evidence",),
     ("cli",),
 )

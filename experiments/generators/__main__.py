@@ -24,7 +24,14 @@ from experiments.generators.declaration import ARMS, FULL, MEASURES, QUICK, SEED
 from experiments.generators.report import blocks
 from experiments.store import Json, fingerprint, remembered, write_json
 from kahler_verify.errors import InputError
-from kahler_verify.models import RealVAE, TrainingOptions, load_checkpoint, load_data, train
+from kahler_verify.models import (
+    RealVAE,
+    TrainingOptions,
+    load_checkpoint,
+    load_data,
+    train,
+    uniformity,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIANCES = ("mlp", "rbf", "constant")
@@ -103,7 +110,7 @@ class Seed:
             with torch.no_grad():
                 mean, log_variance = model.encoder(self.data.train.x.double())
             deviation = float((log_variance / 2).exp().mean() / mean.std(0).mean())
-            values[name] = {**measures.uniformity(mean.numpy()), "deviation": deviation}
+            values[name] = {**uniformity(mean.numpy())._asdict(), "deviation": deviation}
         return values
 
 

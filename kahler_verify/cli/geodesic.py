@@ -15,7 +15,7 @@ from kahler_verify.files import require_writable, write_bytes, write_text
 
 if TYPE_CHECKING:
     from kahler_verify.cli.latents import Latents
-    from kahler_verify.curves import Curve
+    from kahler_verify.curves import Bounds, Curve
     from kahler_verify.plots import Plane
 
 WIDE = 1.5  # of a curve's extent, that its picture shows
@@ -37,6 +37,15 @@ def geodesic(
     module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
     latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
     times: Annotated[int, typer.Option(help="Points of the curve in the JSON.")] = 33,
+    segments: Annotated[
+        int, typer.Option(help="Pieces of the curve for an upper bound of its length; 0: none.")
+    ] = 128,
+    cells: Annotated[
+        int,
+        typer.Option(
+            help="In a plane, cells a side for a lower bound of all curves within a box; 0: none."
+        ),
+    ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write curve and report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curve and a line (.png).")] = None,
 ) -> None:
@@ -46,13 +55,18 @@ def geodesic(
     import torch
 
     from kahler_verify.cli.latents import of_user, open_latents, point
-    from kahler_verify.curves import Curve, Status
+    from kahler_verify.curves import Curve, Status, bounds
     from kahler_verify.errors import InputError
 
     for name, output in (("json", json), ("plot", plot)):
         require_writable(name, output)
     if times < 2:
         raise InputError(f"times: expected at least 2, got {times}")
+    for name, count in (("segments", segments), ("cells", cells)):
+        if count < 0:
+            raise InputError(f"{name}: expected 0 or more, got {count}")
+    if cells and not segments:
+        raise InputError(f"segments: expected at least 1 with cells, got {segments}")
     texts = (a, b) if module is None else (checkpoint, a)
     if (b is None) == (module is None):
         raise InputError(
@@ -82,6 +96,10 @@ def geodesic(
         f"{int(report.evaluations)} evaluations of the metric",
         to=out,
     )
+    between = None
+    if segments and bool(path.nodes.isfinite().all()):
+        between = bounds(path, segments=segments, cells=cells)
+        say(_told(between), to=out)
     if json is not None:
         at = torch.linspace(0, 1, times, dtype=torch.float64)
         answer: dict[str, Any] = {
@@ -90,6 +108,7 @@ def geodesic(
             "status": status.name,
             "straight_line": float(line.length),
             "report": {k: _plain(v) for k, v in report.to_json().items()},
+            "bounds": None if between is None else _written(between),
             "times": at.tolist(),
             "curve": path(at).tolist() if bool(path.nodes.isfinite().all()) else None,
         }
@@ -98,6 +117,26 @@ def geodesic(
         write_bytes(plot, _picture(space, path, line))
     if status != Status.MINIMUM:
         raise typer.Exit(1)
+
+
+def _told(bounds: Bounds) -> str:
+    """What is known of the distance, in a line."""
+    upper = f"{'proved' if bounds.proved else 'estimated'} at most {float(bounds.upper):.9g}"
+    told = f"distance: {upper}, at least {float(bounds.lower):.6g}"
+    if bounds.inside is not None and bounds.box is not None:
+        sides = " × ".join(f"[{a:.3g}, {b:.3g}]" for a, b in bounds.box.T.tolist())
+        told += f"; within {sides} at least {float(bounds.inside):.6g}"
+    return told
+
+
+def _written(bounds: Bounds) -> dict[str, Any]:
+    return {
+        "lower": _plain(float(bounds.lower)),
+        "upper": _plain(float(bounds.upper)),
+        "upper_is_proved": bounds.proved,
+        "inside": None if bounds.inside is None else _plain(float(bounds.inside)),
+        "box": None if bounds.box is None else bounds.box.tolist(),
+    }
 
 
 def _plain(value: float) -> float | None:

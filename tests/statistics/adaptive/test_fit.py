@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kahler_verify.errors import CurveError, InputError, PropertyViolation
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.pulled_back import PulledBackMetric
-from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture
+from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture, data_metric
 from kahler_verify.statistics.adaptive import fit as module
 from kahler_verify.statistics.adaptive.component import Settings, component, gradient
 from tests.manifolds import draw
@@ -245,3 +245,22 @@ def test_points_that_no_geodesic_reaches() -> None:
         AdaptiveNormal(metric, rays=16, precision=1e-6).fit(x)
     assert caught.value.report.flatten()[:8].tolist() == [0] * 8
     assert int(caught.value.report.flatten()[8]) != 0
+
+
+def test_a_step_does_not_lose_what_has_weight() -> None:
+    """Fans have gaps far out: points in them are searched for, or else no mean could move."""
+    random = np.random.default_rng(0)
+    noise = 0.1 * random.standard_normal((200, 2))
+    angle = np.pi * random.random(200)
+    x = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], 1) + noise)
+    fit = AdaptiveNormalMixture(
+        data_metric(x, 0.126),
+        2,
+        rays=48,
+        precision=1e-4,
+        exact=False,
+        most_iterations=1,
+    ).fit(x)
+    # two first fans, and one step each: without the search the second took eight, and stood still
+    assert fit.fans_ <= 6
+    assert fit.log_likelihoods_[1] > fit.log_likelihoods_[0] + 0.05
