@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import chi2, norm
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial import cKDTree
+from scipy.special import chdtri, ndtri
 from torch import Tensor
 
 from kahler_verify.errors import InputError
@@ -146,7 +146,7 @@ def coverage(
     m, s = balls.centres, balls.deviations.clamp_min(torch.finfo(torch.float64).tiny)
     n = m.shape[1]
     z = torch.randn(draws, n, dtype=m.dtype, generator=generator)
-    most = float(chi2.ppf(LEVEL, n))
+    most = float(chdtri(n, 1 - LEVEL))
     inside = [
         (((part[:, None] - m) / s) ** 2).sum(-1).amin(-1) <= most
         for part in z.split(max(1, PAIRS_AT_ONCE // m.numel()))
@@ -182,11 +182,11 @@ def uniformity(codes: np.ndarray) -> Uniformity:
     except np.linalg.LinAlgError as error:
         raise InputError("codes: expected some that span the space, not a plane of it") from error
     white = (codes - codes.mean(0)) @ np.linalg.inv(root).T
-    nearest = NearestNeighbors(n_neighbors=2).fit(white).kneighbors(white)[0][:, 1]
-    quantiles = norm.ppf((np.arange(len(white)) + 0.5) / len(white))
+    nearest = cKDTree(white).query(white, 2)[0][:, 1]
+    quantiles = ndtri((np.arange(len(white)) + 0.5) / len(white))
     sides = np.sort(white @ _directions(n), 0)
     prior = np.random.default_rng(0).standard_normal((3000, n))
-    apart = NearestNeighbors(n_neighbors=1).fit(white).kneighbors(prior)[0][:, 0]
+    apart = cKDTree(white).query(prior)[0]
     return Uniformity(
         float(nearest.std() / nearest.mean()),
         float(np.sqrt(((sides - quantiles[:, None]) ** 2).mean())),

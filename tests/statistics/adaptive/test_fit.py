@@ -63,6 +63,7 @@ def test_johnsons_law() -> None:
     assert np.allclose(fit.means_[0], mean, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_fit_is_the_same_in_every_chart(sphere_fit: AdaptiveNormal) -> None:
     """Likelihoods by the volume agree to 1e-8 in a rotated chart, and the law is the same."""
     turn = 0.4
@@ -101,19 +102,18 @@ def test_gradients_are_those_of_the_likelihood() -> None:
     x = draw(12, 2, seed=3)
     metric = LocalVarianceMetric(x, 0.8, 0.1)
     weights = draw(12, seed=4).abs()
-    settings = Settings(rays=64, tolerance=1e-10)
+    settings = Settings(rays=32, tolerance=1e-10)
     covariance = torch.tensor([[0.5, 0.1], [0.1, 0.4]], dtype=DOUBLE)
     at = component(metric, x, weights, 0.5 * MEAN, covariance, settings)
     slope = torch.linalg.solve(at.fan.frame.mT, gradient(at, weights)[0])
-    for axis, own in enumerate(slope):
-        ends = []
-        for step in (3e-4, -3e-4):
-            mean = 0.5 * MEAN
-            mean[axis] += step
-            there = component(metric, x, weights, mean, at.covariance, settings)
-            ends.append(float(there.value))
-        difference = (ends[0] - ends[1]) / 6e-4
-        assert math.isclose(float(own), difference, abs_tol=1e-5 * (1 + float(slope.norm())))
+    direction, ends = torch.tensor([0.6, -0.8], dtype=DOUBLE), []
+    for step in (3e-4, -3e-4):
+        mean = 0.5 * MEAN + step * direction
+        there = component(metric, x, weights, mean, at.covariance, settings)
+        ends.append(float(there.value))
+    difference = (ends[0] - ends[1]) / 6e-4
+    bound = 1e-5 * (1 + float(slope.norm()))
+    assert math.isclose(float(slope @ direction), difference, abs_tol=bound)
 
 
 def test_no_law_beyond_the_uniform_one() -> None:
@@ -160,8 +160,8 @@ def test_interrupted_fits_resume(tmp_path: Path) -> None:
             raise Stop
 
     kept = tmp_path / "fit.npz"
-    x = ON_SPHERE[:12]
-    options = {"rays": 24, "precision": 1e-7}
+    x = ON_SPHERE[:8]
+    options = {"rays": 16, "precision": 1e-7}
     with pytest.raises(Stop):
         AdaptiveNormal(SPHERE, progress=stop, kept=kept, **options).fit(x)
     steps: list[int] = []
