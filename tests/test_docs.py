@@ -150,6 +150,18 @@ def test_scripts_are_shown_as_they_are(site: Path) -> None:
 
 
 @pytest.mark.xdist_group("docs")
+def test_the_home_page_opens_with_its_picture_in_both_modes(site: Path) -> None:
+    pictures = [f"assets/first_picture-{mode}.png#only-{mode}" for mode in ("light", "dark")]
+    assert set(pictures) <= set(_parse(site / "index.html").loaded)
+
+
+@pytest.mark.xdist_group("docs")
+def test_the_reference_shows_no_roles(site: Path) -> None:
+    text = _parse(site / "reference.html").text
+    assert not re.findall(r":(?:class|meth|func|attr|mod):", text)
+
+
+@pytest.mark.xdist_group("docs")
 def test_architecture_shows_its_figure(site: Path) -> None:
     page = _parse(site / "architecture.html")
     assert "assets/architecture.svg" in page.loaded
