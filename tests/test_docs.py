@@ -135,6 +135,33 @@ def test_code_does_not_scroll_sideways_at_1300_pixels(
 
 
 @pytest.mark.xdist_group("docs")
+def test_scripts_are_shown_as_they_are(site: Path) -> None:
+    """``ruff format`` reads Python in pages too, and once took a snippet's mark for operators."""
+    gallery = "".join(_parse(site / "gallery.html").text.split())
+    for path in (ROOT / "docs" / "gallery").glob("*.py"):
+        if path.stem not in {"__main__", "first_picture"}:
+            lines = [x for x in path.read_text("utf-8").splitlines() if "--8<--" not in x]
+            assert "".join("".join(lines).split()) in gallery, path.name
+    directions = _parse(site / "semantic-directions.html").text
+    for part in ("class Autoencoder", "optimiser.step()", "top(4)", "def along"):
+        assert part in directions
+    for name in ("gallery", "semantic-directions"):
+        assert "8<" not in _parse(site / f"{name}.html").text
+
+
+@pytest.mark.xdist_group("docs")
+def test_the_home_page_opens_with_its_picture_in_both_modes(site: Path) -> None:
+    pictures = [f"assets/first_picture-{mode}.png#only-{mode}" for mode in ("light", "dark")]
+    assert set(pictures) <= set(_parse(site / "index.html").loaded)
+
+
+@pytest.mark.xdist_group("docs")
+def test_the_reference_shows_no_roles(site: Path) -> None:
+    text = _parse(site / "reference.html").text
+    assert not re.findall(r":(?:class|meth|func|attr|mod):", text)
+
+
+@pytest.mark.xdist_group("docs")
 def test_architecture_shows_its_figure(site: Path) -> None:
     page = _parse(site / "architecture.html")
     assert "assets/architecture.svg" in page.loaded

@@ -1,6 +1,8 @@
 """What is drawn is what the geometry says: data of artists, never pixels."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -313,6 +315,17 @@ def test_frames_of_squares_of_colours_and_of_latents_of_any_shape() -> None:
 
 
 # ---------------------------------------------------------------- nothing hidden, and bad input
+
+
+def test_matplotlib_is_loaded_only_to_draw() -> None:
+    code = (
+        "import sys, torch, kahler_verify, kahler_verify.plots as plots; "
+        "plots.Plane.of(torch.eye(3)); "
+        "assert 'matplotlib' not in sys.modules and 'sympy' not in sys.modules; "
+        "plots.plot_codes(torch.eye(3)[:, :2]); "
+        "assert 'matplotlib.pyplot' not in sys.modules and 'matplotlib' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_no_hidden_state() -> None:
