@@ -20,6 +20,7 @@ from kahler_verify.cli import (
     mutate,
     prove,
     sample,
+    sweep,
     train,
     verify,
 )
@@ -46,6 +47,7 @@ for module in (
     field,
     fit_land,
     sample,
+    sweep,
     prove,
     bench,
     mutate,
