@@ -114,6 +114,19 @@ class Seed:
         return values
 
 
+def measured(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:
+    """A cell at one seed, from disk if it was computed before."""
+    depends = {"seed": seed, "declaration": declaration.as_json(sizes)}
+    compute = getattr(Seed(folder, seed, sizes), cell)
+    return remembered(folder, f"{cell}-{seed}", depends, compute)
+
+
+def one(seed: int, cell: str, quick: bool = False) -> Json:
+    """A cell at one seed, for ``kahler-verify sweep``: where the experiment looks for it later."""
+    folder = ROOT / "build" / "generators"
+    return measured(folder / "quick" if quick else folder, seed, cell, QUICK if quick else FULL)
+
+
 def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
     """The whole report, from disk as far as it was computed before."""
     declared = declaration.as_json(sizes)
@@ -122,9 +135,7 @@ def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], N
     for cell, (baseline, arms) in ARMS.items():
         rows = []
         for seed in seeds:
-            depends = {"seed": seed, "declaration": declared}
-            compute = getattr(Seed(folder, seed, sizes), cell)
-            rows.append(remembered(folder, f"{cell}-{seed}", depends, compute))
+            rows.append(measured(folder, seed, cell, sizes))
             seconds += rows[-1]["cpu_seconds"]
             say(f"{cell}, seed {seed}: {rows[-1]['cpu_seconds']:.0f} s")
         values = {
