@@ -1,16 +1,28 @@
 """The documentation builds without a warning, completely, and needs no network to be read."""
 
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.chrome.webdriver import WebDriver
+
+from kahler_verify.cli import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     "index",
+    "first-geodesic",
+    "gallery",
+    "semantic-directions",
+    "commands",
+    "ledger",
     "conventions",
     "real-latents",
     "architecture",
@@ -80,6 +92,46 @@ def test_page_loads_nothing_from_elsewhere(site: Path, name: str) -> None:
     assert page.loaded
     remote = [address for address in page.loaded if re.match(r"(https?:)?//", address)]
     assert remote == []
+
+
+@pytest.mark.xdist_group("docs")
+def test_every_command_is_on_its_page_with_its_options(site: Path) -> None:
+    text = _parse(site / "commands.html").text
+    for command in commands.registered_commands:
+        assert command.callback is not None
+        name = command.callback.__name__.replace("_", "-")
+        assert f"$ kahler-verify {name} " in text
+    assert "--likelihood" in text
+    assert "<!-- commands -->" not in (site / "commands.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[WebDriver]:
+    """Chromium with a window of 1300 pixels."""
+    found = shutil.which("chromium"), shutil.which("chromedriver")
+    if None in found:
+        pytest.skip("needs Chromium and its driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found[0]
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1300,1000"):
+        options.add_argument(f"--{flag}")
+    driver = webdriver.Chrome(options=options, service=Service(found[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize("name", PAGES)
+def test_code_does_not_scroll_sideways_at_1300_pixels(
+    site: Path, browser: WebDriver, name: str
+) -> None:
+    browser.get((site / f"{name}.html").as_uri())
+    assert browser.execute_script("return innerWidth") == 1300
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('pre > code')]"
+        ".filter(code => code.scrollWidth > code.clientWidth).map(code => code.innerText)"
+    )
+    assert wide == []
 
 
 @pytest.mark.xdist_group("docs")

@@ -13,6 +13,8 @@ from kahler_verify.cli import (
     derive,
     diagnose,
     distances,
+    explore,
+    field,
     fit_land,
     generate,
     geodesic,
@@ -42,13 +44,20 @@ for module in (
     geodesic,
     analogy,
     distances,
+    explore,
+    field,
     fit_land,
     sample,
     prove,
     bench,
     mutate,
 ):
-    commands.command()(getattr(module, module.__name__.rpartition(".")[2]))
+    name = module.__name__.rpartition(".")[2]
+    command = getattr(module, name)
+    if isinstance(command, typer.Typer):  # with commands of its own
+        commands.add_typer(command, name=name)
+    else:
+        commands.command()(command)
 
 
 def app() -> None:

@@ -19,7 +19,6 @@ from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
-from kahler_verify.curves.plots import strip
 from kahler_verify.curves.proved.bounds import Bounds, bounds
 from kahler_verify.curves.proved.certificate import certificate
 from kahler_verify.curves.proved.dual import DualBound, dual_bound
@@ -67,6 +66,5 @@ __all__ = [
     "regularised",
     "second_variation",
     "shoot",
-    "strip",
     "transport",
 ]
