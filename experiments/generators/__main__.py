@@ -110,9 +110,8 @@ class Seed:
 
 def one(seed: int, cell: str, quick: bool = False) -> Json:
     """A cell at one seed, for ``kahler-verify sweep``: where the experiment looks for it later."""
-    folder, sizes = ROOT / "build" / "generators", FULL
-    if quick:
-        folder, sizes = folder / "quick", QUICK
+    folder, sizes = cells.ROOT / "build" / "generators", QUICK if quick else FULL
+    folder = folder / "quick" if quick else folder
     of = Seed(folder, seed, sizes)
     declared = declaration.as_json(sizes)
     return cells.measured(folder, cell, seed, declared, lambda cell, _: getattr(of, cell)())
