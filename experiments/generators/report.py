@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.cells import machine_words
 from experiments.generators.declaration import ARMS, MEASURES
 from experiments.page import table
 from experiments.store import Json
@@ -13,7 +14,7 @@ def blocks(report: Json) -> dict[str, str]:
         name: table(cell, *ARMS[name], MEASURES[name]) for name, cell in report["cells"].items()
     }
     sizes, declared = report["declaration"]["sizes"], report["declaration"]
-    model, machine = declared["model"], report["machine"]
+    model = declared["model"]
     seeds = len(report["cells"]["variance"]["seeds"])
     found["declared"] = (
         f"Digits as images in [0, 1], 8 × 8; d = {model['latent_dim']}, hidden layers "
@@ -25,8 +26,5 @@ def blocks(report: Json) -> dict[str, str]:
         f"split; intervals of {1 - declared['level']:.0%} by t; p of paired t-tests, by Holm over "
         "a cell's comparisons."
     )
-    found["machine"] = (
-        f"{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}: "
-        f"{machine['minutes']:.0f} minutes of CPU time."
-    )
+    found["machine"] = machine_words(report)
     return found

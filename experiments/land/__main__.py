@@ -6,17 +6,11 @@ same numbers.
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from benchmarks.machine import describe
-from experiments import page, paired
+from experiments import cells, paired
 from experiments.land import densities
 from experiments.land.declaration import (
     ARMS,
@@ -32,10 +26,7 @@ from experiments.land.declaration import (
     as_json,
 )
 from experiments.land.report import blocks
-from experiments.store import Json, remembered, write_json
-from kahler_verify.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
+from experiments.store import Json, remembered
 
 
 def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
@@ -66,7 +57,6 @@ def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], N
             for arm in ("mixture", *ARMS["equal"][1])
         },
     }
-    facts = describe(torch.device("cpu"))
     return {
         "declaration": as_json(sizes),
         "cells": {
@@ -89,50 +79,21 @@ def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], N
             name: sum("failure" in each for row in rows[name] for each in row["lands"].values())
             for name in DATA
         },
-        "machine": {
-            **{key: facts[key] for key in ("processor", "threads", "torch", "python")},
-            "minutes": sum(row["cpu_seconds"] for own in rows.values() for row in own) / 60,
-        },
+        "machine": cells.machine(sum(row["cpu_seconds"] for own in rows.values() for row in own)),
     }
 
 
-def main() -> None:
-    """Parse the options and run."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.land", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "land")
-    parser.add_argument("--seeds", type=int, help="the first so many seeds only")
-    parser.add_argument("--quick", action="store_true", help="a smoke test under --out")
-    parser.add_argument(
-        "--pilot", action="store_true", help="only validate σ, at a seed of its own"
-    )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "land.md")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "benchmarks" / "results" / "land_l6.json"
-    )
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.pilot:
-        _say(str(densities.pilot(FULL)))
-        return
-    seeds, sizes, folder = SEEDS, FULL, options.out
-    page_path, json_path = options.page, options.json
-    if options.quick:
-        seeds, sizes, folder = SEEDS[:2], QUICK, folder / "quick"
-        page_path, json_path = folder / page_path.name, folder / json_path.name
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(options.page, page_path)
-    if options.seeds is not None:
-        if options.seeds < 1:
-            raise InputError(f"seeds: expected a positive number, got {options.seeds}")
-        seeds = seeds[: options.seeds]
-    report = run(folder, seeds, sizes, _say)
-    write_json(json_path, report)
-    page.rewrite(page_path, "land", blocks(report))
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
+EXPERIMENT = cells.Experiment(
+    name="land",
+    doc=str(__doc__),
+    seeds=SEEDS,
+    full=FULL,
+    quick=QUICK,
+    run=run,
+    blocks=blocks,
+    page="land.md",
+    results="land_l6.json",
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

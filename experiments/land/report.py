@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from experiments.cells import machine_words
 from experiments.land.declaration import ARMS, DATA, MEASURES
 from experiments.page import table
 from experiments.store import Json
@@ -14,7 +15,7 @@ def blocks(report: Json) -> dict[str, str]:
     found = {
         name: table(cell, *ARMS[name], MEASURES[name]) for name, cell in report["cells"].items()
     }
-    declared, machine = report["declaration"], report["machine"]
+    declared = report["declaration"]
     sizes = declared["sizes"]
     most = ", ".join(f"{row[1]} ({name})" for name, row in declared["data"].items())
     found["declared"] = (
@@ -43,8 +44,5 @@ def blocks(report: Json) -> dict[str, str]:
             f"{report['failed'][name]} |"
         )
     found["chosen"] = "\n".join(lines)
-    found["machine"] = (
-        f"{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}: "
-        f"{machine['minutes']:.0f} minutes of CPU time."
-    )
+    found["machine"] = machine_words(report)
     return found

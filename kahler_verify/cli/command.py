@@ -21,6 +21,7 @@ from kahler_verify.cli import (
     mutate,
     prove,
     sample,
+    sweep,
     train,
     verify,
 )
@@ -48,6 +49,7 @@ for module in (
     field,
     fit_land,
     sample,
+    sweep,
     prove,
     bench,
     mutate,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kahler_verify.cli.consoles import errors, say
+from kahler_verify.cli.consoles import beside, errors, say
 from kahler_verify.cli.engine_options import (
     EngineName,
     Memory,
@@ -21,6 +21,7 @@ from kahler_verify.cli.engine_options import (
 from kahler_verify.cli.progress import work_bar
 from kahler_verify.cli.user_models import LATENTS_HELP, MODULE_HELP, require_one
 from kahler_verify.errors import InputError
+from kahler_verify.files import require_writable, write_bytes, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,3 +250,68 @@ def _codes(text: str, checkpoint: Path | None, data: Path | None) -> Any:
         return read_arrays(path)[0]
     except FORMAT_ERRORS as error:
         raise InputError(f"codes: cannot read points from {text}: {error}") from error
+
+
+@field.command()
+def plot(
+    store: Annotated[Path, typer.Argument(help="A field's store.")],
+    out: Annotated[Path, typer.Option(help="The picture (.png).")],
+) -> None:
+    """Draw a field: a map of a grid, a cloud of points, and how its values are distributed."""
+    from kahler_verify.fields import open_field
+    from kahler_verify.fields.pictures import picture
+
+    require_writable("out", out)
+    write_bytes(out, picture(open_field(store)))
+
+
+@field.command()
+def reduce(
+    store: Annotated[Path, typer.Argument(help="A field's store.")],
+    quantiles: Annotated[
+        str, typer.Option(help="Which, exactly, with commas.")
+    ] = "0.05,0.25,0.5,0.75,0.95",
+    json: Annotated[Path | None, typer.Option(help="Write what is found as JSON.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="processes or dask; this process alone reads what is not large."),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Mean, quantiles and integral of a field, with errors."""
+    from json import dumps
+
+    from rich.table import Table
+
+    from kahler_verify.fields import open_field, reduce_field
+    from kahler_verify.fields.engines import engine as engine_of
+
+    require_writable("json", json)
+    try:
+        wanted = [float(part) for part in quantiles.split(",")]
+    except ValueError:
+        raise InputError(f"quantiles: expected numbers with commas, got {quantiles!r}") from None
+    own = open_field(store)
+    asked = engine is not None or workers is not None
+    chosen = None
+    if asked or scheduler is not None:
+        chosen = engine_of(engine or "processes", workers=workers, scheduler=scheduler)
+    with work_bar(errors, "points") as progress:
+        found = reduce_field(own, quantiles=wanted, engine=chosen, progress=progress)
+    table = Table("", own.name, title=f"{store.name}: {found.points} points")
+    table.add_row("mean", f"{found.mean:.9g} ± {found.error:.2g}")
+    table.add_row("deviation", f"{found.deviation:.6g}")
+    table.add_row("range", f"{found.minimum:.9g} … {found.maximum:.9g}")
+    for q, value in found.quantiles.items():
+        table.add_row(f"quantile {q:g}", f"{value:.9g}")
+    if found.integral is not None:
+        what, value, error = found.integral
+        table.add_row(what, f"{value:.9g} ± {error:.2g}")
+    for name, count in (("NaN", found.missing), ("infinite", found.infinite)):
+        if count:
+            table.add_row(name, f"{count} points")
+    beside(json).print(table)
+    if json is not None:
+        written = {"store": store.name, "quantity": own.name, **found.to_json()}
+        write_text(json, dumps(written, indent=1, allow_nan=False))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from kahler_verify.fields.points import box, codes, grid, prior
     from kahler_verify.fields.quantities import QUANTITIES, Quantity
     from kahler_verify.fields.reading import Field, open_field
+    from kahler_verify.fields.reductions import Reduction, reduce_field
     from kahler_verify.fields.sources import Source, of_checkpoint, of_metric
+    from kahler_verify.fields.sweeps import sweep
     from kahler_verify.fields.work import Progress, Summary
 
 _HOMES = {
@@ -29,6 +31,7 @@ _HOMES = {
     "Progress": "work",
     "QUANTITIES": "quantities",
     "Quantity": "quantities",
+    "Reduction": "reductions",
     "Source": "sources",
     "Summary": "work",
     "box": "points",
@@ -43,6 +46,8 @@ _HOMES = {
     "open_field": "reading",
     "plan_for": "plan",
     "prior": "points",
+    "reduce_field": "reductions",
+    "sweep": "sweeps",
 }
 
 __all__ = [
@@ -55,6 +60,7 @@ __all__ = [
     "Processes",
     "Progress",
     "Quantity",
+    "Reduction",
     "Source",
     "Summary",
     "box",
@@ -69,6 +75,8 @@ __all__ = [
     "open_field",
     "plan_for",
     "prior",
+    "reduce_field",
+    "sweep",
 ]
 
 

@@ -28,7 +28,7 @@ from kahler_verify.fields.stores import (
     state_of,
     write_block,
 )
-from kahler_verify.fields.work import Engine, Progress, State, Summary, carry_out
+from kahler_verify.fields.work import Done, Engine, Progress, State, Summary, carry_out
 from kahler_verify.geometry.base import Metric
 
 FEWER = 4  # a piece is cut into so many, where memory was refused
@@ -71,7 +71,7 @@ class FieldJob:
         """Of its chunks."""
         return state_of(self.path, opened(self.path), self.plan.variables, task)
 
-    def run(self, task: int, attempt: int) -> list[str]:
+    def run(self, task: int, attempt: int) -> Done:
         """Evaluate a block, and write it."""
         plan = self.plan
         metric = self._metric()
@@ -95,7 +95,7 @@ class FieldJob:
             block = np.concatenate(parts)
             shape = [s.stop - s.start for s in variable.layout.slices(task)]
             write_block(self.path, group, variable, task, block.reshape(*shape, *block.shape[1:]))
-        return notes
+        return Done(notes)
 
     def _evaluated(
         self, metric: Metric, x: np.ndarray, piece: int

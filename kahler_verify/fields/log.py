@@ -18,14 +18,17 @@ class Log:
     """A run's own file in the store's folder ``log``: runs at one time do not share one.
 
     Args:
-        store: the folder that is written into.
+        store: the folder that is written into; None of a run that only reads.
         say: told what a user should know at once.
     """
 
-    def __init__(self, store: Path, say: Callable[[str], None] | None = None):
-        moment = time.strftime("%Y%m%dT%H%M%S")
-        self.place = store / FOLDER / f"{moment}-{socket.gethostname()}-{os.getpid()}.jsonl"
+    def __init__(self, store: Path | None, say: Callable[[str], None] | None = None):
+        name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self.place = None if store is None else store / FOLDER / name
         self._say = say
+
+    def __str__(self) -> str:
+        return "" if self.place is None else f" (log: {self.place})"
 
     def say(self, text: str) -> None:
         """Tell the user."""
@@ -34,6 +37,8 @@ class Log:
 
     def note(self, event: str, **facts: Any) -> None:
         """Add a line; a full or read-only disk is the tasks' own to report."""
+        if self.place is None:
+            return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts})
         with suppress(OSError):
             self.place.parent.mkdir(exist_ok=True)  # not the store, if that has vanished

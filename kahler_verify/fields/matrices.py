@@ -34,7 +34,7 @@ from kahler_verify.fields.stores import (
     state_of,
     write_block,
 )
-from kahler_verify.fields.work import Engine, Progress, State, Summary, carry_out
+from kahler_verify.fields.work import Done, Engine, Progress, State, Summary, carry_out
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
@@ -128,7 +128,7 @@ class DistanceJob:
         remove_block(self.path, self.variables, blocks[-1])
         return State.DAMAGED
 
-    def run(self, task: int, attempt: int) -> list[str]:
+    def run(self, task: int, attempt: int) -> Done:
         """Find the distances of a tile, and write it."""
         group = opened(self.path)
         x = torch.from_numpy(np.asarray(group["z"][...]))  # type: ignore[index]
@@ -151,7 +151,7 @@ class DistanceJob:
                 write_block(self.path, group, variable, block, values if own else values.T)
         lost = int((found.report.status != Status.MINIMUM).sum())
         lost //= 2 if row == column else 1
-        return [f"{lost} of {self.amount(task)} pairs ended at no minimum"] if lost else []
+        return Done([f"{lost} of {self.amount(task)} pairs ended at no minimum"] if lost else ())
 
     @cached_property
     def _metric(self) -> RiemannianMetric:

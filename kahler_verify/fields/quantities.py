@@ -181,8 +181,7 @@ class _unvalidated:
 
 def is_of_memory(error: BaseException) -> bool:
     """Whether memory was refused; torch has no class for that on a CPU."""
-    text = str(error)
+    refused = ("can't allocate memory", "not enough memory", "bad_alloc")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError)
-        and ("can't allocate memory" in text or "not enough memory" in text)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in refused)
     )

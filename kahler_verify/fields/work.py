@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kahler_verify.errors import FieldError, InputError
 from kahler_verify.fields.log import Log
@@ -38,6 +38,18 @@ class State(Enum):
     DAMAGED = 2
 
 
+class Done(NamedTuple):
+    """What a task leaves besides its chunk.
+
+    Attributes:
+        notes: what is worth a line in the log, such as points where nothing is defined.
+        value: of a task that only reads, what it found.
+    """
+
+    notes: Sequence[str] = ()
+    value: Any = None
+
+
 class Job(Protocol):
     """What is to be done.  A job is pickled for each worker."""
 
@@ -51,15 +63,12 @@ class Job(Protocol):
     def state(self, task: int) -> State:
         """Of a task's chunk; what is damaged is removed."""
 
-    def run(self, task: int, attempt: int) -> Sequence[str]:
+    def run(self, task: int, attempt: int) -> Done:
         """Do a task, and write its chunk.
 
         Args:
             task: its number.
             attempt: how many workers have died of it.
-
-        Returns:
-            What is worth a line in the log, such as points where nothing is defined.
 
         Raises:
             OSError: the store cannot be written, so that no other task could be done either.
@@ -73,7 +82,8 @@ class Outcome(NamedTuple):
         task: its number.
         attempt: how many workers had died of it before.
         seconds: that it took.
-        notes: see :meth:`Job.run`.
+        notes: see :class:`Done`.
+        value: see :class:`Done`.
         kept: its chunk was there.
         error: why it could not be finished; empty where it was.
         fatal: no other task could be either.
@@ -84,6 +94,7 @@ class Outcome(NamedTuple):
     attempt: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    value: Any = None
     kept: bool = False
     error: str = ""
     fatal: bool = False
@@ -134,6 +145,7 @@ class Summary:
         done: those that were done now, in the order in which they came.
         failed: why each of the others could not be done.
         notes: what the log has of tasks that were done.
+        values: what tasks found that only read.
         stopped: by Ctrl-C or SIGTERM, before all was done.
         seconds: of the whole run.
     """
@@ -143,6 +155,7 @@ class Summary:
     done: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    values: dict[int, Any] = field(default_factory=dict)
     stopped: bool = False
     seconds: float = 0.0
 
@@ -155,12 +168,13 @@ def perform(job: Job, task: int, attempt: int) -> Outcome:
             job.state(task) is State.WHOLE
         ):  # by another job on the same store, or by a worker that died since
             return Outcome(task, attempt, kept=True)
-        notes = tuple(job.run(task, attempt))
+        found = job.run(task, attempt)
     except (InputError, OSError) as error:
         return Outcome(task, attempt, error=_line(error), fatal=True)
     except Exception as error:  # noqa: BLE001 - it is reported, and others go on
         return Outcome(task, attempt, error=f"{type(error).__name__}: {_line(error)}")
-    return Outcome(task, attempt, time.perf_counter() - start, notes)
+    seconds = time.perf_counter() - start
+    return Outcome(task, attempt, seconds, tuple(found.notes), found.value)
 
 
 def require_picklable(job: Job) -> None:
@@ -249,7 +263,7 @@ def carry_out(
         raise FieldError(
             f"{len(summary.failed)} of {summary.tasks} tasks could not be finished, the first of "
             f"them {task}: {why}; {summary.kept + len(summary.done)} are done, and the same "
-            f"command goes on from them (log: {log.place})"
+            f"command goes on from them{log}"
         )
     return summary
 
@@ -273,6 +287,7 @@ def _judged(outcome: Outcome, waiting: Waiting, summary: Summary, log: Log) -> b
         log.note("kept", task=task)
     else:
         summary.done.append(task)
+        summary.values[task] = outcome.value
         log.note("done", task=task, seconds=round(outcome.seconds, 4), notes=outcome.notes)
     for note in outcome.notes:
         summary.notes.append(f"task {task}: {note}")

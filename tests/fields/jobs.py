@@ -10,7 +10,7 @@ import numpy as np
 
 from kahler_verify.fields.layout import laid_out
 from kahler_verify.fields.stores import Variable, opened, require_store, state_of, write_block
-from kahler_verify.fields.work import State
+from kahler_verify.fields.work import Done, State
 
 CHUNK = 1000
 
@@ -43,7 +43,7 @@ class Squares(NamedTuple):
     def state(self, task: int) -> State:
         return state_of(self.path, opened(self.path), [self.variable], task)
 
-    def run(self, task: int, attempt: int) -> list[str]:
+    def run(self, task: int, attempt: int) -> Done:
         self._note("began", task)
         if task == self.fatal:
             os._exit(1)
@@ -54,7 +54,7 @@ class Squares(NamedTuple):
         values = np.arange(start, stop, dtype=float) ** 2
         write_block(self.path, opened(self.path), self.variable, task, values)
         self._note("ended", task)
-        return []
+        return Done()
 
     def _note(self, what: str, task: int) -> None:
         folder = self.path.with_name("notes")

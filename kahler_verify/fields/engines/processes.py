@@ -31,7 +31,10 @@ def cores() -> int:
 
 
 class Processes(Engine):
-    """So many processes, one for each core where it is not said; each computes on one thread."""
+    """So many processes, one for each core where it is not said; each computes on one thread.
+
+    They stay for the next job, and end with this object.
+    """
 
     name = "processes"
 
@@ -39,11 +42,15 @@ class Processes(Engine):
         if workers is not None and workers < 1:
             raise InputError(f"workers: expected at least 1, got {workers}")
         self.workers = workers or cores()
+        self._idle: list[ProcessPoolExecutor] = []
 
     def run(self, job: Job, waiting: Waiting) -> Iterator[Outcome]:
         """See :class:`Engine`."""
         require_picklable(job)
-        idle = [_worker(job) for _ in range(min(self.workers, len(waiting)))]
+        idle = [
+            _worker(job, self._idle.pop() if self._idle else None)
+            for _ in range(min(self.workers, len(waiting)))
+        ]
         running: dict[Future[Outcome], tuple[ProcessPoolExecutor, int, int]] = {}
         try:
             while waiting or running:
@@ -70,22 +77,33 @@ class Processes(Engine):
             for worker, _, _ in running.values():  # dropped
                 for process in list(worker._processes.values()):
                     process.kill()
-            for worker in [*idle, *(entry[0] for entry in running.values())]:
                 worker.shutdown(wait=False, cancel_futures=True)
+            self._idle += idle
 
 
-def _worker(job: Job) -> ProcessPoolExecutor:
+def _worker(job: Job, worker: ProcessPoolExecutor | None = None) -> ProcessPoolExecutor:
+    """A worker that has the job: this one, or a new one."""
+    if worker is not None:
+        try:
+            worker.submit(_take, job)
+        except BrokenProcessPool:  # it was killed meanwhile
+            worker.shutdown(wait=False)
+        else:
+            return worker
     # a fork would copy torch's threads; a new process imports what it needs
-    return ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=_begin, initargs=(job,)
-    )
+    worker = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
+    worker.submit(_take, job)
+    return worker
 
 
-def _begin(job: Job) -> None:
+def _begin() -> None:
     """Ctrl-C is the parent's to hear; whoever kills the parent ends its workers too."""
-    global _job
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _take(job: Job) -> None:
+    global _job
     _job = job
 
 

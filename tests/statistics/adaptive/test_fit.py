@@ -20,6 +20,8 @@ from kahler_verify.statistics.adaptive.component import Settings, component, gra
 from tests.manifolds import draw
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Halves, SpaceForm, sphere_exp
 
+pytestmark = pytest.mark.xdist_group("adaptive_fits")  # one worker makes what the tests share
+
 MEAN = torch.tensor([0.3, 0.2], dtype=DOUBLE)
 EYE = torch.eye(2, dtype=DOUBLE)
 SPHERE = SpaceForm(1)
