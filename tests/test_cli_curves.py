@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from kahler_verify.cli.latents import open_latents
 from kahler_verify.models import (
     ComplexVAE,
     RealVAE,
     RealVAEConfig,
     VAEConfig,
     save_checkpoint,
+    to_images,
 )
 from tests.command import run
 
@@ -137,3 +139,23 @@ def test_analogy_prints_writes_and_draws(folder: Path) -> None:
     wrong = run("analogy", model, *points[:2], "1,2,3")
     assert wrong.returncode == 2
     assert "C: expected 2 coordinates" in wrong.stderr
+
+
+def test_complex_digits_are_decoded_to_images(tmp_path: Path) -> None:
+    """Their means are halves of spectra, [32] complex; other data that are no squares are none."""
+    for source, dimension in (("digits", 32), ("other.npy", 32)):
+        torch.manual_seed(0)
+        model = ComplexVAE(VAEConfig(data=source, data_dim=dimension, latent_dim=2, hidden=(5,)))
+        model.standardise(torch.randn(20, dimension, dtype=torch.complex64))
+        save_checkpoint(tmp_path / "vae.safetensors", model)
+        latents = open_latents(tmp_path / "vae.safetensors")
+        z = torch.randn(3, 2, dtype=torch.complex128)
+        images = latents.images(torch.cat([z.real, z.imag], -1))
+        if source == "digits":
+            expected = to_images(model.double().decoder.parameters_at(z).mean, source)
+            assert expected is not None
+            assert images is not None
+            assert images.shape == (3, 8, 8)
+            assert torch.allclose(images, expected)
+        else:
+            assert images is None

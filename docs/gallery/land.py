@@ -12,7 +12,7 @@ angle = torch.pi * torch.rand(160, dtype=torch.float64)
 noise = 0.08 * torch.randn(160, 2, dtype=torch.float64)
 x, held_out = (torch.stack([angle.cos(), angle.sin()], -1) + noise).chunk(2)
 
-metric = data_metric(x, sigma=0.2)
+metric = data_metric(x, sigma=0.15)
 quick = {"rays": 32, "precision": 1e-5, "tolerance": 3e-3, "exact": False}
 law = AdaptiveNormal(metric, **quick).fit(x).law_
 figure = Figure(figsize=(11, 3.2), layout="constrained")
@@ -20,6 +20,7 @@ first, *others = figure.subplots(1, 3)
 score = float(law.quick().log_prob(held_out).mean())
 portrait(law, first, x, label=f"LAND: {score:.2f} nats a point")
 plane = Plane.of(x)
+first.axis(plane.extent)
 grid = plane.grid(61)
 for axes, k in zip(others, (1, 3), strict=True):
     mixture = GaussianMixture(k, random_state=0).fit(x)

@@ -78,8 +78,7 @@ def _picture(latents: Latents, answer: Analogy, corners: dict[str, Tensor]) -> b
     from kahler_verify.curves import Curve
     from kahler_verify.plots import plot_frames, plot_geodesics
 
-    side = round(latents.outputs**0.5)
-    images = side**2 == latents.outputs
+    images = latents.images(answer.point[None]) is not None
     names = list(corners)
     figure = Figure(figsize=(10, 3.4) if images else (4, 4), layout="constrained")
     shape = [["plane", *names]] if images else [["plane"]]
@@ -100,7 +99,7 @@ def _picture(latents: Latents, answer: Analogy, corners: dict[str, Tensor]) -> b
     axes["plane"].legend(fontsize=7)
     if images:
         for name, z in corners.items():
-            plot_frames(z[None], latents.decoded, axes=axes[name], image=(side, side))
+            plot_frames(z[None], latents.images, axes=axes[name])
             axes[name].set_title(name, fontsize=9)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120)

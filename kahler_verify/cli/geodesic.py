@@ -150,8 +150,7 @@ def _picture(latents: Latents, path: Curve, line: Curve) -> bytes:
     from kahler_verify.plots import plot_field, plot_frames, plot_geodesics
 
     curves = {"geodesic": path, "straight line": line}
-    side = round(latents.outputs**0.5)
-    images = latents.outputs > 0 and side**2 == latents.outputs
+    images = latents.images(line.nodes[:1]) is not None
     figure = Figure(figsize=(11, 4) if images else (5, 4), layout="constrained")
     shape = [["plane", name] if images else ["plane"] for name in curves]
     axes: dict[str, Any] = figure.subplot_mosaic(shape, width_ratios=[2, 3] if images else None)
@@ -164,7 +163,7 @@ def _picture(latents: Latents, path: Curve, line: Curve) -> bytes:
             axes[name].set_title(f"{name}, length {float(curve.length):.4g}", fontsize=10)
             axes[name].set_axis_off()
         if images and bool(curve.nodes.isfinite().all()):
-            plot_frames(curve, latents.decoded, axes=axes[name], image=(side, side))
+            plot_frames(curve, latents.images, axes=axes[name])
     axes["plane"].legend(fontsize=8)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,11 +31,6 @@ class Latents(NamedTuple):
         assert self.checkpoint is not None
         return self.checkpoint.model
 
-    @property
-    def outputs(self) -> int:
-        """How many numbers are decoded; 0 of a user's model, whose outputs may be anything."""
-        return 0 if self.checkpoint is None else self.checkpoint.config.data_dim
-
     def held_out(self, data: Path | None) -> Tensor | None:
         """The data that a checkpoint was not trained on, None where they are not known."""
         from kahler_verify.models.data import held_out_samples
@@ -52,15 +48,32 @@ class Latents(NamedTuple):
             z = self.model.encoder(samples)[0]
         return torch.cat([z.real, z.imag], -1) if z.is_complex() else z
 
-    def decoded(self, x: Tensor) -> Tensor:
-        """Means of data, real, at real coordinates [B, d]."""
+    def images(self, x: Tensor) -> Tensor | None:
+        """Decoded means as images [B, h, w], at real coordinates [B, d]; None where they are none.
+
+        Data of a square number of reals are taken for images; a user's model may decode anything.
+        """
+        from kahler_verify.models.data import to_images
+
+        if self.checkpoint is None:
+            return None
+        mean = self._mean(x)
+        images = to_images(mean, self.checkpoint.config.data)
+        side = isqrt(mean.shape[-1])
+        if images is None and side**2 == mean.shape[-1]:
+            return mean.real.unflatten(-1, (side, side))
+        return images
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Means of data, real or complex, at real coordinates [B, d]."""
         import torch
 
         decoder: Any = self.model.decoder
-        if self.complex:
-            mean: Tensor = decoder.parameters_at(torch.complex(*x.chunk(2, -1))).mean.real
-            return mean
-        law = decoder(x)
+        with torch.no_grad():
+            if self.complex:
+                mean: Tensor = decoder.parameters_at(torch.complex(*x.chunk(2, -1))).mean
+                return mean
+            law = decoder(x)
         if isinstance(law, tuple):
             return law[0]  # of a pair (mean, log variance)
         return law.mean if hasattr(law, "mean") and not isinstance(law, torch.Tensor) else law

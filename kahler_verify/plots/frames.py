@@ -22,7 +22,7 @@ CHANNELS = (1, 3, 4)
 
 def plot_frames(
     along: Curve | Tensor,
-    decode: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor | None],
     *,
     axes: Axes | None = None,
     image: tuple[int, ...] | None = None,
@@ -76,7 +76,7 @@ def _require_count(count: int) -> None:
         raise InputError(f"count: expected at least 2, got {count!r}")
 
 
-def _pictures(x: Tensor, n: int, image: tuple[int, ...] | None) -> Tensor:
+def _pictures(x: Tensor | None, n: int, image: tuple[int, ...] | None) -> Tensor:
     """[n, height, width, channels], of real numbers, on the CPU."""
     if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != n:
         got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
