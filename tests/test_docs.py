@@ -30,6 +30,7 @@ PAGES = [
     "geodesics",
     "statistics",
     "peoples-decoders",
+    "fields",
     "land",
     "what-autograd-gets-wrong",
     "write-your-own-derivation",

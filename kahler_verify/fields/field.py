@@ -85,7 +85,8 @@ class FieldJob:
         places, values = [], []
         for low in range(start, stop, plan.layout.piece):
             x = points.rows(low, min(low + plan.layout.piece, stop))
-            places.append(x)
+            if plan.place is not None:
+                places.append(x)
             found, said, piece = self._evaluated(metric, x, piece)
             values.append(found)
             notes += said

@@ -126,10 +126,17 @@ class Plan:
             {
                 "long_name": self.of.meaning,
                 "units": self.of.units,
-                "coordinates": "origin" if isinstance(self.points, Grid) else "z",
+                **self._coordinates,
                 **({"plane": self.plane} if self.plane else {}),
             },
         )
+
+    @property
+    def _coordinates(self) -> dict[str, str]:
+        """What readers take for the field's coordinates besides those of its axes."""
+        if isinstance(self.points, Grid):
+            return {"coordinates": "origin"}
+        return {"coordinates": "z"} if isinstance(self.points, Codes) or self.place else {}
 
     @property
     def place(self) -> Variable | None:
@@ -204,7 +211,8 @@ def plan_for(
         raise InputError(f"chunk: expected at least 1 point, got {chunk}")
     wanted = quantity(name, source.space, [list(each) for each in plane])
     size = value_bytes(wanted, source.space, dtype)
-    chunk = chunk or chunk_for(math.prod(place(1).shape), size)
+    d = source.space.real_dimension or 1
+    chunk = chunk or chunk_for(math.prod(place(1).shape), max(size, 8 * d))
     metric = source.metric(dtype, memory)
     plan = Plan(
         source.to_json(metric, dtype),
@@ -225,7 +233,7 @@ def _try(plan: Plan, metric: Metric) -> None:
     count = math.prod(plan.points.shape)
     kind = getattr(torch, plan.dtype)
     vectors: list[Tensor] = [torch.tensor(each, dtype=kind) for each in plan.plane]
-    first: InputError | None = None
+    first: Exception | None = None
     for number in sorted({0, count // 2, count - 1}):
         x = torch.from_numpy(plan.points.rows(number, number + 1)).to(kind)
         try:

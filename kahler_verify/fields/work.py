@@ -24,7 +24,7 @@ from kahler_verify.errors import FieldError, InputError
 from kahler_verify.fields.log import Log
 
 ATTEMPTS = 3  # of a task whose workers die
-DEATHS = 6  # of workers one after another, without any task that is finished between them
+DEATHS = 3  # of workers one after another, and all of them once: nothing will be finished
 READERS = 4  # threads that look at what is there
 
 Waiting = deque[tuple[int, int]]  # tasks, and how many workers each has cost
@@ -105,6 +105,7 @@ class Engine(ABC):
     """Who carries tasks out."""
 
     name: str
+    workers: int = 1  # that may die at one time
 
     def share(self, tasks: Sequence[int]) -> list[int]:
         """Those of all tasks that are this engine's own."""
@@ -242,10 +243,10 @@ def carry_out(
                             amount=reached.amount + amounts[outcome.task],
                         )
                     )
-                if outcome.fatal or deaths == DEATHS:
+                if outcome.fatal or deaths >= DEATHS + engine.workers:
                     waiting.clear()
                     summary.failed[outcome.task] = outcome.error or (
-                        f"{DEATHS} workers died one after another; they may be too large for the "
+                        f"{deaths} workers died one after another; they may be too large for the "
                         "memory, or not begin at all: a script that uses them needs the guard "
                         'if __name__ == "__main__"'
                     )

@@ -16,8 +16,8 @@ from kahler_verify.errors import FieldError, InputError
 from kahler_verify.fields.engines import Array, Processes, engine
 from kahler_verify.fields.log import Log, logged
 from kahler_verify.fields.stores import chunk_file, require_store
-from kahler_verify.fields.work import ATTEMPTS, Engine, Summary, carry_out
-from tests.fields.jobs import Squares
+from kahler_verify.fields.work import ATTEMPTS, DEATHS, Engine, Summary, carry_out
+from tests.fields.jobs import EVERY, Squares
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -163,6 +163,14 @@ def test_a_task_that_ends_its_workers_does_not_end_the_others(tmp_path: Path) ->
     assert job.times("began") == {0: 1, 1: ATTEMPTS, 2: 1, 3: 1}
 
 
+def test_workers_that_all_die_end_the_work(tmp_path: Path) -> None:
+    """As they do in a script without the guard, however many tasks there are."""
+    job = Squares(tmp_path / "a.zarr", points=40_000, fatal=EVERY).create()
+    with pytest.raises(FieldError, match=r"workers died one after another.*__main__"):
+        work(job, Processes(2))
+    assert sum(job.times("began").values()) <= DEATHS + 2 + 2
+
+
 def test_a_task_that_fails_is_named(tmp_path: Path) -> None:
     job = Squares(tmp_path / "a.zarr", points=4000, raises=2).create()
     with pytest.raises(
@@ -200,6 +208,10 @@ def test_a_disk_that_runs_full_in_the_middle(tmp_path: Path) -> None:
         assert (summary.kept, len(summary.done)) == (len(done), 12 - len(done))
         assert set(job.times("ended").values()) == {1}
         assert job.is_right()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        assert work(job, Array()).kept == 12  # there is nothing to be written
+        with pytest.raises(InputError, match=r"out: cannot write .*: Read-only file system"):
+            Squares(disk / "b.zarr").create()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

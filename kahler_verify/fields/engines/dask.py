@@ -81,8 +81,8 @@ class Dask(Engine):
             coming = as_completed(loop=client.loop)
 
             def submit() -> None:
-                threads = sum(client.nthreads().values())
-                while waiting and len(running) < AHEAD * max(1, threads):
+                self.workers = max(1, sum(client.nthreads().values()))
+                while waiting and len(running) < AHEAD * self.workers:
                     task, attempt = waiting.popleft()
                     future = client.submit(
                         perform, job, task, attempt, pure=False, key=f"{id(job)}-{task}-{attempt}"
