@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from kahler_verify.errors import InputError
 from kahler_verify.explorer import server
-from kahler_verify.explorer.server import ASSETS, HEADERS, application, asset, listening
+from kahler_verify.explorer.pages import asset
+from kahler_verify.explorer.server import ASSETS, HEADERS, application, listening
 from kahler_verify.explorer.session import Session
 from tests.command import run
 from tests.explorer.conftest import HOSTILE, TOKEN
@@ -43,7 +44,7 @@ def test_the_page_and_its_files_are_served_with_a_policy(client: TestClient) -> 
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
-    for name in ["index.html", *ASSETS]:
+    for name in ["index.html", "twin.js", *ASSETS]:
         text = asset(name).replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|//cdn|@import|url\((?!#)", text.replace("url(#${", "url(#"))
         assert "innerHTML" not in text
