@@ -69,10 +69,11 @@ def search(
     on the metric itself.  So is the last curve, if it joins a and b already.
     """
     if a.shape[-1] > MANY:
-        known = last if last is not None and _joins(last, a, b) else None
-        only = STRAIGHT if known is None else None
-        options = {"start": known, "starts": only, "solver": FINE[1], "raise_on_failure": False}
-        return connect(metric, a, b, **options)
+        before = last if last is not None and _joins(last, a, b) else None
+        only = STRAIGHT if before is None else None
+        return connect(
+            metric, a, b, start=before, starts=only, solver=FINE[1], raise_on_failure=False
+        )
     if table is None:
         return metric.geodesic(a, b, raise_on_failure=False)
     rough = connect(table, a, b, solver=TABLED, raise_on_failure=False)

@@ -289,6 +289,7 @@ def test_nothing_scrolls_sideways(opened: Page, address: str, size: tuple[int, i
 def test_without_its_token_the_page_is_refused(page: Page, address: str) -> None:
     page.driver.get(re.sub(r"[^/]+/$", "", address))
     assert "lacks this run's token" in page.driver.page_source
+    assert "403" in page.complaints()[-1]
 
 
 def test_the_still_page_needs_no_server(page: Page, session: Session, tmp_path: Path) -> None:
