@@ -6,6 +6,7 @@ __all__ = [
     "CurveError",
     "DerivationError",
     "EvidenceError",
+    "FieldError",
     "GenerationError",
     "InputError",
     "KahlerVerifyError",
@@ -39,6 +40,10 @@ class CurveError(KahlerVerifyError):
     def __init__(self, message: str, report: object = None):
         super().__init__(message)
         self.report = report
+
+
+class FieldError(KahlerVerifyError):
+    """Work in many tasks could not be finished; what is done of it is kept."""
 
 
 class CheckpointError(KahlerVerifyError):

@@ -14,12 +14,14 @@ from kahler_verify.cli import (
     diagnose,
     distances,
     explore,
+    field,
     fit_land,
     generate,
     geodesic,
     mutate,
     prove,
     sample,
+    sweep,
     train,
     verify,
 )
@@ -44,13 +46,20 @@ for module in (
     analogy,
     distances,
     explore,
+    field,
     fit_land,
     sample,
+    sweep,
     prove,
     bench,
     mutate,
 ):
-    commands.command()(getattr(module, module.__name__.rpartition(".")[2]))
+    name = module.__name__.rpartition(".")[2]
+    command = getattr(module, name)
+    if isinstance(command, typer.Typer):  # with commands of its own
+        commands.add_typer(command, name=name)
+    else:
+        commands.command()(command)
 
 
 def app() -> None:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kahler_verify.cli.consoles import beside, errors, say
+from kahler_verify.cli.engine_options import EngineName, Scheduler, Share, Workers, end_if_stopped
+from kahler_verify.cli.progress import work_bar
 from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable, write_bytes, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from kahler_verify.fields.work import Engine
 
 
 def distances(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
-    out: Annotated[Path, typer.Option(help="Where codes and distances (.npz) go.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Where codes and distances go: .npz by one process, .zarr by an engine."),
+    ],
     data: Annotated[
         Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
     ] = None,
@@ -25,19 +36,28 @@ def distances(
     ] = None,
     at_once: Annotated[int, typer.Option(help="Pairs in a batch.")] = 256,
     json: Annotated[Path | None, typer.Option(help="Write a summary as JSON.")] = None,
+    tile: Annotated[int, typer.Option(help="Codes along a tile of a store's matrix.")] = 64,
+    engine: EngineName = "processes",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    task: Share = None,
 ) -> None:
     """Find the distances of all pairs of encoded samples in the decoder's Fisher-Rao metric."""
-    from json import dumps
-
     import numpy as np
     from rich.progress import Progress
 
     from kahler_verify.cli.latents import open_latents
-    from kahler_verify.curves import Status
     from kahler_verify.curves import distances as measure
+    from kahler_verify.fields.engines import engine as engine_of
     from kahler_verify.models.data import held_out_samples
 
-    for name, output in (("out", out), ("json", json), ("kept", kept)):
+    stored = out.suffix == ".zarr"
+    asked = engine != "processes" or any(x is not None for x in (workers, scheduler, task))
+    if not stored and asked:
+        raise InputError(f"out: expected a store (.zarr) where an engine is named, got {out}")
+    if stored and kept is not None:
+        raise InputError("kept: expected none with a store, which is gone on with by itself")
+    for name, output in (("out", None if stored else out), ("json", json), ("kept", kept)):
         require_writable(name, output)
     for name, count in (("points", points), ("at-once", at_once)):
         if count < 1:
@@ -52,14 +72,18 @@ def distances(
             f"have no name but {config.data!r}, which is not followed"
         )
     codes = latents.encoded(samples[:points])
+    if stored:
+        chosen = engine_of(engine, workers=workers, scheduler=scheduler, task=task)
+        _into_store(checkpoint, codes, out, tile, chosen, json)
+        return
     with Progress(console=errors, transient=True) as bar:
-        task = bar.add_task("pairs", total=None)
+        pairs = bar.add_task("pairs", total=None)
         found = measure(
             latents.metric,
             codes,
             pairs_at_once=at_once,
             kept=kept,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: bar.update(pairs, completed=done, total=total),
             raise_on_failure=False,
         )
     archive = BytesIO()
@@ -68,22 +92,74 @@ def distances(
     }
     np.savez(archive, codes=codes.numpy(), lengths=found.lengths.numpy(), **report)
     write_bytes(out, archive.getvalue())
-    apart = ~np.eye(len(codes), dtype=bool)
-    status = found.report.status.numpy()[apart]
-    counts = {s.name.lower(): int((status == s).sum()) // 2 for s in Status}
-    lengths = found.lengths.numpy()[apart]
-    gaps = found.report.gap.numpy()[apart & (found.report.status.numpy() == Status.MINIMUM)]
     summary = {
         "checkpoint": checkpoint.name,
         "points": len(codes),
-        "pairs": counts,
-        "median_length": float(np.nanmedian(lengths)) if np.isfinite(lengths).any() else None,
-        "largest_gap": float(gaps.max()) if gaps.size else None,
-        "evaluations": int(found.report.evaluations.sum()) // 2,
+        **_counted(
+            found.lengths.numpy(),
+            found.report.status.numpy(),
+            found.report.gap.numpy(),
+            found.report.evaluations.numpy(),
+        ),
     }
+    _tell(summary, out, json)
+
+
+def _into_store(
+    checkpoint: Path, codes: Tensor, out: Path, tile: int, engine: Engine, json: Path | None
+) -> None:
+    from kahler_verify import fields
+
+    source = fields.of_checkpoint(checkpoint)
+    with work_bar(errors, "pairs") as progress:
+        summary = fields.compute_distances(
+            source,
+            fields.codes(source.space, codes.numpy()),
+            out,
+            tile=tile,
+            engine=engine,
+            progress=progress,
+            say=lambda text: say(text, to=errors),
+        )
+    end_if_stopped(summary)
+    found = fields.open_distances(out)
+    names = ("length", "status", "gap", "evaluations")
+    counted = _counted(*[found[name] for name in names])
+    detours = found.detours()
+    _tell(
+        {"checkpoint": checkpoint.name, "points": len(codes), **counted, "detours": detours},
+        out,
+        json,
+    )
+
+
+def _counted(
+    lengths: np.ndarray, status: np.ndarray, gaps: np.ndarray, evaluations: np.ndarray
+) -> dict[str, Any]:
+    """Of pairs: how searches ended, and what they found."""
+    import numpy as np
+
+    from kahler_verify.curves import Status
+
+    apart = ~np.eye(len(lengths), dtype=bool)
+    between = lengths[apart]
+    found = gaps[apart & (status == Status.MINIMUM)]
+    return {
+        "pairs": {s.name.lower(): int((status[apart] == s).sum()) // 2 for s in Status},
+        "median_length": float(np.nanmedian(between)) if np.isfinite(between).any() else None,
+        "largest_gap": float(found.max()) if found.size else None,
+        "evaluations": int(evaluations[apart].sum()) // 2,
+    }
+
+
+def _tell(summary: dict[str, Any], out: Path, json: Path | None) -> None:
+    from json import dumps
+
+    pairs, detours = summary["pairs"], summary.get("detours", 0)
+    more = f"; {detours} are longer than a way over a third code" if detours else ""
     say(
-        f"{out}: {counts['minimum']} of {len(status) // 2} pairs ended at a minimum, with an "
-        f"estimated excess of length up to {summary['largest_gap'] or 0:.1e}",
+        f"{out}: {pairs['minimum']} of {sum(pairs.values())} pairs ended at a minimum, with an "
+        f"estimated excess of length up to {summary['largest_gap'] or 0:.1e}{more}",
         to=beside(out, json),
     )
     if json is not None:

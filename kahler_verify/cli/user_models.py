@@ -15,6 +15,7 @@ from kahler_verify.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kahler_verify.fields.sources import Source
     from kahler_verify.geometry.riemannian import RiemannianMetric
 
 MODULE_HELP = (
@@ -80,6 +81,24 @@ def open_module(text: str, latents: str | None) -> UserModel:
     user = UserModel(text, made, metric, own)
     _require_decoding(user)
     return user
+
+
+def module_source(text: str, latents: str | None) -> Source:
+    """A user's model as any process can make it; its file's text is part of what it is."""
+    from functools import partial
+    from hashlib import sha256
+
+    from kahler_verify.fields.sources import Source
+
+    metric = open_module(text, latents).metric
+    file = getattr(sys.modules[text.partition(":")[0]], "__file__", None)
+    content = Path(file).read_bytes() if file is not None else b""
+    mark = sha256(content + f"{text} {latents}".encode()).hexdigest()
+    return Source("module", text, mark, metric.space, partial(_module_metric, text, latents))
+
+
+def _module_metric(text: str, latents: str | None) -> RiemannianMetric:
+    return open_module(text, latents).metric
 
 
 def _require_decoding(user: UserModel) -> None:

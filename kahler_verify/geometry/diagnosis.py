@@ -82,10 +82,6 @@ def diagnose(
     solve = torch.linalg.solve_triangular
     # k in the frame: L⁻¹ k L⁻ᵀ, of norm at most one
     framed = solve(factor, solve(factor, k, upper=False).mT, upper=False).mT
-    defect = metric.kahler_defect(z)
-    for axis in (1, 2):
-        defect = _framed(defect, factor, axis)
-    defect = _framed(defect, factor.conj(), 3)
     eigenvalues = torch.linalg.eigvalsh(g)
     real_eigenvalues = torch.linalg.eigvalsh(metric.real_metric_matrix(z)).clamp_min(0)
     eye = torch.eye(d, dtype=g.dtype, device=g.device).expand_as(g)
@@ -95,7 +91,7 @@ def diagnose(
         Quantity(
             "closedness defect",
             "|∂_c g_{ab̄} - ∂_a g_{cb̄}| in a g-orthonormal frame; 0 if and only if Kähler",
-            defect.abs().flatten(1).amax(1),
+            closedness_defect(metric, z, factor),
         ),
         Quantity(
             "complementary part",
@@ -157,6 +153,14 @@ def _riemannian(metric: RiemannianMetric, z: Tensor, curvature: bool) -> Diagnos
         scalar = metric.scalar_curvature(z)
         quantities.append(Quantity("scalar curvature", "Levi-Civita's, d(d-1) on a sphere", scalar))
     return Diagnosis(len(z), z.shape[-1], tuple(quantities))
+
+
+def closedness_defect(metric: HermitianMetric, z: Tensor, factor: Tensor) -> Tensor:
+    """The largest |∂_c g_{ab̄} - ∂_a g_{cb̄}| at z [n, d] in the frame of a factor L of g, [n]."""
+    defect = metric.kahler_defect(z)
+    for axis in (1, 2):
+        defect = _framed(defect, factor, axis)
+    return _framed(defect, factor.conj(), 3).abs().flatten(1).amax(1)
 
 
 def _framed(x: Tensor, factor: Tensor, axis: int) -> Tensor:

@@ -1,0 +1,118 @@
+"""Processes on this machine, each of which may be killed without harm to the others.
+
+Each is an executor of its own, from the standard library.  An executor with many workers ends all
+of them when one is killed, and cannot tell whose task it was; of one with a single worker it is
+known, and only that task is done again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+
+from kahler_verify.errors import InputError
+from kahler_verify.fields.work import Engine, Job, Outcome, Waiting, perform, require_picklable
+
+LOOK = 0.5  # seconds after which a signal is noticed at the latest
+
+_job: Job  # a worker's own
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Processes(Engine):
+    """So many processes, one for each core where it is not said; each computes on one thread.
+
+    They stay for the next job, and end with this object.
+    """
+
+    name = "processes"
+
+    def __init__(self, workers: int | None = None):
+        if workers is not None and workers < 1:
+            raise InputError(f"workers: expected at least 1, got {workers}")
+        self.workers = workers or cores()
+        self._idle: list[ProcessPoolExecutor] = []
+
+    def run(self, job: Job, waiting: Waiting) -> Iterator[Outcome]:
+        """See :class:`Engine`."""
+        require_picklable(job)
+        idle = [
+            _worker(job, self._idle.pop() if self._idle else None)
+            for _ in range(min(self.workers, len(waiting)))
+        ]
+        running: dict[Future[Outcome], tuple[ProcessPoolExecutor, int, int]] = {}
+        try:
+            while waiting or running:
+                while waiting and idle:
+                    task, attempt = waiting.popleft()
+                    worker = idle.pop()
+                    running[worker.submit(_perform, task, attempt)] = (worker, task, attempt)
+                outcomes = []
+                for future in wait(running, LOOK, FIRST_COMPLETED).done:
+                    worker, task, attempt = running.pop(future)
+                    try:
+                        outcomes.append(future.result())
+                    except BrokenProcessPool:
+                        worker.shutdown(wait=False)
+                        worker = _worker(job)
+                        outcomes.append(Outcome(task, attempt, died=True))
+                    idle.append(worker)
+                    if waiting:  # before anybody looks at what came
+                        task, attempt = waiting.popleft()
+                        worker = idle.pop()
+                        running[worker.submit(_perform, task, attempt)] = (worker, task, attempt)
+                yield from outcomes
+        finally:
+            for worker, _, _ in running.values():  # dropped
+                for process in list(worker._processes.values()):
+                    process.kill()
+                worker.shutdown(wait=False, cancel_futures=True)
+            self._idle += idle
+
+
+def _worker(job: Job, worker: ProcessPoolExecutor | None = None) -> ProcessPoolExecutor:
+    """A worker that has the job: this one, or a new one."""
+    if worker is not None:
+        try:
+            worker.submit(_take, job)
+        except BrokenProcessPool:  # it was killed meanwhile
+            worker.shutdown(wait=False)
+        else:
+            return worker
+    # a fork would copy torch's threads; a new process imports what it needs
+    worker = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
+    worker.submit(_take, job)
+    return worker
+
+
+def _begin() -> None:
+    """Ctrl-C is the parent's to hear; whoever kills the parent ends its workers too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _take(job: Job) -> None:
+    global _job
+    _job = job
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _perform(task: int, attempt: int) -> Outcome:
+    return perform(_job, task, attempt)

@@ -1,0 +1,124 @@
+"""Distances of all pairs by tiles: those of one process, symmetric, done once, gone on with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+
+from kahler_verify import fields
+from kahler_verify.curves import Status, distances
+from kahler_verify.errors import InputError
+from kahler_verify.fields.matrices import DistanceJob
+from kahler_verify.fields.stores import chunk_file
+from tests.command import run
+from tests.fields.test_cli_field import folder  # noqa: F401 - a fixture
+from tests.manifolds import SPHERE
+
+
+def exact(x: np.ndarray) -> np.ndarray:
+    square = ((x[:, None] - x) ** 2).sum(-1)
+    r = 1 + (x**2).sum(1)
+    return np.arccos(np.clip(1 - 2 * square / (r[:, None] * r), -1, 1))
+
+
+CODES = 0.6 * np.random.default_rng(0).standard_normal((7, 2))
+
+
+def found_by(engine: fields.Array, out: Path, tile: int = 3) -> fields.DistanceMatrix:
+    source = fields.of_metric(SPHERE, 2)
+    codes = fields.codes(source.space, CODES)
+    fields.compute_distances(source, codes, out, tile=tile, engine=engine)
+    return fields.open_distances(out)
+
+
+def test_tiles_make_the_whole_matrix(tmp_path: Path) -> None:
+    found = found_by(fields.Array(), tmp_path / "d.zarr")
+    assert np.allclose(found["length"], exact(CODES), atol=1e-8)
+    assert np.array_equal(found["length"], found["length"].T)
+    assert (found["status"] == Status.MINIMUM).all()
+    assert found.detours() == 0
+    assert np.array_equal(found["z"], CODES)
+    whole = distances(SPHERE, torch.from_numpy(CODES)).lengths
+    assert np.allclose(found["length"], whole.numpy(), atol=1e-9)
+    read = xarray.open_zarr(found.path)
+    assert read.length.dims == ("code", "other")
+    assert "0 MINIMUM" in read.status.attrs["long_name"]
+
+
+def test_each_tile_is_done_once_whoever_does_it(tmp_path: Path) -> None:
+    out = tmp_path / "d.zarr"
+    whole = found_by(fields.Array(), tmp_path / "whole.zarr")["length"]
+    found = found_by(fields.Array(1, 2), out)
+    assert np.isnan(found["length"]).any()
+    job = DistanceJob(out, fields.of_metric(SPHERE, 2), 7, 3)
+    assert (job.count, sum(map(job.amount, range(job.count)))) == (6, 21)
+    source = fields.of_metric(SPHERE, 2)
+    summary = fields.compute_distances(
+        source, fields.codes(source.space, CODES), out, tile=3, engine=fields.Array()
+    )
+    assert (summary.kept, len(summary.done)) == (3, 3)
+    assert np.array_equal(found["length"], whole)
+
+
+@pytest.mark.parametrize(("block", "name"), [(1, "length"), (3, "gap"), (0, "status")])
+def test_a_damaged_tile_is_done_again(tmp_path: Path, block: int, name: str) -> None:
+    """Also where the mirror image is damaged."""
+    out = tmp_path / "d.zarr"
+    before = found_by(fields.Array(), out)["length"]
+    source = fields.of_metric(SPHERE, 2)
+    job = DistanceJob(out, source, 7, 3)
+    (variable,) = [each for each in job.variables if each.name == name]
+    chunk_file(out, variable, block).write_bytes(b"nothing")
+    codes = fields.codes(source.space, CODES)
+    summary = fields.compute_distances(source, codes, out, tile=3, engine=fields.Array())
+    assert len(summary.done) == 1
+    assert np.array_equal(fields.open_distances(out)["length"], before)
+
+
+def test_detours_are_counted(tmp_path: Path) -> None:
+    found = found_by(fields.Array(), tmp_path / "d.zarr", tile=7)
+    length = found["length"].copy()
+    length[0, 1] = length[1, 0] = length[0, 1:].max() * 3
+    import zarr
+
+    zarr.open_group(found.path)["length"][...] = length
+    assert found.detours() == 1
+
+
+def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    out, summary = tmp_path / "d.zarr", tmp_path / "d.json"
+    what = ("distances", str(folder / "real.safetensors"), "--data", str(folder / "real.npy"))
+    what += ("--points", "4", "--tile", "2", "--out", str(out))
+    done = run(*what, "--engine", "array", "--task", "0/2")
+    assert done.returncode == 0, done.stderr
+    done = run(*what, "--workers", "1", "--json", str(summary))
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 pairs ended at a minimum" in done.stdout
+    told = json.loads(summary.read_text())
+    assert told["detours"] == 0
+    metric = fields.of_checkpoint(folder / "real.safetensors").metric()
+    found = fields.open_distances(out)
+    whole = distances(metric, torch.from_numpy(found["z"]))
+    assert np.allclose(found["length"], whole.lengths.numpy(), rtol=1e-6)
+    for more, message in (
+        (("--kept", "k.npz"), "kept: expected none with a store"),
+        (("--points", "3"), "holds another field: points count 4, not 3"),
+    ):
+        done = run(*what, *more)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    done = run(*what[:-1], str(tmp_path / "d.npz"), "--workers", "2")
+    assert "out: expected a store (.zarr) where an engine is named" in done.stderr
+
+
+def test_what_is_no_matrix(tmp_path: Path) -> None:
+    source = fields.of_metric(SPHERE, 2)
+    codes = fields.codes(source.space, CODES)
+    with pytest.raises(InputError, match="tile: expected at least 1"):
+        fields.compute_distances(source, codes, tmp_path / "d.zarr", tile=0)
+    plan = fields.plan_for(source, "det", lambda _: codes)
+    fields.compute(source, plan, tmp_path / "f.zarr", engine=fields.Array())
+    with pytest.raises(InputError, match="expected distances"):
+        fields.open_distances(tmp_path / "f.zarr")

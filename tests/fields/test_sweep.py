@@ -1,0 +1,113 @@
+"""Sweeps: a row for each seed and parameter, computed once, of functions and of commands."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from kahler_verify.fields import Array, sweep
+from tests.command import run
+
+PROGRAM = """
+def square(seed, power=2, fail=-1):
+    with open("calls.txt", "a") as file:
+        file.write(f"{seed}-{power} ")
+    if seed == fail:
+        raise ValueError("no such seed")
+    return {"value": float(seed) ** power, "more": {"sign": "+", "nothing": float("nan")}}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "swept_program.py").write_text(PROGRAM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def calls(here: Path) -> list[str]:
+    return (here / "calls.txt").read_text().split()
+
+
+def test_rows_of_a_function(here: Path) -> None:
+    what = ("sweep", "--function", "swept_program:square", "--set", "power=1,3", "--out", "out")
+    done = run(*what, "--seeds", "3", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "rows.csv: 6 rows, 0 of which were there" in done.stdout
+    with (here / "out" / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["seed", "power", "value", "more.sign", "more.nothing"]
+    assert [(r["seed"], r["power"], r["value"]) for r in rows[3:]] == [
+        ("0", "3", "0.0"),
+        ("1", "3", "1.0"),
+        ("2", "3", "8.0"),
+    ]
+    assert json.loads((here / "out" / "rows.json").read_text())[5]["more.nothing"] is None
+    place = next(p for p in (here / "out" / "rows").iterdir() if p.name.startswith("seed-2"))
+    place.write_text(place.read_text().replace("8.0", "9.0").replace("2.0", "3.0"))
+    more = run(*what, "--seeds", "4", "--engine", "array", "--task", "0/1")
+    assert "8 rows, 5 of which were there" in more.stdout
+    assert "chunk was damaged" in more.stderr
+    assert len(calls(here)) == 9  # one that was damaged, and those of a new seed
+    assert len(set(calls(here))) == 8
+
+
+def test_a_row_that_fails_does_not_stop_the_others(here: Path) -> None:
+    what = ("sweep", "--function", "swept_program:square", "--set", "fail=1", "--out", "out")
+    done = run(*what, "--seeds", "3", "--engine", "array", "--task", "0/1")
+    assert done.returncode == 2
+    assert (
+        "1 of 3 tasks could not be finished, the first of them 1: ValueError: no such"
+        in done.stderr
+    )
+    assert len(json.loads((here / "out" / "rows.json").read_text())) == 2
+
+
+def test_rows_of_a_command(here: Path) -> None:
+    program = "import json, sys; print('hello'); print(json.dumps({'twice': 2 * int(sys.argv[1])}))"
+    sweep(
+        [sys.executable, "-c", program.replace("{", "{{").replace("}", "}}"), "{seed}"],
+        [4, 7],
+        "out",
+        engine=Array(),
+    )
+    rows = json.loads((here / "out" / "rows.json").read_text())
+    assert rows == [{"seed": 4, "twice": 8}, {"seed": 7, "twice": 14}]
+    (output,) = (here / "out" / "cells").glob("seed-4-*/output.txt")
+    assert output.read_text().startswith("hello")
+    done = run(
+        "sweep", "--seeds", "1", "--engine", "array", "--task", "0/1", "--out", "bad", "--", "false"
+    )
+    assert "false ended with 1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "command: expected a command after -- or --function, got none"),
+        (("--function", "nothing:here"), "function: cannot import nothing:here"),
+        (("--function", "swept_program"), "function: expected package.file:function"),
+        (("--function", "swept_program:square", "--seeds", "0"), "seeds: expected a number"),
+        (("--function", "swept_program:square", "--set", "power"), "set: expected NAME=VALUE"),
+        (("--function", "swept_program:square", "--set", "seed=1"), "set: expected parameters"),
+        (("--", "echo", "{what}"), "command: expected {seed}, {folder} in braces"),
+    ],
+)
+def test_bad_input_writes_nothing(here: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run("sweep", "--out", "out", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (here / "out").exists()
+
+
+def test_what_is_another_sweep_is_refused(here: Path) -> None:
+    sweep("swept_program:square", [0], "out", engine=Array())
+    done = run("sweep", "--out", "out", "--", "true")
+    assert "holds another sweep, swept_program:square" in done.stderr
+    (here / "mine").mkdir()
+    (here / "mine" / "text").touch()
+    done = run("sweep", "--out", "mine", "--", "true")
+    assert "out: expected a new folder or a sweep begun before" in done.stderr
