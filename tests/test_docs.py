@@ -29,6 +29,7 @@ PAGES = [
     "reference",
     "geodesics",
     "statistics",
+    "explorer",
     "peoples-decoders",
     "fields",
     "land",

@@ -23,6 +23,9 @@ def explore(
     ] = None,
     module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
     latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
+    field: Annotated[
+        Path | None, typer.Option(help="A store of a field of this model, to colour by.")
+    ] = None,
     port: Annotated[int, typer.Option(help="To listen on; 0 for any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
@@ -39,6 +42,8 @@ def explore(
     else:
         assert checkpoint is not None
         subject = of_checkpoint(checkpoint, data)
+    if field is not None:
+        subject = with_field(subject, field)
 
     def ready(address: str) -> None:
         say(f"explorer of {subject.name}: {address}")
@@ -80,6 +85,25 @@ def of_checkpoint(path: Path, data: Path | None) -> Subject:
         f"metric = {made}",
     )
     return of_model(model, path.name, codes, labels, source)
+
+
+def with_field(subject: Subject, store: Path) -> Subject:
+    """The same with a store's values, [N], to colour by."""
+    import torch
+
+    from kahler_verify.errors import InputError
+    from kahler_verify.fields import open_field
+
+    field = open_field(store)
+    points, values = (torch.from_numpy(x) for x in (field.points, field.values))
+    if points.is_complex():
+        points = torch.cat([points.real, points.imag], -1)
+    if values.shape != field.shape:
+        raise InputError(
+            f"field: expected a number at each point of {store}, got {field.name}, "
+            f"{list(values.shape)}"
+        )
+    return subject.with_field(points.double(), values.reshape(-1).double(), field.name)
 
 
 def of_module(module: str, latents: str | None) -> Subject:

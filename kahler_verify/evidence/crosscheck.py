@@ -30,6 +30,7 @@ from kahler_verify.evidence.routes.torch_faults.self_test import FaultReport, ru
 from kahler_verify.evidence.routes.users_decoders import USERS_DECODER_CHECKS, UsersDecoder
 from kahler_verify.geometry import Diagnosis, diagnose
 from kahler_verify.models.checkpoint import Checkpoint, Model, load_checkpoint
+from kahler_verify.models.data import held_out_labels
 from kahler_verify.models.real_vae import RealVAE
 
 SCHEMA = 1
@@ -61,6 +62,7 @@ class CrossCheck:
     notes: tuple[str, ...] = ()
     model: Model | None = field(default=None, repr=False, compare=False)
     held_out: Tensor | None = field(default=None, repr=False, compare=False)
+    labels: Tensor | None = field(default=None, repr=False, compare=False)  # of held_out
     report: Mapping[str, Any] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
     diagnosed: str = "held-out latents"
@@ -173,6 +175,7 @@ def _crosscheck(
         missing = _missing(jobs, rows)
         notes: list[str] = []
         model, held_out, report, diagnosis, diagnosed = None, None, {}, None, ""
+        labels: Tensor | None = None
         if isinstance(loaded, Checkpoint):
             trial = kind.of(loaded, data, seed, notes)
             for done, (label, check) in enumerate(checks.items(), start=len(jobs)):
@@ -180,6 +183,7 @@ def _crosscheck(
                 rows += check(trial)
             diagnosed, diagnosis = _diagnosis(trial, notes)
             model, held_out, report = trial.model, trial.held_out, loaded.report
+            labels = held_out_labels(model.config.data, model.config.seed, data)
             if trial.held_out is None:
                 notes.append("no held-out data: the checkpoint's data has no name; pass data=")
         if isinstance(loaded, UsersDecoder):
@@ -208,6 +212,7 @@ def _crosscheck(
         notes=tuple(notes),
         model=model,
         held_out=held_out,
+        labels=labels,
         report=report,
         diagnosis=diagnosis,
         diagnosed=diagnosed,

@@ -21,11 +21,11 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveNormalMixture, RiemannianKMeans
 
 MOST = 12  # clusters or components
-CODES = 100  # that are fitted; of more, every so many
+CODES = 60  # that are fitted; of more, every so many
 SIDE = 81  # of the grids that regions and contours are drawn by
 STEPS = 20
 ITERATIONS = 25
-RAYS = 48
+RAYS = 32
 ROUGH = Nearby(tolerance=1e-3, levels=(Mesh(8, 4), Mesh(8, 8)))
 MASSES = (0.5, 0.9, 0.99)  # that contours of a density hold
 NODES = 48  # of the table for laws, along the codes' extent

@@ -13,6 +13,7 @@ from torch import Tensor
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.errors import InputError
 from kahler_verify.explorer.subject import Subject
+from kahler_verify.plots.quantities import kahler_defect
 from kahler_verify.spaces import COMPLEX
 
 COLOURS = 128  # of a colour map
@@ -57,19 +58,9 @@ def _curvature(subject: Subject, z: Tensor) -> Tensor:
 
 
 def _defect(subject: Subject, z: Tensor) -> Tensor:
-    """(Σ |T|²)^½ of T = ∂_c g_{ab̄} - ∂_a g_{cb̄} in a g-orthonormal frame."""
     hermitian = subject.hermitian
     assert hermitian is not None
-    z = COMPLEX.from_real(z)
-    g, defect = hermitian.metric_matrix(z), hermitian.kahler_defect(z)
-    factor, info = torch.linalg.cholesky_ex(g)
-    whole = torch.eye(g.shape[-1], dtype=g.dtype).expand_as(g)
-    inverse = torch.linalg.solve_triangular(factor, whole, upper=False)
-    framed = torch.einsum(
-        "...ic,...ja,...kb,...cab->...ijk", inverse, inverse, inverse.conj(), defect
-    )
-    norm = framed.abs().square().sum((-3, -2, -1)).sqrt()
-    return torch.where(info > 0, torch.nan, norm)
+    return kahler_defect(hermitian, COMPLEX.from_real(z))
 
 
 def _field(subject: Subject, z: Tensor) -> Tensor:

@@ -26,7 +26,11 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 
 TIMES = 97  # of a curve that is drawn
 FRAMES = 9  # that are decoded along it
-ROUGH = Nearby(tolerance=1e-4, levels=(Mesh(8, 4), Mesh(8, 8), Mesh(16, 8)))
+ROUGH = Nearby(tolerance=1e-4, levels=(Mesh(8, 8), Mesh(16, 8), Mesh(32, 8)), most_iterations=25)
+MANY = 3  # coordinates, beyond which a geodesic takes seconds and one first guess has to do
+COARSE = Nearby(tolerance=1e-3, levels=(Mesh(4, 4), Mesh(8, 4)), most_iterations=25)
+TABLED = Spectral(tolerance=1e-6, levels=Spectral.levels[:-1], most_iterations=30)  # on a table
+FINE = (Nearby(), Nearby(tolerance=1e-5))  # on the metric: where that is rough, less is found
 OTHERS = Nearby(tolerance=1e-5, levels=(Mesh(8, 4), Mesh(8, 8), Mesh(16, 8)), most_iterations=25)
 SAME = 1e-4  # relative difference of lengths, and of places, of curves that count as one
 SEGMENTS = 512  # of curves, for bounds
@@ -42,38 +46,53 @@ WORDS = {
 
 def follow(metric: RiemannianMetric, a: Tensor, b: Tensor, last: Curve | None) -> Curve:
     """A geodesic from the one before it, roughly; searched for if that does not lead to one."""
+    rough = ROUGH if a.shape[-1] <= MANY else COARSE
     if last is not None:
         curve = connect(
-            metric, a, b, start=_shifted(last, a, b), solver=ROUGH, raise_on_failure=False
+            metric, a, b, start=_shifted(last, a, b), solver=rough, raise_on_failure=False
         )
         if bool(curve.report.converged):  # type: ignore[union-attr]
             return curve
-    rough = Spectral(tolerance=1e-4)
     return connect(metric, a, b, solver=rough, starts=STRAIGHT, raise_on_failure=False)
 
 
-def search(metric: RiemannianMetric, table: RiemannianMetric | None, a: Tensor, b: Tensor) -> Curve:
+def search(
+    metric: RiemannianMetric,
+    table: RiemannianMetric | None,
+    a: Tensor,
+    b: Tensor,
+    last: Curve | None = None,
+) -> Curve:
     """The shortest geodesic that is found from many first guesses.
 
     With a table of the metric the guesses are followed there, and what they lead to is then refined
-    on the metric itself.
+    on the metric itself.  So is the last curve, if it joins a and b already.
     """
-    if table is not None:
-        rough = table.geodesic(a, b, raise_on_failure=False)
-        if _minimum(rough):
-            fine = connect(metric, a, b, start=rough, solver=Nearby(), raise_on_failure=False)
+    if a.shape[-1] > MANY:
+        before = last if last is not None and _joins(last, a, b) else None
+        only = STRAIGHT if before is None else None
+        return connect(
+            metric, a, b, start=before, starts=only, solver=FINE[1], raise_on_failure=False
+        )
+    if table is None:
+        return metric.geodesic(a, b, raise_on_failure=False)
+    rough = connect(table, a, b, solver=TABLED, raise_on_failure=False)
+    known = [curve for curve in (rough, last) if curve is not None and _joins(curve, a, b)]
+    for start in sorted(known, key=lambda curve: float(curve.length)):
+        for solver in FINE:
+            fine = connect(metric, a, b, start=start, solver=solver, raise_on_failure=False)
             if _minimum(fine):
                 first, report = rough.report, fine.report
                 assert first is not None
                 assert report is not None
                 fine.report = replace(report, agreeing=first.agreeing, starts=first.starts)
                 return fine
-    return metric.geodesic(a, b, raise_on_failure=False)
+    return rough
 
 
 def others_than(metric: RiemannianMetric, best: Curve, a: Tensor, b: Tensor) -> list[Curve]:
     """Geodesics that other first guesses lead to, the shortest first."""
-    if bool((a == b).all()):
+    if bool((a == b).all()) or a.shape[-1] > MANY:
         return []
     guesses = Starts().guesses(unchecked(metric), a[None], b[None]).points[:, 0]
     guesses = guesses[guesses.isfinite().all(-1).all(-1)]
@@ -122,9 +141,13 @@ def _different(rows: list[Curve], best: Curve) -> list[Curve]:
 
 
 def joins(curve: Curve, a: Tensor, b: Tensor) -> bool:
-    """Whether a curve is a minimum from a to b."""
+    """Whether a curve is a minimum from a to b, and not only roughly."""
+    return _joins(curve, a, b) and float(curve.report.gap) < 1e-7  # type: ignore[union-attr]
+
+
+def _joins(curve: Curve, a: Tensor, b: Tensor) -> bool:
     ends = bool((curve.nodes[0] == a).all()) and bool((curve.nodes[-1] == b).all())
-    return ends and _minimum(curve) and float(curve.report.gap) < 1e-7  # type: ignore[union-attr]
+    return ends and _minimum(curve)
 
 
 def described(

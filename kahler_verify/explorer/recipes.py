@@ -6,9 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from kahler_verify.explorer import reading
 from kahler_verify.explorer.subject import Subject
 
-TOOLS = ("path", "ball", "exp", "transport", "analogy", "cluster")
+QUANTITIES = {
+    "volume": "log_volume",
+    "condition": "condition",
+    "curvature": "scalar_curvature",
+}  # by the names of layers
 
 
 def lines(subject: Subject, points: dict[str, Tensor], asked: dict[str, Any]) -> str:
@@ -26,7 +31,6 @@ def lines(subject: Subject, points: dict[str, Tensor], asked: dict[str, Any]) ->
     if {"a", "b"} <= points.keys() and tool in ("path", "transport"):
         written += [
             "curve = metric.geodesic(a, b)",
-            "line = torch.linspace(0, 1, 97, dtype=torch.float64)",
             "print('length', float(curve.length), 'gap', float(curve.report.gap))",
         ]
     vector = asked.get("vector")
@@ -43,7 +47,29 @@ def lines(subject: Subject, points: dict[str, Tensor], asked: dict[str, Any]) ->
             "answer = analogy(metric, a, b, c)",
             "print('answer', answer.point.tolist())",
         ]
+    written += _drawn(subject, asked, curve=any("curve =" in line for line in written))
     return "\n".join(written) + "\n"
+
+
+def _drawn(subject: Subject, asked: dict[str, Any], *, curve: bool) -> list[str]:
+    """The map, with the curve on it, by matplotlib."""
+    quantity = QUANTITIES.get(asked.get("layer", ""))
+    if quantity is None or not isinstance(asked.get("plane"), dict):
+        return []
+    where = reading.plane(asked["plane"], subject.dimension)
+    extent = reading.window(asked.get("window"))
+    origin, *axes = (_tensor(x.tolist()) for x in (where.origin, *where.axes))
+    return [
+        "",
+        "from kahler_verify.plots import Plane, plot_field, plot_geodesics",
+        "",
+        f"plane = Plane({origin},",
+        *[f"    {axis}," for axis in axes],
+        f"    extent={extent!r})",
+        f"axes = plot_field(metric, {quantity!r}, plane=plane)",
+        *(["plot_geodesics(curve, axes=axes, plane=plane, lengths=True)"] if curve else []),
+        "axes.figure.savefig('latent-plane.png', dpi=120)",
+    ]
 
 
 def _tensor(values: list[float]) -> str:

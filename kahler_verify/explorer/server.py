@@ -7,10 +7,10 @@ import secrets
 import socket
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib.resources import files
 from typing import Any
 
 from kahler_verify.errors import InputError, KahlerVerifyError
+from kahler_verify.explorer.pages import asset
 from kahler_verify.explorer.session import Session
 from kahler_verify.explorer.work import Cancelled, Desk, Job
 
@@ -29,6 +29,7 @@ except ImportError as error:
 
 HOST = "127.0.0.1"
 ASSETS = {
+    "map.css": "text/css",
     "explorer.css": "text/css",
     "map.js": "text/javascript",
     "numbers.js": "text/javascript",
@@ -47,11 +48,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-def asset(name: str) -> str:
-    """The text of one of the page's files."""
-    return (files("kahler_verify.explorer") / "page" / name).read_text(encoding="utf-8")
 
 
 def application(session: Session, token: str, port: int) -> Starlette:

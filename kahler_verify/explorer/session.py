@@ -132,13 +132,13 @@ class Session:
             rough = paths.follow(quick, a, b, last)
             found = paths.described(self.subject, rough, [], bounded=False)
             rough_answer = plain(found | {"line": line, "stage": "rough"} | error)
+            self._keep(rough)
             if moving:
-                self._keep(rough)
                 return rough_answer
             job.tell(rough_answer)
         metric = self._metric(job)
         line = paths.line_between(self.subject, metric, a, b)
-        best = paths.search(metric, None if table is None else quick, a, b)
+        best = paths.search(metric, None if table is None else quick, a, b, self._last)
         self._keep(best)
         found = paths.described(self.subject, best, [], bounded=True) | {"line": line}
         job.tell(plain(found | {"stage": "exact"} | error))
@@ -229,7 +229,7 @@ class Session:
             return Curve(self._metric(job), last.mesh, last.nodes, last.report)
         metric = self._metric(job)
         quick, table = self._quick(job)
-        return paths.search(metric, None if table is None else quick, a, b)
+        return paths.search(metric, None if table is None else quick, a, b, self._last)
 
     def _keep(self, curve: Curve) -> None:
         """What the next search begins from, without this one's watch."""

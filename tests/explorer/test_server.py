@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from kahler_verify.errors import InputError
 from kahler_verify.explorer import server
-from kahler_verify.explorer.server import ASSETS, HEADERS, application, asset, listening
+from kahler_verify.explorer.pages import asset
+from kahler_verify.explorer.server import ASSETS, HEADERS, application, listening
 from kahler_verify.explorer.session import Session
 from tests.command import run
 from tests.explorer.conftest import HOSTILE, TOKEN
@@ -43,7 +44,7 @@ def test_the_page_and_its_files_are_served_with_a_policy(client: TestClient) -> 
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
-    for name in ["index.html", *ASSETS]:
+    for name in ["index.html", "twin.js", *ASSETS]:
         text = asset(name).replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|//cdn|@import|url\((?!#)", text.replace("url(#${", "url(#"))
         assert "innerHTML" not in text
@@ -182,3 +183,36 @@ def test_only_the_loopback_address_listens() -> None:
 
 def test_a_checkpoint_or_a_module() -> None:
     assert "expected a checkpoint or --module, got none" in run("explore").stderr
+
+
+def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from kahler_verify.cli.explore import of_module, with_field
+    from kahler_verify.fields import compute, grid, of_metric, plan_for
+    from kahler_verify.spaces import Space
+
+    (tmp_path / "mine_to_explore.py").write_text(
+        "import torch\n"
+        "def decoder():\n"
+        "    torch.manual_seed(0)\n"
+        "    first, last = torch.nn.Linear(2, 9), torch.nn.Linear(9, 30)\n"
+        "    return torch.nn.Sequential(first, torch.nn.Tanh(), last)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    subject = of_module("mine_to_explore:decoder", "2")
+    about = Session(subject).describe()
+    assert about["dimension"] == 2
+    assert about["decodes"]
+    frames = subject.frames(torch.zeros(1, 2, dtype=torch.float64))
+    assert frames is not None
+    assert frames["shape"] == [30]
+    source = of_metric(subject.metric, 2)
+    points = grid(Space(complex=False, dimension=2), [5, 5], [-1.0, -1.0], [1.0, 1.0])
+    compute(source, plan_for(source, "log_volume", lambda _: points), tmp_path / "store.zarr")
+    shown = with_field(subject, tmp_path / "store.zarr")
+    known = subject.metric.log_volume(torch.tensor([[-1.0, 1.0]], dtype=torch.float64))
+    at = (shown.points == torch.tensor([-1.0, 1.0])).all(-1)
+    assert torch.isclose(shown.values[at], known)
+    assert shown.quantity == "log_volume"

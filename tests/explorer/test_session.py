@@ -231,9 +231,13 @@ def test_bad_questions_get_an_error(session: Session, plane: dict, case: str) ->
         result(session, kind, **{"plane": plane, "window": WINDOW, **body})
 
 
-def test_the_python_lines_give_the_same_length(session: Session, ends: tuple) -> None:
+def test_the_python_lines_give_the_same_length(
+    session: Session, ends: tuple, plane: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = ends
-    lines = result(session, "recipe", tool="path", a=a, b=b)["lines"]
+    monkeypatch.chdir(tmp_path)
+    view = {"plane": plane, "window": WINDOW, "layer": "volume"}
+    lines = result(session, "recipe", tool="path", a=a, b=b, **view)["lines"]
     out = io.StringIO()
     with redirect_stdout(out):
         exec(compile(lines, "lines", "exec"), {})
@@ -241,6 +245,7 @@ def test_the_python_lines_give_the_same_length(session: Session, ends: tuple) ->
     assert printed is not None
     found = result(session, "path", a=a, b=b)
     assert np.isclose(float(printed[1]), found["length"], rtol=1e-7)
+    assert (tmp_path / "latent-plane.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_complex_latents_are_looked_at_in_real_coordinates() -> None:

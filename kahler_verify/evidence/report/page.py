@@ -37,6 +37,8 @@ from kahler_verify.evidence.report.summary import (
 )
 from kahler_verify.evidence.routes.gaussians import STANDARD_ERRORS
 from kahler_verify.evidence.routes.register import ROUTES
+from kahler_verify.explorer.subject import of_model
+from kahler_verify.explorer.twin import section
 from kahler_verify.files import write_text
 from kahler_verify.models.real_vae import RealVAE
 from kahler_verify.models.vae import ComplexVAE
@@ -144,6 +146,17 @@ def _pictures(result: CrossCheck) -> list[Picture]:
     return pictures
 
 
+def _twin(result: CrossCheck) -> dict[str, Any] | None:
+    """The section to look around in, of a checkpoint with a latent plane."""
+    if result.model is None:
+        return None
+    try:
+        subject = of_model(result.model, result.checkpoint or "", result.held_out, result.labels)
+    except InputError:  # a line of latents has no plane
+        return None
+    return section(subject)
+
+
 def save_picture(result: CrossCheck, path: str | Path) -> None:
     """Save the maps of the decoder's volume and closedness defect as a PNG.
 
@@ -177,6 +190,7 @@ def write_html(result: CrossCheck, path: str | Path) -> None:
         diagnosis_headings=HEADINGS,
         diagnosis_rows=[] if result.diagnosis is None else described(result.diagnosis),
         pictures=_pictures(result),
+        twin=_twin(result),
         points=sum(row.points for row in result.rows),
         kernel_count=len({r.what for r in result.rows if not r.what.startswith("decoder.")}),
         config=config,

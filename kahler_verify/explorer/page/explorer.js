@@ -104,14 +104,8 @@
     });
   }
   function hover(place) {
-    const shape = map.indicatrix(place);
-    if (!place) { $("readout").textContent = "\u00a0"; return; }
-    const code = map.nearestCode(place), value = map.value(place);
-    const words = [`${map.names[0]} ${KV.format(place[0], 3)}, ${map.names[1]} ${KV.format(place[1], 3)}`];
-    if (value !== null) words.push(`${about.layers[state.layer].title.toLowerCase()} ${KV.format(value, 4)}`);
-    if (shape) words.push(`indicatrix of length ${KV.format(state.radius, 2)}: ${KV.format(shape.long, 2)} by ${KV.format(shape.short, 2)}`);
-    if (code !== null) words.push(`code ${code}${about.labels ? `, class ${about.labels[code]}` : ""}`);
-    $("readout").textContent = words.join(" · ");
+    if (!place) map.indicatrix(null);
+    $("readout").textContent = place ? map.words(place) : "\u00a0";
   }
 
   // ------------------------------------------------------------ points

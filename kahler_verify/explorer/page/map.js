@@ -9,8 +9,7 @@
     r => `M0,${-1.35 * r}L${1.35 * r},0L0,${1.35 * r}L${-1.35 * r},0z`,
     r => `M0,${1.25 * r}L${1.15 * r},${-.85 * r}H${-1.15 * r}z`,
   ];
-  KV.shape = (label, radius) => SVG_SHAPE(label, radius);
-  const SVG_SHAPE = (label, radius) => { // the shapes move on by one after five classes
+  KV.shape = (label, radius) => { // the shapes move on by one after five classes
     const own = ((label % 10) + 10) % 10;
     return SHAPES[(own + Math.floor(own / 5)) % SHAPES.length](radius);
   };
@@ -112,7 +111,7 @@
       this.groups.codes.replaceChildren(...this.codes.flatMap(([u, v], n) => {
         const label = this.labels ? this.labels[n] : null;
         if (this.hidden.has(label)) return [];
-        return [KV.svg("path", { class: "code", d: SVG_SHAPE(label ?? 0, radius), fill: KV.classColour(label), transform: `translate(${this.x(u).toFixed(1)} ${this.y(v).toFixed(1)})` })];
+        return [KV.svg("path", { class: "code", d: KV.shape(label ?? 0, radius), fill: KV.classColour(label), transform: `translate(${this.x(u).toFixed(1)} ${this.y(v).toFixed(1)})` })];
       }));
       this.drawShapes();
       this.drawPoints();
@@ -145,7 +144,7 @@
       }
       this.groups.axes.replaceChildren(...made);
     }
-    path(points) { return points.filter(p => p && p.every(Number.isFinite)).map(([u, v]) => `${this.x(u).toFixed(2)},${this.y(v).toFixed(2)}`).join(" "); }
+    path(points) { return points.filter(drawable).map(([u, v]) => `${this.x(u).toFixed(2)},${this.y(v).toFixed(2)}`).join(" "); }
     drawShapes() {
       const found = { regions: [], curves: [], arrows: [] };
       for (const { group = "curves", kind = "line", class: name, points, says } of this.shapes) {
@@ -170,9 +169,9 @@
     }
     drawPoints() {
       for (const { node, place } of this.points.values()) {
-        node.setAttribute("transform", `translate(${this.x(place[0]).toFixed(2)} ${this.y(place[1]).toFixed(2)})`);
-        const [l, r, b, t] = this.window;
-        node.style.display = place[0] < l || place[0] > r || place[1] < b || place[1] > t ? "none" : "";
+        const [l, r, b, t] = this.window, out = place[0] < l || place[0] > r || place[1] < b || place[1] > t;
+        node.style.display = out ? "none" : "";
+        if (!out) node.setAttribute("transform", `translate(${this.x(place[0]).toFixed(2)} ${this.y(place[1]).toFixed(2)})`);
       }
     }
     // The curve of tangent vectors of one length at a place.
@@ -190,6 +189,15 @@
       if (!field) return null;
       const [l, r, b, t] = field.window, i = Math.round((place[0] - l) / (r - l) * (field.size - 1)), j = Math.round((place[1] - b) / (t - b) * (field.size - 1));
       return i < 0 || j < 0 || i >= field.size || j >= field.size ? null : field.values[j * field.size + i];
+    }
+    // What there is to say of a place: its coordinates, the field, the indicatrix drawn there, a code.
+    words(place) {
+      const shape = this.indicatrix(place), code = this.nearestCode(place), value = this.value(place);
+      const out = [`${this.names[0]} ${KV.format(place[0], 3)}, ${this.names[1]} ${KV.format(place[1], 3)}`];
+      if (value !== null) out.push(`${this.title.toLowerCase()} ${KV.format(value, 4)}`);
+      if (shape) out.push(`indicatrix of length ${KV.format(this.radius, 2)}: ${KV.format(shape.long, 2)} by ${KV.format(shape.short, 2)}`);
+      if (code !== null) out.push(`code ${code}${this.labels ? `, class ${this.labels[code]}` : ""}`);
+      return out.join(" · ");
     }
     nearestCode(place, pixels = 8) {
       const reach = pixels * (this.window[1] - this.window[0]) / this.size;
@@ -299,9 +307,10 @@
     }
   };
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  const drawable = place => place && place.every(x => Number.isFinite(x) && Math.abs(x) < 1e7);
   // A line with gaps, as its parts.
   const pieces = points => points.reduce((out, p) => {
-    if (p && p.every(Number.isFinite)) out[out.length - 1].push(p); else out.push([]);
+    if (drawable(p)) out[out.length - 1].push(p); else out.push([]);
     return out;
   }, [[]]).filter(piece => piece.length > 1);
 })();
