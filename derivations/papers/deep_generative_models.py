@@ -170,6 +170,19 @@ deep_generative_models = paper(
             expected="refuted in general, though h∘f = 1; holds if J_h = J⁺",
         ),
         Claim(
+            "S2-trained",
+            "on trained models the encoder's Jacobian points downhill",
+            "RGDGM",
+            measured=Comparison(
+                results="rgdgm.json",
+                command="python -m experiments.rgdgm",
+                cell="directions",
+                baseline="inverse",
+                arms=(("encoder", "the encoder's Jacobian"),),
+                measures=(("climbing", "fewer nodes that climb"),),
+            ),
+        ),
+        Claim(
             "S2-inverse",
             "these encoders invert the decoder: h∘f = 1 and J_h J = 1, for every c",
             "RGDGM",

@@ -7,26 +7,18 @@ same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from experiments import cells
-from experiments.generators import declaration, measures
+from experiments.generators import declaration, measures, pictures
 from experiments.generators.ablation import trained
 from experiments.generators.declaration import ARMS, FULL, MEASURES, QUICK, SEEDS, TITLES, Sizes
+from experiments.generators.models import model_of
 from experiments.generators.report import blocks
-from experiments.store import Json, fingerprint
-from kahler_verify.models import (
-    RealVAE,
-    TrainingOptions,
-    load_checkpoint,
-    load_data,
-    train,
-    uniformity,
-)
+from experiments.store import Json
+from kahler_verify.models import RealVAE, load_data, uniformity
 
 VARIANCES = ("mlp", "rbf", "constant")
 ABLATIONS = {
@@ -35,19 +27,6 @@ ABLATIONS = {
     "kl": {"noise": False, "kl": True},
     "both": {"noise": True, "kl": True},
 }
-
-
-def model_of(folder: Path, seed: int, variance: str, sizes: Sizes) -> RealVAE:
-    """A trained model in double precision, from disk if it was trained before."""
-    config = declaration.config(seed, variance)
-    options = TrainingOptions(epochs=sizes.epochs)
-    name = fingerprint({**config.to_dict(), **asdict(options)})
-    path = folder / "models" / f"{variance}-{seed}-{name}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        train(config, load_data("digits-images", seed), path, options=options)
-    model: Any = load_checkpoint(path).model
-    return model.double().requires_grad_(False)
 
 
 class Seed:
@@ -141,6 +120,7 @@ EXPERIMENT = cells.Experiment(
     blocks=blocks,
     page="claims-on-generators.md",
     results="generators.json",
+    pictures=pictures.draw,
 )
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ DATA = {
     "semicircle": ("half a circle", 3),
     "moons": ("two moons", 3),
     "gaussian": ("a Gaussian", 2),
-    "spirals": ("two spirals", 3),
 }
 EQUAL = (1, 2)  # numbers of components at which both are compared
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from experiments import cells
 from experiments.generators import declaration as generators
-from experiments.generators.__main__ import model_of
 from experiments.generators.measures import codes_of
+from experiments.generators.models import model_of
 from experiments.rgdgm import measures
 from experiments.rgdgm.declaration import (
     ARMS,
