@@ -156,9 +156,14 @@ def component(
         if made.closed or (least > 0 and ENOUGH * least**-0.5 <= made.reach):
             break
         reach = 2 * made.reach if least <= 0 else FAR * least**-0.5
-        if least > 0:
-            covariance = fitted.covariance
-    if least <= 0 and (strict or not made.closed):
+        # where nodes cannot have these moments, those of a fan that is whitened by them can
+        covariance = fitted.covariance if least > 0 else second_moments(fitted, weights)
+    if least <= 0 and not made.closed:
+        raise InputError(
+            f"rays: expected more than {settings.rays}, as no law with its mass on geodesics of so "
+            f"many directions has the second moments {second_moments(fitted, weights).tolist()}"
+        )
+    if least <= 0 and strict:
         raise InputError(no_law(fitted, weights))
     return fitted
 

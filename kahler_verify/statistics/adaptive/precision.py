@@ -71,9 +71,10 @@ def fit_precision(v: Tensor, weights: Tensor, moments: Tensor) -> Fit:
         gradient = goal - mean
         information = (features * p[:, None]).mT @ features - torch.outer(mean, mean)
         ridge = 1e-14 * information.diagonal().sum() * torch.eye(len(theta)).to(v)
-        step = torch.linalg.solve(information + ridge, gradient)
+        step, singular = torch.linalg.solve_ex(information + ridge, gradient)
         slope, size = gradient @ step, 1.0
-        if float(slope) < 1e-15:
+        # where nodes cannot have S, the mass ends at one of them, and Γ is not positive definite
+        if bool(singular) or not float(slope) >= 1e-15:
             break
         while True:
             there = value(theta + size * step)

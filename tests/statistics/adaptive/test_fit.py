@@ -47,6 +47,14 @@ def test_a_flat_metric_gives_the_gaussian() -> None:
         assert math.isclose(fit.score(x), fit.log_likelihoods_[-1], abs_tol=1e-9)
 
 
+def test_points_narrower_than_the_first_rays_can_carry() -> None:
+    """No law on 8 rays spread evenly has their second moments: rays whitened by those do."""
+    x = draw(30, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.02]], dtype=DOUBLE) + MEAN
+    exact = torch.distributions.MultivariateNormal(x.mean(0), x.T.cov(correction=0))
+    fit = AdaptiveNormal(Flat(EYE), rays=8).fit(x)
+    assert math.isclose(fit.score(x), float(exact.log_prob(x).mean()), abs_tol=1e-4)
+
+
 def test_johnsons_law() -> None:
     """σ → ∞ makes the data metric a product of metrics on lines: flat, and it does not look it."""
     generator = np.random.default_rng(0)
