@@ -346,19 +346,6 @@
     } }, "Fit");
     return KV.element("div", { className: "row" }, count, kind, start);
   }
-  function drawClasses() {
-    const labels = about.labels ? [...new Set(about.labels)].sort((x, y) => x - y) : [];
-    $("classes").replaceChildren(...labels.slice(0, 40).map(label => {
-      const mark = KV.svg("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, KV.svg("path", { d: KV.shape(label, 5), fill: KV.classColour(label) }));
-      return KV.element("button", { type: "button", "aria-pressed": "true", title: `class ${label}: show or hide`, onclick: event => {
-        const hide = !map.hidden.has(label);
-        map.hidden[hide ? "add" : "delete"](label);
-        event.currentTarget.setAttribute("aria-pressed", !hide);
-        map.draw();
-      } }, mark, String(label));
-    }));
-  }
-
   // ------------------------------------------------------------ the address remembers
   const numbers = z => z.map(x => Number(x.toPrecision(9))).join(",");
   function remember() {
@@ -435,7 +422,7 @@
     $("close-python").onclick = () => $("python").close();
     $("copy-lines").onclick = () => copy($("lines").textContent, "Copied.");
     $("copy-link").onclick = () => copy(location.href, "Link copied: it works as long as this explorer runs.");
-    drawClasses();
+    $("classes").replaceChildren(...map.classButtons(about.labels));
     planeChanged();
     if (window_) map.show(window_);
     chooseTool(state.tool);
