@@ -227,7 +227,7 @@
     },
     cluster(found) {
       const centres = found.centres.map((centre, n) => row(`Centre ${n + 1}`, cell(list(centre) + (found.weights ? `, weight ${KV.format(found.weights[n], 3)}` : ""))));
-      const says = found.kind === "kmeans" ? `mean squared distance ${KV.format(found.inertia, 5)}${found.settled ? "" : ", not settled"}` : `${KV.format(found.likelihood, 5)} nats per code`;
+      const says = found.kind === "kmeans" ? `mean squared distance ${KV.format(found.inertia, 5)}${found.settled ? "" : ", not settled"}` : `${KV.format(found.likelihood, 5)} nats per code${found.left_out ? `, without ${found.left_out} codes that no geodesic reached` : ""}`;
       $("live").textContent = `${found.kind === "kmeans" ? "k-means" : "Normal laws"} fitted: ${says}`;
       const explained = found.kind === "kmeans" ? "Borders are found by shortest paths on a grid, to a few per cent." : "Contours hold 50%, 90% and 99% of the density in this window, by the chart's measure.";
       return [KV.element("table", {}, KV.element("tbody", {}, ...centres)), note(explained), ...onTable(found)];
