@@ -11,14 +11,14 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
-from kahler_verify.curves import STRAIGHT, Mesh, Nearby
+from kahler_verify.curves import STRAIGHT, Mesh, Nearby, Status
 from kahler_verify.curves.energy import unchecked
-from kahler_verify.errors import InputError
+from kahler_verify.errors import CurveError, InputError
 from kahler_verify.explorer.maps import grid
 from kahler_verify.explorer.work import Job
 from kahler_verify.geometry import TabulatedMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics import AdaptiveNormalMixture, RiemannianKMeans
+from kahler_verify.statistics import AdaptiveLaw, AdaptiveNormalMixture, RiemannianKMeans
 
 MOST = 12  # clusters or components
 CODES = 60  # that are fitted; of more, every so many
@@ -26,6 +26,7 @@ SIDE = 81  # of the grids that regions and contours are drawn by
 STEPS = 20
 ITERATIONS = 25
 RAYS = 32
+ATTEMPTS = 4  # at a fit, each without the codes that no geodesic reached
 ROUGH = Nearby(tolerance=1e-3, levels=(Mesh(8, 4), Mesh(8, 8)))
 MASSES = (0.5, 0.9, 0.99)  # that contours of a density hold
 NODES = 48  # of the table for laws, along the codes' extent
@@ -91,20 +92,18 @@ def laws(
             }
         )
 
-    law = (
-        AdaptiveNormalMixture(
-            table,
-            count,
-            rays=RAYS,
-            precision=1e-6,
-            tolerance=1e-4,
-            most_iterations=ITERATIONS,
-            exact=False,
-            progress=progress,
-        )
-        .fit(x)
-        .law_
+    fit = AdaptiveNormalMixture(
+        table,
+        count,
+        rays=RAYS,
+        precision=1e-6,
+        tolerance=1e-4,
+        most_iterations=ITERATIONS,
+        exact=False,
+        progress=progress,
     )
+    law, left_out = _without_unreached(fit, x, 3 * count, job)
+    x = x[~left_out]
     density = law.quick().log_prob(grid(window, SIDE)).exp().nan_to_num(0).reshape(SIDE, SIDE)
     order = np.sort(density.numpy().ravel())[::-1]
     mass = np.cumsum(order) / max(float(order.sum()), 1e-300)
@@ -118,8 +117,27 @@ def laws(
         "centres": law.means,
         "weights": law.weights,
         "likelihood": float(law.log_prob(x).mean()),
+        "left_out": int(left_out.sum()),
         "lines": lines,
     }
+
+
+def _without_unreached(
+    fit: AdaptiveNormalMixture, x: Tensor, least: int, job: Job
+) -> tuple[AdaptiveLaw, Tensor]:
+    """A law, and which codes [N] were left out for it, as no geodesic reached them."""
+    left_out = torch.zeros(len(x), dtype=torch.bool)
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return fit.fit(x[~left_out]).law_, left_out
+        except CurveError as error:
+            lost = torch.as_tensor(error.report) != Status.MINIMUM
+            kept = (~left_out).nonzero().squeeze(-1)
+            if lost.shape != kept.shape or not 0 < int(lost.sum()) <= len(kept) - least:
+                raise
+            left_out[kept[lost]] = True
+            job.tell({"progress": 0.0, "words": f"again without {int(left_out.sum())} codes"})
+    return fit.fit(x[~left_out]).law_, left_out
 
 
 KINDS = {"kmeans": regions, "land": laws}

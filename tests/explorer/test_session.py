@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from kahler_verify.curves import Curve, transport
-from kahler_verify.errors import InputError
+from kahler_verify.curves import Curve, Status, transport
+from kahler_verify.errors import CurveError, InputError
 from kahler_verify.explorer import clusters
 from kahler_verify.explorer.arrows import ball, exponential
 from kahler_verify.explorer.layers import colour_range
@@ -319,3 +319,25 @@ def test_paths_of_checkpoints_are_literals_in_python_lines(
 ) -> None:
     lines = result(session, "recipe", tool="path", a=[0, 0], b=[1, 1])["lines"]
     assert repr(str(checkpoint)) in lines
+
+
+def test_codes_that_no_geodesic_reaches_are_left_out_and_counted() -> None:
+    class Fit:
+        """As of a mixture that cannot reach codes beyond 1."""
+
+        def fit(self, x: torch.Tensor) -> "Fit":
+            far = x[:, 0] > 1
+            if bool(far.any()):
+                status = torch.where(far, int(Status.LEFT_DOMAIN), int(Status.MINIMUM))
+                raise CurveError("not reached", status)
+            self.law_ = x
+            return self
+
+    x = tensor([[0.0, 0], [2, 0], [0.5, 0], [3, 0]])
+    job = Job(lambda job: None)
+    law, left_out = clusters._without_unreached(Fit(), x, 2, job)
+    assert left_out.tolist() == [False, True, False, True]
+    assert law.tolist() == x[[0, 2]].tolist()
+    assert "without 2 codes" in job.news[-1]["words"]
+    with pytest.raises(CurveError):
+        clusters._without_unreached(Fit(), x, 3, job)

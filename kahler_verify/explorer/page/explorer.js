@@ -227,7 +227,7 @@
     },
     cluster(found) {
       const centres = found.centres.map((centre, n) => row(`Centre ${n + 1}`, cell(list(centre) + (found.weights ? `, weight ${KV.format(found.weights[n], 3)}` : ""))));
-      const says = found.kind === "kmeans" ? `mean squared distance ${KV.format(found.inertia, 5)}${found.settled ? "" : ", not settled"}` : `${KV.format(found.likelihood, 5)} nats per code`;
+      const says = found.kind === "kmeans" ? `mean squared distance ${KV.format(found.inertia, 5)}${found.settled ? "" : ", not settled"}` : `${KV.format(found.likelihood, 5)} nats per code${found.left_out ? `, without ${found.left_out} codes that no geodesic reached` : ""}`;
       $("live").textContent = `${found.kind === "kmeans" ? "k-means" : "Normal laws"} fitted: ${says}`;
       const explained = found.kind === "kmeans" ? "Borders are found by shortest paths on a grid, to a few per cent." : "Contours hold 50%, 90% and 99% of the density in this window, by the chart's measure.";
       return [KV.element("table", {}, KV.element("tbody", {}, ...centres)), note(explained), ...onTable(found)];
@@ -346,19 +346,6 @@
     } }, "Fit");
     return KV.element("div", { className: "row" }, count, kind, start);
   }
-  function drawClasses() {
-    const labels = about.labels ? [...new Set(about.labels)].sort((x, y) => x - y) : [];
-    $("classes").replaceChildren(...labels.slice(0, 40).map(label => {
-      const mark = KV.svg("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, KV.svg("path", { d: KV.shape(label, 5), fill: KV.classColour(label) }));
-      return KV.element("button", { type: "button", "aria-pressed": "true", title: `class ${label}: show or hide`, onclick: event => {
-        const hide = !map.hidden.has(label);
-        map.hidden[hide ? "add" : "delete"](label);
-        event.currentTarget.setAttribute("aria-pressed", !hide);
-        map.draw();
-      } }, mark, String(label));
-    }));
-  }
-
   // ------------------------------------------------------------ the address remembers
   const numbers = z => z.map(x => Number(x.toPrecision(9))).join(",");
   function remember() {
@@ -435,7 +422,7 @@
     $("close-python").onclick = () => $("python").close();
     $("copy-lines").onclick = () => copy($("lines").textContent, "Copied.");
     $("copy-link").onclick = () => copy(location.href, "Link copied: it works as long as this explorer runs.");
-    drawClasses();
+    $("classes").replaceChildren(...map.classButtons(about.labels));
     planeChanged();
     if (window_) map.show(window_);
     chooseTool(state.tool);

@@ -190,6 +190,18 @@
       const [l, r, b, t] = field.window, i = Math.round((place[0] - l) / (r - l) * (field.size - 1)), j = Math.round((place[1] - b) / (t - b) * (field.size - 1));
       return i < 0 || j < 0 || i >= field.size || j >= field.size ? null : field.values[j * field.size + i];
     }
+    // Buttons that show and hide the classes of codes, and are their legend.
+    classButtons(labels) {
+      return [...new Set(labels ?? [])].sort((x, y) => x - y).slice(0, 40).map(label => {
+        const mark = KV.svg("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, KV.svg("path", { d: KV.shape(label, 5), fill: KV.classColour(label) }));
+        return KV.element("button", { type: "button", "aria-pressed": "true", title: `class ${label}: show or hide`, onclick: event => {
+          const hide = !this.hidden.has(label);
+          this.hidden[hide ? "add" : "delete"](label);
+          event.currentTarget.setAttribute("aria-pressed", !hide);
+          this.draw();
+        } }, mark, String(label));
+      });
+    }
     // What there is to say of a place: its coordinates, the field, the indicatrix drawn there, a code.
     words(place) {
       const shape = this.indicatrix(place), code = this.nearestCode(place), value = this.value(place);

@@ -17,6 +17,7 @@
   map.whole = data.window;
   map.setCodes(data.codes ?? [], data.labels);
   map.show(data.window);
+  readout.after(element("div", { className: "classes", role: "group", "aria-label": "Classes shown" }, ...map.classButtons(data.labels)));
   const colour = name => {
     const field = data.fields[name];
     map.setField(field, data.colours[field.colours], field.unit, field.title);
