@@ -137,11 +137,10 @@ class Experiment:
         options = parser.parse_args(argv)
         torch.set_num_threads(1)
         seeds, sizes, folder = self.seeds, self.full, options.out
-        page_path, json_path, assets = options.page, options.json, options.page.parent / "assets"
+        page_path, json_path = options.page, options.json
         if options.quick:
             seeds, sizes, folder = self.seeds[:2], self.quick, folder / "quick"
             page_path, json_path = folder / page_path.name, folder / json_path.name
-            assets = folder
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(options.page, page_path)
         if options.seeds is not None:
@@ -151,8 +150,8 @@ class Experiment:
         found = self.run(folder, seeds, sizes, say)
         write_json(json_path, found)
         page.rewrite(page_path, self.name, self.blocks(found))
-        if self.pictures is not None:
-            self.pictures(folder, sizes, assets)
+        if self.pictures is not None and not options.quick:  # such models have none to show
+            self.pictures(folder, sizes, options.page.parent / "assets")
 
 
 def say(line: str) -> None:

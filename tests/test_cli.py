@@ -14,7 +14,13 @@ import torch
 
 from kahler_verify.codegen.registry import KERNELS, shipped
 from kahler_verify.derivations import shipped_folder
-from kahler_verify.models import ComplexVAE, VAEConfig, load_checkpoint, save_checkpoint
+from kahler_verify.models import (
+    ComplexVAE,
+    QuantisedVAE,
+    VAEConfig,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tests.command import run
 
 POTENTIAL = """
@@ -169,6 +175,8 @@ def test_train_refuses_bad_choices(tmp_path: Path) -> None:
         (("--regularizer", "log-volume"), "weight: expected a number other than 0"),
         (("--early-stopping", "3", "--epochs", "5"), "early_stopping: expected a warm-up"),
         (("--metric", "mixture"), "metric: expected a regularizer"),
+        (("--quantised", "8"), "quantised: expected none at complex latents"),
+        (("--latent", "real", "--positions", "2"), "positions: expected --quantised"),
     ):
         done = run("train", "--out", out, *arguments)
         assert done.returncode == 2, done.stdout
@@ -184,6 +192,17 @@ def test_train_writes_a_checkpoint(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "ELBO" in done.stdout
     assert out.is_file()
+
+
+def test_train_rounds_latents(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    small = ("--epochs", "2", "--hidden", "8", "--latent-dim", "4", "--latent", "real")
+    done = run("train", "--out", str(out), *small, "--quantised", "8", "--positions", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"of 8 codes in use", done.stdout)
+    model = load_checkpoint(out).model
+    assert isinstance(model, QuantisedVAE)
+    assert (model.config.codes, model.config.positions) == (8, 2)
 
 
 def test_train_stops_early(tmp_path: Path) -> None:
@@ -216,7 +235,11 @@ def test_diagnose_prints_and_writes(checkpoint: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "4 encoded points, d = 2" in done.stdout
     assert "curvature" in done.stdout
-    assert json.loads(out.read_text())["quantities"]["identifiability"]["median"] > 0
+    found = json.loads(out.read_text())
+    assert found["quantities"]["identifiability"]["median"] > 0
+    assert "4 held-out samples as balls" in " ".join(done.stdout.split())
+    assert (found["balls"]["points"], found["balls"]["dimension"]) == (4, 4)  # of C²
+    assert 0 <= found["balls"]["quantities"]["ball overlap"]["maximum"] <= 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from kahler_verify.statistics import RiemannianKMeans
 
 SEED = 0
 PAIRS = 6
-SIDE = 20  # points along the longer side of the map of regions
+SIDE = 12  # points along the longer side of the map of regions
 CLUSTERED = 12  # points of each class
 
 

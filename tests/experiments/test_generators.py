@@ -10,7 +10,7 @@ import torch
 
 from experiments import page
 from experiments.generators import __main__ as command
-from experiments.generators import declaration, measures
+from experiments.generators import declaration, measures, pictures
 from experiments.generators.ablation import trained
 from experiments.generators.declaration import ARMS, MEASURES, QUICK
 from experiments.generators.report import blocks
@@ -61,6 +61,13 @@ def test_straight_lines_on_the_sphere_are_too_long_by_a_known_part() -> None:
     assert math.isclose(found["excess"], excess.median(), rel_tol=1e-6)
     assert math.isclose(found["largest_excess"], excess.max(), rel_tol=1e-6)
     assert abs(found["curvature"]) < 1e-9  # the same everywhere: no range
+
+
+def test_regions_of_a_flat_metric_are_euclidean() -> None:
+    metric = PulledBackMetric(lambda z: z @ torch.eye(2, 5).to(z))
+    grid, centres = draw(4, 3, 2), draw(3, 2)
+    expected = torch.cdist(grid.flatten(0, 1), centres).argmin(-1).reshape(4, 3)
+    assert torch.equal(pictures.nearest(metric, grid, centres), expected.double())
 
 
 def test_the_ablation_trains_what_it_says() -> None:
