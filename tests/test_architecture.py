@@ -20,9 +20,11 @@ ROOMS = (
     ("jets",),
     ("geometry",),
     ("curves",),
+    ("plots",),
     ("statistics",),
     ("models", "guests"),
     ("fields",),
+    ("explorer",),
     ("evidence",),
     ("cli",),
 )
@@ -36,6 +38,8 @@ UPWARD = {
         # operator() makes one of the metric that it is asked of
         "kahler_verify.geometry.operators",
     ),
+    # a curve's method plot is that of plots, which draw any curve
+    "kahler_verify.curves.curve": ("kahler_verify.plots",),
     # riemannian() makes the real form of the metric that it is asked of
     "kahler_verify.geometry.metric": ("kahler_verify.geometry.real_form",),
     # a jet answers torch by a table of rules, whose outcomes are jets

@@ -1,9 +1,6 @@
 """The commands on curves: what they print and write, that they go on, and their one-line errors."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +14,7 @@ from kahler_verify.models import (
     VAEConfig,
     save_checkpoint,
 )
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kahler_verify", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
+from tests.command import run
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,24 @@ def test_geodesic_prints_writes_and_draws(folder: Path) -> None:
     assert answer["curve"][0] == [0.5, -0.2]
     assert answer["curve"][4] == [0.1, 0.9]
     assert 0 < answer["report"]["length"] <= answer["straight_line"] * (1 + 1e-9)
+    low, high = (answer["bounds"][side] for side in ("lower", "upper"))
+    assert low <= answer["report"]["length"] <= high <= answer["report"]["length"] * 1.001
+    assert answer["bounds"]["inside"] is None
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_geodesic_bounds_all_curves_of_a_box(folder: Path) -> None:
+    arguments = ("geodesic", str(folder / "real.safetensors"), "0.5,-0.2", "0.1,0.9", "--json", "-")
+    done = run(*arguments, "--cells", "24")
+    assert done.returncode == 0, done.stderr
+    assert "; within [" in done.stderr
+    answer = json.loads(done.stdout)
+    found = answer["bounds"]
+    assert found["lower"] <= found["inside"] <= answer["report"]["length"]
+    (left, bottom), (right, top) = found["box"]
+    assert left <= 0.1 < 0.5 <= right
+    assert bottom <= -0.2 < 0.9 <= top
+    assert json.loads(run(*arguments, "--segments", "0").stdout)["bounds"] is None
 
 
 def test_geodesic_between_samples_at_complex_latents(folder: Path) -> None:
@@ -104,6 +108,8 @@ BAD = {
     "complex at a real latent": (("0,1j", "0,0"), "A: expected real coordinates"),
     "no data": (("#1", "0,0"), "A: expected # and the number of a held-out sample"),
     "times": (("0,0", "1,1", "--times", "1"), "times: expected at least 2"),
+    "segments": (("0,0", "1,1", "--segments", "-1"), "segments: expected 0 or more, got -1"),
+    "cells": (("0,0", "1,1", "--segments", "0", "--cells", "9"), "segments: expected at least 1"),
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kahler_verify.models import RealVAE, RealVAEConfig, save_checkpoint
+from kahler_verify.statistics.adaptive import portrait
 from tests.command import run as command
 
 
@@ -16,8 +17,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return command("fit-land", *arguments)
 
 
-def test_points_of_a_file(tmp_path: Path) -> None:
+def test_points_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two candidates, the best first; a picture; what a fit goes on from."""
+    monkeypatch.setattr(portrait, "GRID", 16)
     random = np.random.default_rng(0)
     x = random.standard_normal((24, 2)) @ np.array([[1.0, 0.4], [0.0, 0.5]])
     np.savetxt(tmp_path / "x.csv", x, delimiter=",")

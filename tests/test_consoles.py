@@ -24,8 +24,8 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[byt
 @pytest.mark.parametrize(
     "environment",
     [
-        {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "cp1252"},
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.thorough),
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.thorough),
         {"PYTHONIOENCODING": "ascii:strict", "NO_COLOR": "1"},
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
         {"COLUMNS": "12", "TERM": "dumb"},
@@ -39,9 +39,17 @@ def test_no_encoding_or_width_ends_a_command(environment: dict[str, str]) -> Non
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_tables_and_errors_in_any_encoding(encoding: str, tmp_path: Path) -> None:
-    cache = {"KAHLER_VERIFY_CACHE": str(tmp_path), "PYTHONIOENCODING": encoding}
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One cache of verdicts for all, as each process takes seconds to find one."""
+    return {"KAHLER_VERIFY_CACHE": str(tmp_path_factory.mktemp("verdicts"))}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.thorough)])
+def test_tables_and_errors_in_any_encoding(
+    encoding: str, cache: dict[str, str], tmp_path: Path
+) -> None:
+    cache = cache | {"PYTHONIOENCODING": encoding}
     done = _run("prove", "O9", **cache)
     assert done.returncode == 0, done.stderr
     assert b"refuted" in done.stdout
@@ -83,22 +91,22 @@ def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
         assert done.stderr.startswith(("error: out:", "error: json:", "error: html:")), done
 
 
-def test_json_to_standard_output_is_json_alone(tmp_path: Path) -> None:
-    for target in ("-", "/dev/stdout"):
-        done = _run("prove", "O9", "--json", target, KAHLER_VERIFY_CACHE=str(tmp_path))
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["claims"][0]["id"] == "O9"
-        assert b"refuted" in done.stderr
+@pytest.mark.parametrize("target", ["-", pytest.param("/dev/stdout", marks=pytest.mark.thorough)])
+def test_json_to_standard_output_is_json_alone(target: str, cache: dict[str, str]) -> None:
+    done = _run("prove", "O9", "--json", target, **cache)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["claims"][0]["id"] == "O9"
+    assert b"refuted" in done.stderr
     assert Path("/dev/stdout").is_symlink()
 
 
-def test_standard_output_that_is_a_file_keeps_both(tmp_path: Path) -> None:
+def test_standard_output_that_is_a_file_keeps_both(cache: dict[str, str], tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         done = subprocess.run(
             [sys.executable, "-m", "kahler_verify", "prove", "O9", "--json", "/dev/stdout"],
             stdout=log,
             stderr=subprocess.PIPE,
-            env=os.environ | {"KAHLER_VERIFY_CACHE": str(tmp_path / "cache")},
+            env=os.environ | cache,
             check=False,
         )
     assert done.returncode == 0, done.stderr

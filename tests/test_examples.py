@@ -22,6 +22,7 @@ from kahler_verify.evidence.ledger.claims import judge
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text("utf-8")
+LEDGER = (DOCS / "ledger.md").read_text("utf-8")
 GUIDE = (DOCS / "write-your-own-derivation.md").read_text("utf-8")
 REAL = (DOCS / "real-latents.md").read_text("utf-8")
 EVIDENCE = (DOCS / "proved-tested-assumed.md").read_text("utf-8")
@@ -88,13 +89,19 @@ def table_of(page: str, heading: str) -> list[list[str]]:
 # ---------------------------------------------------------------- README
 
 
-def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "begins"), [("ordinary", "tensor(3."), ("example", "torch.Size")])
+def test_readme_examples_print_what_they_say(name: str, begins: str, tmp_path: Path) -> None:
     write_files(README, tmp_path)
-    assert run("example.py", cwd=tmp_path).rstrip() == shown(README, "torch.Size")
+    assert run(f"{name}.py", cwd=tmp_path).rstrip() == shown(README, begins)
+    assert name == "example" or (tmp_path / "path.png").stat().st_size > 1000
 
 
-def test_readme_potential_from_zero_to_plot(tmp_path: Path) -> None:
-    write_files(README, tmp_path)
+def test_readme_runs_every_block_of_python() -> None:
+    assert re.findall(r"```python\n(.*)\n", README) == ["# ordinary.py", "# example.py"]
+
+
+def test_guide_potential_from_zero_to_plot(tmp_path: Path) -> None:
+    write_files(GUIDE, tmp_path)
     command("generate", "cubic.py", cwd=tmp_path)
     assert "def metric_db(" in (tmp_path / "cubic_kernels.py").read_text("utf-8")
     assert "failed" not in command("prove", "cubic.py", cwd=tmp_path)
@@ -105,20 +112,31 @@ def test_readme_potential_from_zero_to_plot(tmp_path: Path) -> None:
 
 
 def test_readme_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)", README)
+    targets = re.findall(r"\]\(([^)#]+)|(?:src|srcset)=\"([^\"]+)", README)
+    targets = [a or b for a, b in targets]
     assert len(targets) > 10
     missing = [t for t in targets if not t.startswith("https://") and not (ROOT / t).exists()]
     assert missing == []
 
 
-def test_readme_names_the_claims_that_are_judged() -> None:
+def test_ledger_names_the_claims_that_are_judged() -> None:
     judged = {c.id for d in shipped().values() for c in d.claims if not c.waits_for}
-    assert {row[0] for row in table_of(README, "What the ledger found")} == judged
+    assert {row[0] for row in table_of(LEDGER, "What the ledger found")} == judged
+
+
+def test_readme_counts_the_verdicts() -> None:
+    rows = table_of(LEDGER, "What the ledger found")
+    verdicts = [re.match(r"\*\*([\w ]+)\*\*", row[3])[1] for row in rows]
+    text = " ".join(README.split())
+    assert f"Of {len(rows)} statements {verdicts.count('holds')} hold and " in text
+    assert f"and {verdicts.count('holds under A')} hold under an assumption" in text
+    numbers = verdicts.count("refuted"), verdicts.count("measured")
+    assert "{} are refuted, {} measured".format(*numbers) in text
 
 
 @pytest.mark.parametrize("claim_id", QUICK_CLAIMS)
-def test_readme_verdicts_are_what_the_software_finds(claim_id: str) -> None:
-    row = next(r for r in table_of(README, "What the ledger found") if r[0] == claim_id)
+def test_ledger_verdicts_are_what_the_software_finds(claim_id: str) -> None:
+    row = next(r for r in table_of(LEDGER, "What the ledger found") if r[0] == claim_id)
     claim, derivation = next(
         (c, d) for d in shipped().values() for c in d.claims if c.id == claim_id
     )
@@ -189,6 +207,17 @@ def test_certificate_is_made_and_rechecked_as_shown(tmp_path: Path) -> None:
     )
     checker = ROOT / "kahler_verify" / "evidence" / "recheck.py"
     assert run(str(checker), "certificate.json", cwd=tmp_path).startswith("ok ")
+
+
+def test_the_first_geodesic_from_nothing(tmp_path: Path) -> None:
+    page = (DOCS / "first-geodesic.md").read_text("utf-8").replace("range(1200)", "range(300)")
+    assert "range(300)" in page
+    write_files(page, tmp_path)
+    out = run("picture.py", cwd=tmp_path)
+    assert "torch.Size([3, 2, 2])" in out
+    assert re.search(r"length \d+\.\d+ by [1-4] of [1-4]", out)
+    drawn, committed = (imread(p / "first_geodesic.png") for p in (tmp_path, DOCS / "assets"))
+    assert drawn.shape == committed.shape
 
 
 # ---------------------------------------------------------------- the notebooks

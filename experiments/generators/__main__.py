@@ -6,9 +6,6 @@ same numbers.
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,17 +13,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe
-from experiments import page, paired
+from experiments import cells
 from experiments.generators import declaration, measures
 from experiments.generators.ablation import trained
 from experiments.generators.declaration import ARMS, FULL, MEASURES, QUICK, SEEDS, TITLES, Sizes
 from experiments.generators.report import blocks
-from experiments.store import Json, fingerprint, remembered, write_json
-from kahler_verify.errors import InputError
-from kahler_verify.models import RealVAE, TrainingOptions, load_checkpoint, load_data, train
+from experiments.store import Json, fingerprint
+from kahler_verify.models import (
+    RealVAE,
+    TrainingOptions,
+    load_checkpoint,
+    load_data,
+    train,
+    uniformity,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
 VARIANCES = ("mlp", "rbf", "constant")
 ABLATIONS = {
     "neither": {"noise": False, "kl": False},
@@ -103,87 +104,44 @@ class Seed:
             with torch.no_grad():
                 mean, log_variance = model.encoder(self.data.train.x.double())
             deviation = float((log_variance / 2).exp().mean() / mean.std(0).mean())
-            values[name] = {**measures.uniformity(mean.numpy()), "deviation": deviation}
+            values[name] = {**uniformity(mean.numpy())._asdict(), "deviation": deviation}
         return values
-
-
-def measured(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:
-    """A cell at one seed, from disk if it was computed before."""
-    depends = {"seed": seed, "declaration": declaration.as_json(sizes)}
-    compute = getattr(Seed(folder, seed, sizes), cell)
-    return remembered(folder, f"{cell}-{seed}", depends, compute)
 
 
 def one(seed: int, cell: str, quick: bool = False) -> Json:
     """A cell at one seed, for ``kahler-verify sweep``: where the experiment looks for it later."""
-    folder = ROOT / "build" / "generators"
-    return measured(folder / "quick" if quick else folder, seed, cell, QUICK if quick else FULL)
+    folder, sizes = cells.ROOT / "build" / "generators", QUICK if quick else FULL
+    folder = folder / "quick" if quick else folder
+    of = Seed(folder, seed, sizes)
+    declared = declaration.as_json(sizes)
+    return cells.measured(folder, cell, seed, declared, lambda cell, _: getattr(of, cell)())
 
 
 def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
     """The whole report, from disk as far as it was computed before."""
-    declared = declaration.as_json(sizes)
-    cells: Json = {}
-    seconds = 0.0
-    for cell, (baseline, arms) in ARMS.items():
-        rows = []
-        for seed in seeds:
-            rows.append(measured(folder, seed, cell, sizes))
-            seconds += rows[-1]["cpu_seconds"]
-            say(f"{cell}, seed {seed}: {rows[-1]['cpu_seconds']:.0f} s")
-        values = {
-            arm: {m: [row[arm][m] for row in rows] for m in MEASURES[cell]}
-            for arm in (baseline, *arms)
-        }
-        compared = [(arm, baseline, m) for arm in arms for m in MEASURES[cell]]
-        cells[cell] = {
-            "title": TITLES[cell],
-            "seeds": list(seeds),
-            "values": values,
-            "differences": paired.differences(values, compared),
-        }
-    facts = describe(torch.device("cpu"))
-    return {
-        "declaration": declared,
-        "cells": cells,
-        "machine": {
-            **{key: facts[key] for key in ("processor", "threads", "torch", "python")},
-            "minutes": seconds / 60,
-        },
-    }
-
-
-def main() -> None:
-    """Parse the options and run."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.generators", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "generators")
-    parser.add_argument("--seeds", type=int, help="the first so many seeds only")
-    parser.add_argument("--quick", action="store_true", help="a smoke test under --out")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "claims-on-generators.md")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "benchmarks" / "results" / "generators.json"
+    return cells.report(
+        folder,
+        seeds,
+        declaration.as_json(sizes),
+        lambda cell, seed: getattr(Seed(folder, seed, sizes), cell)(),
+        ARMS,
+        MEASURES,
+        TITLES,
+        say,
     )
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    seeds, sizes, folder = SEEDS, FULL, options.out
-    page_path, json_path = options.page, options.json
-    if options.quick:
-        seeds, sizes, folder = SEEDS[:2], QUICK, folder / "quick"
-        page_path, json_path = folder / page_path.name, folder / json_path.name
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(options.page, page_path)
-    if options.seeds is not None:
-        if options.seeds < 1:
-            raise InputError(f"seeds: expected a positive number, got {options.seeds}")
-        seeds = seeds[: options.seeds]
-    report = run(folder, seeds, sizes, _say)
-    write_json(json_path, report)
-    page.rewrite(page_path, "generators", blocks(report))
 
 
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
+EXPERIMENT = cells.Experiment(
+    name="generators",
+    doc=str(__doc__),
+    seeds=SEEDS,
+    full=FULL,
+    quick=QUICK,
+    run=run,
+    blocks=blocks,
+    page="claims-on-generators.md",
+    results="generators.json",
+)
 
 if __name__ == "__main__":
-    main()
+    EXPERIMENT.main()

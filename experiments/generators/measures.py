@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import norm
 from sklearn.cluster import KMeans
 from sklearn.metrics import f1_score
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from experiments.generators.declaration import FAR, TRIPLES, Sizes
@@ -103,22 +101,6 @@ def f_score(truth: np.ndarray, clusters: np.ndarray) -> float:
     rows, columns = linear_sum_assignment(-table)
     name = dict(zip(columns, classes[rows], strict=True))
     return float(f1_score(truth, [name[k] for k in clusters], average="macro"))
-
-
-def uniformity(codes: np.ndarray) -> Json:
-    """How evenly whitened codes lie, and how near to N(0, I); in two dimensions."""
-    white = (codes - codes.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(codes.T))).T
-    nearest = NearestNeighbors(n_neighbors=2).fit(white).kneighbors(white)[0][:, 1]
-    quantiles = norm.ppf((np.arange(len(white)) + 0.5) / len(white))
-    angles = np.linspace(0, np.pi, 33)[:-1]
-    sides = np.sort(white @ np.stack([np.cos(angles), np.sin(angles)]), 0)
-    prior = np.random.default_rng(0).standard_normal((3000, 2))
-    apart = NearestNeighbors(n_neighbors=1).fit(white).kneighbors(prior)[0][:, 0]
-    return {
-        "variation": float(nearest.std() / nearest.mean()),
-        "sliced": float(np.sqrt(((sides - quantiles[:, None]) ** 2).mean())),
-        "holes": float((apart > 0.25).mean()),
-    }
 
 
 def codes_of(model: RealVAE, x: Tensor) -> Tensor:

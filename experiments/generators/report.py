@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from experiments.cells import machine_words
 from experiments.generators.declaration import ARMS, MEASURES
+from experiments.page import table
 from experiments.store import Json
 
 
 def blocks(report: Json) -> dict[str, str]:
     """A table for each cell, what was declared, and where it ran."""
-    found = {name: _table(name, cell) for name, cell in report["cells"].items()}
+    found = {
+        name: table(cell, *ARMS[name], MEASURES[name]) for name, cell in report["cells"].items()
+    }
     sizes, declared = report["declaration"]["sizes"], report["declaration"]
-    model, machine = declared["model"], report["machine"]
+    model = declared["model"]
     seeds = len(report["cells"]["variance"]["seeds"])
     found["declared"] = (
         f"Digits as images in [0, 1], 8 × 8; d = {model['latent_dim']}, hidden layers "
@@ -24,39 +26,5 @@ def blocks(report: Json) -> dict[str, str]:
         f"split; intervals of {1 - declared['level']:.0%} by t; p of paired t-tests, by Holm over "
         "a cell's comparisons."
     )
-    found["machine"] = (
-        f"{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}: "
-        f"{machine['minutes']:.0f} minutes of CPU time."
-    )
+    found["machine"] = machine_words(report)
     return found
-
-
-def _table(name: str, cell: Json) -> str:
-    baseline, arms = ARMS[name]
-    lines = []
-    for measure, (title, digits) in MEASURES[name].items():
-        start = np.mean(cell["values"][baseline][measure])
-        lines += [
-            f"**{title}** ({baseline}: {start:.{digits}f})",
-            "",
-            "| | mean | difference, with its interval | p, adjusted |",
-            "| --- | --- | --- | --- |",
-        ]
-        for arm, words in arms.items():
-            row = next(r for r in cell["differences"] if (r["arm"], r["measure"]) == (arm, measure))
-            mean = np.mean(cell["values"][arm][measure])
-            lines.append(f"| {words} | {mean:.{digits}f} | {_interval(row, digits)} | {_p(row)} |")
-        lines.append("")
-    return "\n".join(lines[:-1])
-
-
-def _interval(row: Json, digits: int) -> str:
-    if row["low"] is None:
-        return f"{row['difference']:+.{digits}f}"
-    return (
-        f"{row['difference']:+.{digits}f} ({row['low']:+.{digits}f} to {row['high']:+.{digits}f})"
-    )
-
-
-def _p(row: Json) -> str:
-    return "–" if row.get("p_holm") is None else f"{row['p_holm']:.2g}"

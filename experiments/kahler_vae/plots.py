@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import numpy as np
+import torch
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
@@ -18,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.kahler_vae.declaration import ARMS, HEADLINE, MEASURES
 from experiments.kahler_vae.statistics import direction, find, mean_of
 from experiments.store import Json
+from kahler_verify.plots import Plane, plot_codes, plot_values
 
 INK = "#333333"
 KINDS = {"geometry": "#3f51b5", "control": "#607d8b", "baseline": "#d84315"}
@@ -94,24 +97,23 @@ def draw_maps(planes: dict[str, dict[str, Any]], radius: float, path: Path) -> N
     for axis, (name, plane) in zip(axes, planes.items(), strict=True):
         image = _draw_map(axis, plane, radius, (low, high))
         axis.set_title(name, fontsize=10)
-    axes[0].set_ylabel("second direction", fontsize=9)
     figure.colorbar(image, ax=axes, label="log volume density", extend="both", shrink=0.85)
     _save(figure, path)
 
 
 def _draw_map(axis: Axes, plane: dict[str, Any], radius: float, limits: tuple[float, float]) -> Any:
-    side = plane["side"]
-    image = axis.pcolormesh(
-        side, side, plane["log_volume"], cmap="viridis", vmin=limits[0], vmax=limits[1]
-    )
-    axis.scatter(
-        plane["codes"][:, 0], plane["codes"][:, 1], s=3, c="white", alpha=0.5, linewidths=0
-    )
+    extent = float(plane["side"][-1])
+    names = ("first direction", "second direction")
+    space = replace(Plane.coordinates(2, extent=extent), names=names)
+    values = torch.from_numpy(plane["log_volume"])
+    low, high = limits
+    plot_values(values, space, axes=axis, vmin=low, vmax=high, legend=False)
+    style = {"s": 3, "alpha": 0.5, "linewidths": 0}
+    plot_codes(torch.as_tensor(plane["codes"]), axes=axis, plane=space, **style)
     axis.add_patch(Circle((0, 0), radius, fill=False, color="#ff7043", linewidth=1.5))
-    axis.set(aspect="equal", xlim=(side[0], side[-1]), ylim=(side[0], side[-1]))
-    axis.set_xlabel("first direction", fontsize=9)
     axis.tick_params(labelsize=8)
-    return image
+    axis.label_outer()
+    return axis.collections[0]
 
 
 def _within(side: np.ndarray, radius: float) -> np.ndarray:

@@ -73,10 +73,10 @@ def _numbers(point: Tensor) -> str:
 
 def _picture(latents: Latents, answer: Analogy, corners: dict[str, Tensor]) -> bytes:
     """The plane of the first two coordinates; what is decoded at the corners, where images are."""
-    import torch
     from matplotlib.figure import Figure
 
     from kahler_verify.curves import Curve
+    from kahler_verify.plots import plot_frames, plot_geodesics
 
     side = round(latents.outputs**0.5)
     images = side**2 == latents.outputs
@@ -85,24 +85,23 @@ def _picture(latents: Latents, answer: Analogy, corners: dict[str, Tensor]) -> b
     shape = [["plane", *names]] if images else [["plane"]]
     ratios = [2.4, *[1] * len(names)] if images else None
     axes: dict[str, Any] = figure.subplot_mosaic(shape, width_ratios=ratios)
-    plane = axes["plane"]
-    answer.first.plot(plane, color="tab:blue", label="A to B")
-    answer.across.plot(plane, color="tab:gray", linestyle="--", label="A to C")
     last = latents.metric.geodesic(corners["C"], answer.point, raise_on_failure=False)
-    if bool(last.nodes.isfinite().all()):
-        last.plot(plane, color="tab:orange", label="C to the answer")
     arithmetic = Curve.through(
         latents.metric,
         lambda t: corners["C"] + t[:, None] * (corners["C + B − A"] - corners["C"]),
     )
-    arithmetic.plot(plane, color="tab:green", linestyle=":", label="C to C + B − A")
-    plane.legend(fontsize=7)
+    for curve, label, color, linestyle in (
+        (answer.first, "A to B", "#0072b2", "-"),
+        (answer.across, "A to C", "#6b7280", "--"),
+        (last, "C to the answer", "#d55e00", "-"),
+        (arithmetic, "C to C + B − A", "#009e73", ":"),
+    ):
+        plot_geodesics(curve, axes=axes["plane"], label=label, color=color, linestyle=linestyle)
+    axes["plane"].legend(fontsize=7)
     if images:
-        decoded = latents.decoded(torch.stack(list(corners.values()))).reshape(-1, side, side)
-        for name, image in zip(names, decoded, strict=True):
-            axes[name].imshow(image.detach(), cmap="gray")
+        for name, z in corners.items():
+            plot_frames(z[None], latents.decoded, axes=axes[name], image=(side, side))
             axes[name].set_title(name, fontsize=9)
-            axes[name].set_axis_off()
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()

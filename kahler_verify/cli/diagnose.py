@@ -33,7 +33,7 @@ def diagnose(
     ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the diagnosis as JSON.")] = None,
 ) -> None:
-    """How Kähler, how degenerate and how curved a trained decoder is, at encoded data."""
+    """How Kähler, degenerate and curved a decoder is at encoded data; its posteriors as balls."""
     from json import dumps
 
     from kahler_verify.evidence.description import diagnosis_table
@@ -48,14 +48,18 @@ def diagnose(
         if draws:
             raise InputError("draws: expected none with --module, which has no data")
         name, where = module, "points drawn from N(0, I)"
-        result, marginal = _of_module(module, latents, points, curvature), None
+        result, marginal, balls = _of_module(module, latents, points, curvature), None, None
     else:
         assert checkpoint is not None
         name, where = checkpoint.name, "encoded points"
-        result, marginal = _of_checkpoint(checkpoint, data, points, curvature, draws)
+        result, marginal, balls = _of_checkpoint(checkpoint, data, points, curvature, draws)
     out = beside(json)
     out.print(diagnosis_table(f"{name}: {result.points} {where}, d = {result.dimension}", result))
     found = {"checkpoint": name, **result.to_json()}
+    if balls is not None:
+        found["balls"] = balls.to_json()
+        title = f"{name}: posteriors of {balls.points} held-out samples as balls"
+        out.print(diagnosis_table(title, balls))
     if marginal is not None:
         found["log_marginal_likelihood"] = marginal.to_json()
         thin = f"; {marginal.doubtful} samples rest on few draws" if marginal.doubtful else ""
@@ -81,11 +85,11 @@ def _of_module(module: str, latents: str | None, points: int, curvature: bool) -
 
 def _of_checkpoint(
     checkpoint: Path, data: Path | None, points: int, curvature: bool, draws: int
-) -> tuple[Diagnosis, MarginalLikelihood | None]:
+) -> tuple[Diagnosis, MarginalLikelihood | None, Diagnosis | None]:
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry import diagnose as measure
     from kahler_verify.geometry.fisher_rao import FisherRaoMetric
-    from kahler_verify.models import load_checkpoint, marginal_log_likelihood
+    from kahler_verify.models import diagnose_balls, load_checkpoint, marginal_log_likelihood
     from kahler_verify.models.data import held_out_samples
 
     loaded = load_checkpoint(checkpoint)
@@ -99,4 +103,5 @@ def _of_checkpoint(
     z = model.encoder(samples[:points])[0].detach()
     metric = (FisherMetric if z.is_complex() else FisherRaoMetric)(model.decoder)
     result = measure(metric, z, curvature=curvature)
-    return result, marginal_log_likelihood(model, samples, draws) if draws else None
+    marginal = marginal_log_likelihood(model, samples, draws) if draws else None
+    return result, marginal, diagnose_balls(model, samples) if len(samples) > 1 else None

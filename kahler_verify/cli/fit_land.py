@@ -153,7 +153,7 @@ def _read(data: str, seed: int) -> Tensor:
     from kahler_verify.models.arrays import FORMAT_ERRORS, read_arrays
 
     if data in NAMED:
-        return torch.from_numpy(_named(data, seed))
+        return torch.from_numpy(named_points(data, seed))
     path = Path(data)
     if not path.exists():
         raise InputError(f"data: {data!r} is no file and none of {', '.join(NAMED)}")
@@ -179,8 +179,8 @@ def _read(data: str, seed: int) -> Tensor:
 NAMED = ("semicircle", "moons", "spirals", "gaussian")
 
 
-def _named(name: str, seed: int, count: int = 260) -> Any:
-    """Points of a known shape, [count, 2]."""
+def named_points(name: str, seed: int, count: int = 260) -> Any:
+    """Points of a shape that ``NAMED`` has, [count, 2]."""
     import numpy as np
     from sklearn.datasets import make_moons
 

@@ -42,8 +42,14 @@ def train(
             help="At real latents, of a Gaussian: mlp, rbf (grows away from data) or constant."
         ),
     ] = "",
+    quantised: Annotated[
+        int, typer.Option(help="At real latents: a VQ-VAE with so many codes; 0: none.")
+    ] = 0,
+    positions: Annotated[int, typer.Option(help="Codes that a latent of it is made of.")] = 1,
     centres: Annotated[int, typer.Option(help="Radial basis functions of --variance rbf.")] = 48,
-    beta: Annotated[float, typer.Option(help="Weight of the KL term.")] = 1.0,
+    beta: Annotated[
+        float, typer.Option(help="Weight of the KL term; of a VQ-VAE's commitment.")
+    ] = 1.0,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 300,
     seed: Annotated[int, typer.Option(help="Of weights, split, batches and noise.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = False,
@@ -99,8 +105,13 @@ def train(
             activation=activation or "tanh",
             beta=beta,
             **_variance(variance, covariance, centres),
+            **_codes(quantised, positions),
         )
     else:
+        if quantised:
+            raise InputError(
+                f"quantised: expected none at complex latents, got {quantised}; or --latent real"
+            )
         if likelihood:
             raise InputError(
                 "likelihood: expected none at complex latents, where the data decide between a "
@@ -150,6 +161,8 @@ def train(
             f"weights of epoch {report['best_epoch']} of {report['epochs']}, with the least "
             f"held-out loss, {report['held_out_loss']:.2f}"
         )
+    if "test_perplexity" in report:
+        say(f"{report['test_perplexity']:.1f} of {quantised} codes in use (perplexity)")
     say(
         f"{out}: held-out ELBO {report['test_elbo']:.2f} nats per sample, {report['seconds']:.0f} s"
     )
@@ -175,9 +188,19 @@ def _variance(variance: str, covariance: str, centres: int) -> dict[str, Any]:
     }
 
 
+def _codes(quantised: int, positions: int) -> dict[str, Any]:
+    """The fields of a configuration that say how its latents are rounded."""
+    if quantised:
+        return {"codes": quantised, "positions": positions}
+    if positions != 1:
+        raise InputError(f"positions: expected --quantised with it, got {positions}")
+    return {}
+
+
 def _real(data: str, likelihood: str, seed: int, **shape: Any) -> tuple[RealVAEConfig, Dataset]:
-    """The configuration of an ordinary VAE of this shape, and its data."""
+    """The configuration of an ordinary VAE, or VQ-VAE, of this shape, and its data."""
     from kahler_verify.models.data import load_data
+    from kahler_verify.models.quantised import QuantisedVAEConfig
     from kahler_verify.models.real_vae import RealVAEConfig
 
     likelihood = likelihood or "gaussian"
@@ -189,7 +212,7 @@ def _real(data: str, likelihood: str, seed: int, **shape: Any) -> tuple[RealVAEC
     if likelihood == "categorical":
         parts = (dataset.train, dataset.validation, dataset.test)
         classes = 1 + int(max(part.x.max().item() for part in parts))
-    config = RealVAEConfig(
+    config = (QuantisedVAEConfig if "codes" in shape else RealVAEConfig)(
         data=dataset.source,
         data_dim=dataset.dim,
         likelihood=likelihood,  # type: ignore[arg-type]  # RealVAEConfig checks the strings

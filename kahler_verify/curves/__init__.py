@@ -7,6 +7,7 @@ from kahler_verify.curves.connect import (
     Collocation,
     Nearby,
     Polygon,
+    Relaxation,
     Solver,
     Spectral,
     Spline,
@@ -18,7 +19,6 @@ from kahler_verify.curves.distances import Distances, distance, distances
 from kahler_verify.curves.elements import Mesh
 from kahler_verify.curves.jacobi import JacobiFields, jacobi_fields
 from kahler_verify.curves.mean import Mean, mean
-from kahler_verify.curves.plots import strip
 from kahler_verify.curves.proved.bounds import Bounds, bounds
 from kahler_verify.curves.proved.certificate import certificate
 from kahler_verify.curves.proved.dual import DualBound, dual_bound
@@ -43,6 +43,7 @@ __all__ = [
     "Mesh",
     "Nearby",
     "Polygon",
+    "Relaxation",
     "SecondVariation",
     "Shot",
     "SmoothnessWarning",
@@ -65,6 +66,5 @@ __all__ = [
     "regularised",
     "second_variation",
     "shoot",
-    "strip",
     "transport",
 ]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kahler_verify.curves.elements import Mesh, gauss
 from kahler_verify.curves.energy import unchecked
-from kahler_verify.curves.plots import plot
 from kahler_verify.curves.report import CurveReport
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -103,8 +102,10 @@ class Curve:
         return energy if self.report is None else energy - (energy - self.report.energy).detach()
 
     def plot(self, axes: Axes | None = None, **options: Any) -> Axes:
-        """Draw the curves; see :func:`kahler_verify.curves.plots.plot`."""
-        return plot(self, axes, **options)
+        """Draw the curves; see :func:`kahler_verify.plots.plot_geodesics`."""
+        from kahler_verify.plots import plot_geodesics
+
+        return plot_geodesics(self, axes=axes, **options)
 
     def __repr__(self) -> str:
         batch, d = list(self.nodes.shape[:-2]), self.nodes.shape[-1]

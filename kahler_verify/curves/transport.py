@@ -28,7 +28,7 @@ class Carried(NamedTuple):
     norm_change: Tensor
 
 
-METHODS = ("equation", "reflection", "projection")
+METHODS = ("equation", "reflection", "polar", "projection")
 
 
 def transport(
@@ -36,7 +36,7 @@ def transport(
     u: Tensor,
     *,
     steps: int = 8,
-    method: Literal["equation", "reflection", "projection"] = "equation",
+    method: Literal["equation", "reflection", "polar", "projection"] = "equation",
 ) -> Carried:
     """Carry u [..., d] from z(0) to z(1), in parallel: u̇^e = -Γ^e_ab ż^a u^b.
 
@@ -46,7 +46,9 @@ def transport(
         steps: in each element of the curve; even.
         method: "equation" takes Runge-Kutta steps of order 4.  The others are for pull-backs, and
             carry J u through data space: "reflection" in the tangent space half way, of order 2;
-            "projection" to the next tangent space, with the length restored, of order 1.
+            "polar", by the orthogonal factor of U_{i+1}ᵀU_i with U an orthonormal frame of the
+            tangent space, of order 2; "projection" to the next tangent space, with the length
+            restored, of order 1.
 
     Raises:
         InputError: u is no vector of the curve's space, steps is not a positive even number, or the
@@ -75,7 +77,7 @@ def transport(
     elif isinstance(metric, PulledBackMetric):
         slopes = _slopes(metric, curve, steps)
         vector, coarse = (_through_data(slopes, u, stride, method) for stride in (1, 2))
-        order = 2 if method == "reflection" else 1
+        order = 1 if method == "projection" else 2
     else:
         raise InputError(
             f"method: {method!r} needs a metric that is pulled back from a data space, "
@@ -124,6 +126,8 @@ def _slopes(metric: PulledBackMetric, curve: Curve, steps: int) -> Tensor:
 def _through_data(slopes: Tensor, u: Tensor, stride: int, method: str) -> Tensor:
     """Steps, each over ``stride`` of those that the Jacobians are for."""
     half = stride
+    if method == "polar":
+        return _by_frames(slopes[..., :: 2 * stride, :, :], u)
     x = _pushed(slopes[..., 0, :, :], u)
     size = x.norm(dim=-1, keepdim=True)
     for k in range(0, slopes.shape[-3] - 1, 2 * stride):
@@ -133,6 +137,19 @@ def _through_data(slopes: Tensor, u: Tensor, stride: int, method: str) -> Tensor
         length = x.norm(dim=-1, keepdim=True)
         x = x * torch.where(length == 0, 1, size / length)
     return _coordinates(slopes[..., -1, :, :], x)
+
+
+def _by_frames(slopes: Tensor, u: Tensor) -> Tensor:
+    """Through orthonormal frames U = L⁻¹J of steps' ends, JJᵀ = LLᵀ: w = Lᵀu is kept but turned."""
+    factors = torch.linalg.cholesky_ex(slopes @ slopes.mT)[0]
+    frames = torch.linalg.solve_triangular(factors, slopes, upper=False)
+    left, _, right = torch.linalg.svd(frames[..., 1:, :, :] @ frames[..., :-1, :, :].mT)
+    turns = left @ right
+    w = factors[..., 0, :, :].mT @ u.unsqueeze(-1)
+    for k in range(turns.shape[-3]):
+        w = turns[..., k, :, :] @ w
+    last = factors[..., -1, :, :].mT
+    return torch.linalg.solve_triangular(last, w, upper=True).squeeze(-1)
 
 
 def _pushed(slope: Tensor, u: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kahler_verify.errors import CheckpointError, InputError
 from kahler_verify.files import write_with
+from kahler_verify.models.quantised import QuantisedVAEConfig
 from kahler_verify.models.real_vae import RealVAE, RealVAEConfig
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
 
@@ -38,9 +39,15 @@ Model = ComplexVAE | RealVAE
 
 FORMAT = "kahler_verify.complex_vae"
 REAL_FORMAT = "kahler_verify.real_vae"
+QUANTISED_FORMAT = "kahler_verify.quantised_vae"
 VERSION = 1
-_CONFIGS: Mapping[str, type[Config]] = {FORMAT: VAEConfig, REAL_FORMAT: RealVAEConfig}
+_CONFIGS: Mapping[str, type[Config]] = {
+    FORMAT: VAEConfig,
+    QUANTISED_FORMAT: QuantisedVAEConfig,
+    REAL_FORMAT: RealVAEConfig,
+}
 _LARGEST_HEADER = 64 << 20
+_POSITIVE = (".scale", ".codebook.counts")
 _NOT_NEGATIVE = (".precision.weights", ".precision.bandwidths")
 
 
@@ -270,7 +277,7 @@ def _require_format(
 
 def format_of(config: Config) -> str:
     """The format of checkpoints of such a configuration."""
-    return next(name for name, kind in _CONFIGS.items() if isinstance(config, kind))
+    return next(name for name, kind in _CONFIGS.items() if type(config) is kind)
 
 
 def config_from_json(path: Path, metadata: Mapping[str, str]) -> Config:
@@ -332,7 +339,7 @@ def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
                 f"{path}: expected finite weights, but {bad} of {tensor.numel()} entries of "
                 f"{name} are NaN or infinite"
             )
-        if name.endswith(".scale") and not bool((tensor > 0).all()):
+        if name.endswith(_POSITIVE) and not bool((tensor > 0).all()):
             raise CheckpointError(f"{path}: expected {name} to be positive, but it is not")
         if name.endswith(_NOT_NEGATIVE) and not bool((tensor >= 0).all()):
             raise CheckpointError(f"{path}: expected {name} not to be negative, but it is")

@@ -22,6 +22,7 @@ from kahler_verify.models.arrays import FORMAT_ERRORS, read_arrays
 __all__ = [
     "Dataset",
     "Split",
+    "held_out_labels",
     "held_out_samples",
     "load_data",
     "pack_kspace",
@@ -106,11 +107,21 @@ def held_out_samples(source: str, seed: int, data: str | Path | None = None) -> 
     Raises:
         InputError: as for ``load_data``.
     """
-    chosen = data if data is not None else source if source in _NAMED else None
-    if chosen is None:
+    split = _held_out(source, seed, data)
+    if split is None:
         return None
-    x = load_data(chosen, seed).test.x
-    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+    return split.x.to(torch.complex128 if split.x.is_complex() else torch.float64)
+
+
+def held_out_labels(source: str, seed: int, data: str | Path | None = None) -> Tensor | None:
+    """The labels [n] of :func:`held_out_samples`, None where there are none."""
+    split = _held_out(source, seed, data)
+    return None if split is None else split.labels
+
+
+def _held_out(source: str, seed: int, data: str | Path | None) -> Split | None:
+    chosen = data if data is not None else source if source in _NAMED else None
+    return None if chosen is None else load_data(chosen, seed).test
 
 
 def _split(samples: np.ndarray, labels: np.ndarray | None, rows: np.ndarray) -> Split:

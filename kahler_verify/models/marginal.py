@@ -132,6 +132,11 @@ def marginal_log_likelihood(
             f"draws: expected at least 2 from prior and proposal each, got {draws} with "
             f"defensive = {defensive}"
         )
+    if not bool(model.encoder(x[:1])[1].isfinite().all()):
+        raise InputError(
+            "model: expected a posterior with a density, got log variances that are not finite "
+            f"({type(model).__name__})"
+        )
     generator = torch.Generator(x.device).manual_seed(seed)
     parts = []
     for some in x.split(BLOCK):

@@ -278,13 +278,16 @@ class RealEncoder(nn.Module):
     @outside_autocast()
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior's mean and log variances."""
+        self._check(x)
+        mean, log_variance = self.layers((x - self.location) / self.scale).chunk(2, dim=-1)
+        return mean, log_variance
+
+    def _check(self, x: Tensor) -> None:
         if x.ndim == 0 or x.shape[-1] != self.config.data_dim or x.dtype != self.scale.dtype:
             raise InputError(
                 f"expected x to be {self.scale.dtype} of shape [..., {self.config.data_dim}], "
                 f"but got {x.dtype} of shape {tuple(x.shape)}"
             )
-        mean, log_variance = self.layers((x - self.location) / self.scale).chunk(2, dim=-1)
-        return mean, log_variance
 
 
 class RealVAE(Autoencoder):

@@ -10,7 +10,6 @@ from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.models.checkpoint import Model
 from kahler_verify.models.real_vae import RealVAE
 from kahler_verify.models.training_options import TrainingOptions
-from kahler_verify.statistics.proxy import closed_form_mixture
 
 # At points [n, d], where the step's latents are [m, d]: a log density [n].
 LogDensity = Callable[[Tensor, Tensor], Tensor]
@@ -31,6 +30,8 @@ def log_density_of(model: Model, options: TrainingOptions) -> LogDensity | None:
         return out
 
     def of_mixture(points: Tensor, latents: Tensor) -> Tensor:
+        from kahler_verify.statistics.proxy import closed_form_mixture  # loads scikit-learn
+
         centres = latents[-options.components :]
         mixture = closed_form_mixture(fisher, centres, detach=False)
         out: Tensor = getattr(mixture, quantity)(points)

@@ -26,6 +26,7 @@ from kahler_verify.models.checkpoint import (
 )
 from kahler_verify.models.data import Dataset
 from kahler_verify.models.precision import fit_precision
+from kahler_verify.models.quantised import QuantisedVAE
 from kahler_verify.models.real_vae import RealVAE
 from kahler_verify.models.regularizer import LogDensity, log_density_of
 from kahler_verify.models.training_options import (
@@ -116,10 +117,12 @@ def _train(
     if best.epoch:
         model.load_state_dict(best.weights)
     model.eval()
-    fitted = {}
+    fitted: dict[str, float] = {}
     if isinstance(model, RealVAE) and model.decoder.precision is not None:
         fit = fit_precision(model, data.train.x)
         fitted = {"precision_residual": fit.residual, "precision_evaluations": fit.evaluations}
+    if isinstance(model, QuantisedVAE):
+        fitted = {"test_perplexity": model.perplexity(data.test.x)}
     test_elbo = model.elbo(data.test.x, seed=config.seed)
     _require_finite(test_elbo, options.epochs)
     report = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kahler_verify.curves import STRAIGHT, SmoothnessWarning, Status, bounds, distances, strip
+from kahler_verify.curves import STRAIGHT, SmoothnessWarning, Status, bounds, distances
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from tests.manifolds import DOUBLE, SPHERE, draw, lift
@@ -80,8 +80,6 @@ BAD = {
     "no tensor": (lambda: SPHERE.geodesic([0.0, 1.0], B), "a: expected a real .* got list"),
     "batches": (lambda: SPHERE.geodesic(A, B[:2]), "batch dimensions that broadcast"),
     "segments": (lambda: bounds(SPHERE.geodesic(A, A), segments=0), "segments: expected"),
-    "images": (lambda: strip(SPHERE.geodesic(A, A), lift, (2, 2)), "image: expected the size"),
-    "number of images": (lambda: strip(SPHERE.geodesic(A, A), lift, (1, 3), count=1), "count"),
 }
 
 
@@ -123,12 +121,8 @@ def test_an_interrupted_matrix_goes_on(tmp_path: Path) -> None:
         distances(SPHERE, x, kept=kept)
 
 
-def test_pictures() -> None:
+def test_a_curve_draws_itself() -> None:
     path = SPHERE.geodesic(A, B)
     axes = path.plot()
     assert len(axes.lines) == 6
     assert list(axes.lines[1].get_xdata()) == [A[0, 0].item(), B[0, 0].item()]
-    images = strip(path, lift, (1, 3), count=5)
-    assert images.shape == (3, 1, 15)
-    assert torch.allclose(images[:, 0, :3], lift(A))
-    assert torch.allclose(images[:, 0, -3:], lift(B))

@@ -221,7 +221,7 @@ def test_transport_is_an_isometry_of_order_four() -> None:
     assert torch.allclose(SPHERE_IN_SPACE.inner_product(*ends, curve(1.0)), before, rtol=1e-7)
 
 
-@pytest.mark.parametrize(("method", "order"), [("reflection", 2), ("projection", 1)])
+@pytest.mark.parametrize(("method", "order"), [("reflection", 2), ("polar", 2), ("projection", 1)])
 def test_orders_of_transport_through_data_space(method: str, order: int) -> None:
     """S3, on an open path that no symmetry makes better: a loxodrome on an ellipsoid."""
     metric = PulledBackMetric(lambda z: lift(z) * torch.tensor([1.0, 1.5, 0.7]))

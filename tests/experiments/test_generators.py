@@ -31,16 +31,6 @@ def test_f_of_the_best_matching() -> None:
     assert math.isclose(measures.f_score(truth, one_wrong), (6 / 7 + 8 / 9 + 1) / 3)
 
 
-def test_uniformity_knows_a_grid_from_chance() -> None:
-    side = np.stack(np.meshgrid(*[np.linspace(-1, 1, 30)] * 2), -1).reshape(-1, 2)
-    chance = np.random.default_rng(0).uniform(-1, 1, (4000, 2))
-    assert measures.uniformity(side)["variation"] < 1e-9
-    assert abs(measures.uniformity(chance)["variation"] - 0.5227) < 0.02
-    normal = np.random.default_rng(1).standard_normal((4000, 2))
-    assert measures.uniformity(normal)["sliced"] < 0.05 < measures.uniformity(side)["sliced"]
-    assert measures.uniformity(normal)["holes"] < measures.uniformity(normal[:200])["holes"]
-
-
 def test_flatness_of_a_plane_and_of_a_sphere() -> None:
     codes = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 4
     flat = measures.flatness(PulledBackMetric(lambda z: z @ torch.eye(2, 5).to(z)), codes, QUICK, 0)

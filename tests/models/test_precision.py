@@ -25,6 +25,8 @@ from kahler_verify.running.kernel_set import KernelSet
 from tests.command import run
 from tests.manifolds import DOUBLE, draw
 
+pytestmark = pytest.mark.xdist_group("precision")  # one worker makes what the tests share
+
 Trained = dict[str, tuple[Checkpoint, Dataset, Path]]
 
 

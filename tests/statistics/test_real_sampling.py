@@ -74,7 +74,7 @@ def test_both_samplers_are_uniform_in_a_ball(d: int) -> None:
     """(|z|/R)^d is uniform: the Jacobian of the chains' way to the ball, and of the proposals'."""
     target = VolumeTarget(FLAT, d, prior=False, radius=2.0)
     proposed = importance_resample(target, 1000, proposals=4000)
-    walked = run_chains(target, 150, chains=2, warmup=80, seed=2)
+    walked = run_chains(target, 80, chains=2, warmup=50, seed=2)
     for draws, effective in ((proposed, math.inf), (walked, walked.effective_sample_size)):
         share = (_square(draws).sqrt() / 2) ** d
         assert _p_value(share, stats.uniform, effective) > 1e-3

@@ -42,17 +42,21 @@ def _fit(values: torch.Tensor, law: stats.rv_continuous, effective: float) -> fl
 
 
 @pytest.mark.parametrize(
-    ("d", "gamma"), [pytest.param(1, 1.0, marks=pytest.mark.thorough), (2, 2.0)]
+    ("d", "gamma", "length"),
+    [
+        (1, 1.0, 80),
+        *(pytest.param(*x, 400, marks=pytest.mark.thorough) for x in ((1, 1.0), (2, 2.0))),
+    ],
 )
-def test_chains_have_the_law_of_fubini_study(d: int, gamma: float) -> None:
+def test_chains_have_the_law_of_fubini_study(d: int, gamma: float, length: int) -> None:
     """For d = 2, γ = 1 has tails so heavy that short chains mix badly, and R-hat says so."""
     target = VolumeTarget(PotentialMetric("fubini_study"), d, gamma, prior=False)
-    draws = run_chains(target, 400, chains=3, warmup=200, seed=1)
+    draws = run_chains(target, length, chains=3, warmup=length // 2, seed=1)
     s = _square(draws.z)
     law = stats.beta(d, gamma * (d + 1) - d)
     assert _fit(s / (1 + s), law, draws.effective_sample_size) > 1e-3
     assert draws.r_hat is not None
-    assert draws.r_hat < 1.05
+    assert draws.r_hat < 1 + 20 / length  # its own error falls as 1/length
     assert 0.5 < (draws.acceptance or 0) <= 1
 
 

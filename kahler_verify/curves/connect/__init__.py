@@ -11,6 +11,7 @@ from kahler_verify.curves.certify import measure
 from kahler_verify.curves.connect.collocation import Collocation
 from kahler_verify.curves.connect.nearby import Nearby
 from kahler_verify.curves.connect.polygon import Polygon
+from kahler_verify.curves.connect.relaxation import Relaxation
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
 from kahler_verify.curves.connect.spline import Spline
@@ -30,6 +31,7 @@ __all__ = [
     "Found",
     "Nearby",
     "Polygon",
+    "Relaxation",
     "Solver",
     "Spectral",
     "Spline",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kahler_verify import plots
 from kahler_verify.evidence.report.histograms import empty_figure
 from kahler_verify.geometry import FisherMetric
 from kahler_verify.models.data import to_images
 from kahler_verify.models.vae import ComplexVAE
+from kahler_verify.plots.quantities import kahler_defect
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 GRID = 41
@@ -53,69 +53,44 @@ def latent_plane(model: ComplexVAE, held_out: Tensor | None) -> Plane:
     with torch.no_grad():
         for z in points.reshape(-1, d).split(BATCH):
             volumes.append(metric.log_volume(z))
-            defects.append(_norm_under(metric.metric_matrix(z), metric.kahler_defect(z)))
+            defects.append(kahler_defect(metric, z))
     shape = (GRID, GRID)
     own = None if held_out is None else held_out[:, j].numpy()
     volume, defect = torch.cat(volumes).reshape(shape), torch.cat(defects).reshape(shape)
     return Plane(j, radius, points, volume.numpy(), defect.numpy(), own)
 
 
-def _norm_under(g: Tensor, defect: Tensor) -> Tensor:
-    """(Σ |T|²)^½ of T_{cab̄} [..., c, a, b] in a g-orthonormal frame, the same in all charts."""
-    factor, info = torch.linalg.cholesky_ex(g)  # g[a, b] = Σ L[a, i] conj(L[b, i])
-    inverse = torch.linalg.solve_triangular(
-        factor, torch.eye(g.shape[-1], dtype=g.dtype).expand_as(g), upper=False
-    )
-    whitened = torch.einsum(
-        "...ic,...ja,...kb,...cab->...ijk", inverse, inverse, inverse.conj(), defect
-    )
-    norm = (whitened * whitened.conj()).real.sum((-3, -2, -1)).sqrt()
-    return torch.where(info > 0, torch.nan, norm)
-
-
 def plane_maps(plane: Plane) -> Figure:
     """The volume map and the closedness-defect map side by side."""
     figure = empty_figure(9.6, 4.3)
-    axes = figure.add_subplot(1, 2, 1)
-    _map(
-        figure, axes, plane, plane.log_volume, "cividis", r"$\log\sqrt{\det g_\mathbb{R}}$  (nats)"
+    found = plane.defect[np.isfinite(plane.defect)]
+    zero = bool(found.size) and found.max() < 1e-10
+    name = r"$\|\partial_c g_{a\bar b}-\partial_a g_{c\bar b}\|_g$"
+    panels = (
+        (plane.log_volume, "Volume density", r"$\log\sqrt{\det g_\mathbb{R}}$  (nats)", "cividis"),
+        (
+            plane.defect,
+            "Closedness defect: zero (Kähler)" if zero else "Closedness defect (0 where Kähler)",
+            f"{name}, rounding errors" if zero else name,
+            "magma",
+        ),
     )
-    axes.set_title("Volume density", loc="left")
-    axes = figure.add_subplot(1, 2, 2)
-    largest = np.nanmax(plane.defect) if np.isfinite(plane.defect).any() else math.nan
-    if largest < 1e-10:
-        label = r"$\|\partial_c g_{a\bar b}-\partial_a g_{c\bar b}\|_g$, rounding errors"
-        title = "Closedness defect: zero (Kähler)"
-    else:
-        label = r"$\|\partial_c g_{a\bar b}-\partial_a g_{c\bar b}\|_g$"
-        title = "Closedness defect (0 where Kähler)"
-    _map(figure, axes, plane, plane.defect, "magma", label)
-    axes.set_title(title, loc="left")
+    drawn = plots.Plane.complex_coordinate(
+        plane.points.shape[-1], plane.coordinate, extent=plane.radius
+    )
+    for n, (values, title, label, colours) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, 2, n)
+        axes.set_title(title, loc="left")
+        if not np.isfinite(values).any():
+            axes.text(0.5, 0.5, "not defined", ha="center", transform=axes.transAxes)
+            continue
+        field = torch.from_numpy(values)
+        plots.plot_values(field, drawn, axes=axes, label=label, cmap=colours)
+        if plane.held_out is not None:
+            z = torch.zeros(len(plane.held_out), drawn.dimension, dtype=torch.complex128)
+            z[:, plane.coordinate] = torch.from_numpy(plane.held_out)
+            plots.plot_codes(z, axes=axes, plane=drawn, s=5)
     return figure
-
-
-def _map(
-    figure: Figure, axes: Any, plane: Plane, values: np.ndarray, colours: str, label: str
-) -> None:
-    r = plane.radius
-    image = axes.imshow(
-        np.ma.masked_invalid(values),
-        extent=(-r, r, -r, r),
-        origin="lower",
-        cmap=colours,
-        interpolation="nearest",
-    )
-    axes.set_facecolor("#d1d5db")  # where the metric is not defined
-    if plane.held_out is not None:
-        z = plane.held_out
-        axes.scatter(z.real, z.imag, s=5, c="white", edgecolors="black", linewidths=0.3, alpha=0.8)
-        axes.set_xlim(-r, r)
-        axes.set_ylim(-r, r)
-    name = f"z_{{{plane.coordinate + 1}}}"
-    axes.set_xlabel(rf"$\mathrm{{Re}}\,{name}$")
-    axes.set_ylabel(rf"$\mathrm{{Im}}\,{name}$")
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
-    bar.set_label(label)
 
 
 def decoded_samples(model: ComplexVAE, plane: Plane, count: int = 7) -> Figure | None:

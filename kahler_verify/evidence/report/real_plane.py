@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,6 +12,7 @@ from torch import Tensor
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.models.data import to_images
 from kahler_verify.models.real_vae import RealVAE
+from kahler_verify.plots import Plane, plot_codes, plot_field
 
 GRID = 61
 TILES = 9
@@ -35,35 +35,17 @@ def latent_maps(model: RealVAE, held_out: Tensor | None) -> Figure:
             axes.plot(ticks.numpy(), metric.log_volume(ticks[:, None]).numpy())
         axes.set(xlabel="$z_1$", ylabel=r"$\log\sqrt{\det g}$  (nats)", title="Volume density")
         return figure
-    z = _plane(ticks, d)
-    with torch.no_grad():
-        volume, curvature = metric.log_volume(z), metric.scalar_curvature(z)
-    bound = float(np.nanquantile(curvature.abs().numpy(), 0.98)) or 1.0
-    panels: tuple[tuple[str, str, Tensor, dict[str, Any]], ...] = (
-        ("Volume density", r"$\log\sqrt{\det g}$  (nats)", volume, {"cmap": "cividis"}),
-        (
-            "Scalar curvature",
-            "Levi-Civita; colours end at the 98% quantile",
-            curvature,
-            {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound},
-        ),
+    plane = Plane.coordinates(d, extent=radius)
+    panels: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("log_volume", "Volume density", {"cmap": "cividis"}),
+        ("scalar_curvature", "Scalar curvature (Levi-Civita)", {}),
     )
-    for n, (title, label, values, style) in enumerate(panels, start=1):
+    for n, (quantity, title, style) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, 2, n)
-        image = axes.imshow(
-            np.ma.masked_invalid(values.numpy()),
-            extent=(-radius, radius, -radius, radius),
-            origin="lower",
-            interpolation="nearest",
-            **style,
-        )
+        plot_field(metric, quantity, axes=axes, plane=plane, resolution=GRID, **style)
         if held_out is not None:
-            x, y = held_out[:, 0].numpy(), held_out[:, 1].numpy()
-            axes.scatter(x, y, s=5, c="white", edgecolors="black", linewidths=0.3, alpha=0.8)
-            axes.set(xlim=(-radius, radius), ylim=(-radius, radius))
+            plot_codes(held_out, axes=axes, plane=plane, s=5)
         axes.set_title(title, loc="left")
-        axes.set(xlabel="$z_1$", ylabel="$z_2$")
-        figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03).set_label(label)
     return figure
 
 

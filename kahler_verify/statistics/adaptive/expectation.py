@@ -132,8 +132,9 @@ class ExpectationMaximisation:
             self.ended = not step.moved
             return
         self._suit()
-        none = torch.zeros(len(self.x), dtype=torch.bool)
         for k, share in enumerate(self.shares):
+            # what has weight here must not be lost by a step: a fan has gaps far out
+            needed = self.parts[k].logs.found & (share > 0)
             step = ascended(
                 self.metric,
                 self.x,
@@ -141,7 +142,7 @@ class ExpectationMaximisation:
                 self.parts[k],
                 self.settings,
                 tolerance=self.tolerance,
-                needed=none,
+                needed=needed,
             )
             self.parts[k] = step.component
 

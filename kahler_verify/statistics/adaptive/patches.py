@@ -93,13 +93,15 @@ class Patches:
     def _evaluate(
         self, j: Tensor, k: Tensor, s: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        corners = self.corners[j, k]
+        corners = self.corners[j, k].flatten(1, 4)  # [M, 16, 2]
         (value, slope), (value_t, slope_t) = _basis(s), _basis(t)
-
-        def x(along: Tensor, across: Tensor) -> Tensor:
-            return torch.einsum("mabpqd,mpa,mqb->md", corners, along, across)
-
-        return x(value, value_t), x(slope, value_t) / self.step, x(value, slope_t)
+        pairs = ((value, value_t), (slope / self.step, value_t), (value, slope_t))
+        weights = [
+            (along.mT[:, :, None, :, None] * across.mT[:, None, :, None, :]).flatten(1)
+            for along, across in pairs
+        ]
+        x, x_r, x_t = (torch.stack(weights, 1) @ corners).unbind(1)
+        return x, x_r, x_t
 
     def locate(self, points: Tensor, coframes: Tensor) -> Found:
         """All (r, α) at which the map has a value among ``points`` [N, 2].

@@ -26,6 +26,8 @@ from kahler_verify.evidence.mutants.verdicts import TESTS, Judged, MutantResult,
 from kahler_verify.evidence.mutants.workshop import Workshop, misprint_mutant
 from kahler_verify.evidence.numbers.arrays import array, einsum
 
+pytestmark = pytest.mark.xdist_group("running_mutants")  # one worker makes what the tests share
+
 FEW = (
     "gaussian_kl.fisher_metric_diagonal",
     "hermitian_geometry.chern_scalar",

@@ -12,6 +12,8 @@ from kahler_verify.statistics.adaptive.logs import logs
 from kahler_verify.statistics.adaptive.precision import log_normaliser
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Mercator, SpaceForm, sphere_exp
 
+pytestmark = pytest.mark.xdist_group("fans")  # one worker makes what the tests share
+
 EYE = torch.eye(2, dtype=DOUBLE)
 MEAN = torch.tensor([0.3, 0.2], dtype=DOUBLE)
 SPHERE, HYPERBOLIC = SpaceForm(1), SpaceForm(-1)

@@ -1,0 +1,1 @@
+"""Locally adaptive normal laws against Gaussian mixtures, on held-out points (L6 of LAND)."""

@@ -1,0 +1,62 @@
+"""What was fixed before the experiment was run; the page prints it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from experiments.paired import LEVEL
+from experiments.store import Json
+
+SEEDS = tuple(range(8))
+
+ARMS = {
+    "directions": ("inverse", {"encoder": "the encoder's Jacobian J_h"}),
+    "paths": (
+        "geodesic",
+        {
+            "line": "straight lines",
+            "descent": "the paper's descent along Jᵀy",
+            "shortcut": "its shortcut along J_h y",
+        },
+    ),
+}
+MEASURES = {
+    "directions": {
+        "climbing": ("part of the nodes of straight lines where ⟨·, Jᵀy⟩ < 0", 3),
+        "angle": ("median angle to Jᵀy, degrees", 1),
+    },
+    "paths": {
+        "excess": ("median of length over the geodesic's, minus 1", 4),
+        "largest": ("the largest such excess", 3),
+    },
+}
+TITLES = {
+    "directions": "S2: where the encoder's Jacobian points",
+    "paths": "S2: where the descents come to rest",
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        epochs: of every training.
+        pairs: of held-out codes.
+        chords: of the paths.
+        sweeps: the most of a descent.
+    """
+
+    epochs: int = 300
+    pairs: int = 24
+    chords: int = 16
+    sweeps: int = 300
+
+
+FULL = Sizes()
+QUICK = Sizes(epochs=2, pairs=4, chords=4, sweeps=20)
+
+
+def as_json(sizes: Sizes) -> Json:
+    """All of it, for the report."""
+    return {"level": LEVEL, "seeds": list(SEEDS), "sizes": asdict(sizes)}

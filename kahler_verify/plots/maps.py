@@ -1,0 +1,139 @@
+"""Maps: a quantity of a metric over a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kahler_verify.curves.energy import unchecked
+from kahler_verify.errors import InputError
+from kahler_verify.plots.plane import Plane
+from kahler_verify.plots.quantities import COLOURS, QUANTITIES, AnyMetric, Drawn, Scale
+from kahler_verify.plots.surface import axes_or_new, named, require_plane
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RESOLUTION = 81
+UNDEFINED = "#b8bcc4"  # where there is no value
+QUANTILE = 0.98  # of |values|, at which the colours of a signed quantity end
+
+
+def plot_field(
+    metric: AnyMetric,
+    quantity: str | Drawn | Callable[[Tensor], Tensor] = "log_volume",
+    *,
+    axes: Axes | None = None,
+    plane: Plane | None = None,
+    resolution: int = RESOLUTION,
+    label: str | None = None,
+    legend: bool = True,
+    **options: Any,
+) -> Axes:
+    """Draw a quantity of a metric as a map, with its legend; grey where it is not defined.
+
+    Args:
+        metric: on real or complex latents.
+        quantity: "log_volume", "condition", "scalar_curvature", "kahler_defect", a :class:`Drawn`,
+            or a function of points [n, d] with values [n].
+        axes: to draw on; new ones by default.
+        plane: of the latent space; not needed where that is a plane itself.
+        resolution: points along the longer side.
+        label: of the legend, in place of the quantity's own.
+        legend: whether to draw the bar of colours.
+        options: of matplotlib's ``pcolormesh``, such as ``cmap``.
+
+    Raises:
+        InputError: an unknown quantity, one that this metric does not have, or a plane of another
+            latent space.
+    """
+    plane = require_plane(metric, plane)
+    if isinstance(quantity, str) and quantity in QUANTITIES:
+        quantity = QUANTITIES[quantity]
+    elif not isinstance(quantity, Drawn):
+        if isinstance(quantity, str) or not callable(quantity):
+            known = ", ".join(QUANTITIES)
+            raise InputError(
+                f"quantity: expected {known}, or a function of points, got {quantity!r}"
+            )
+        function = quantity
+        quantity = Drawn(lambda _, z: function(z), getattr(function, "__name__", "value"))
+    z = plane.grid(resolution)
+    quiet: Any = unchecked(metric)  # type: ignore[arg-type]  # of either kind; it is only copied
+    with torch.no_grad():
+        values = quantity.values(quiet, z.flatten(0, 1))
+    if not isinstance(values, Tensor) or values.numel() != z[..., 0].numel():
+        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(
+            f"quantity: expected a value for each of {z[..., 0].numel()} points, got {got}"
+        )
+    return plot_values(
+        values.reshape(z.shape[:-1]),
+        plane,
+        axes=axes,
+        label=label or quantity.label,
+        scale=quantity.scale,
+        legend=legend,
+        **options,
+    )
+
+
+def plot_values(
+    values: Tensor,
+    plane: Plane,
+    *,
+    axes: Axes | None = None,
+    label: str = "",
+    scale: Scale = "linear",
+    legend: bool = True,
+    **options: Any,
+) -> Axes:
+    """Draw values at the points of ``plane.grid`` as a map.
+
+    Args:
+        values: real [rows, columns]; not finite where undefined.
+        plane: as the grid's.
+        axes: to draw on; new ones by default.
+        label: of the legend, with the unit.
+        scale: linear, log (for positive values) or signed (white is 0).
+        legend: whether to draw the bar of colours.
+        options: of matplotlib's ``pcolormesh``.
+    """
+    if not isinstance(values, Tensor) or values.ndim != 2 or values.is_complex():
+        raise InputError("values: expected a real tensor [rows, columns]")
+    if scale not in COLOURS:
+        raise InputError(f"scale: expected {', '.join(COLOURS)}, got {scale!r}")
+    array = np.ma.masked_invalid(values.detach().cpu().double().numpy())
+    if scale == "log":
+        array = np.ma.masked_less_equal(array, 0)
+    if array.count() == 0:
+        raise InputError(f"values: {label or 'the quantity'} is defined nowhere in this plane")
+    axes = axes_or_new(axes)
+    style: dict[str, Any] = {"cmap": COLOURS[scale], "rasterized": True, "shading": "gouraud"}
+    if array.count() < array.size:
+        style["shading"] = "nearest"  # which can leave points out
+    style["norm"] = _norm(array, scale)
+    if {"vmin", "vmax"} & options.keys():
+        del style["norm"]
+    left, right, bottom, top = plane.extent
+    s = np.linspace(left, right, array.shape[1])
+    t = np.linspace(bottom, top, array.shape[0])
+    mesh = axes.pcolormesh(s, t, array, **(style | options))
+    axes.set_facecolor(UNDEFINED)
+    if legend:
+        ends = "both" if scale == "signed" else "neither"
+        axes.figure.colorbar(mesh, ax=axes, label=label, extend=ends, shrink=0.86)
+    return named(axes, plane)
+
+
+def _norm(array: Any, scale: Scale) -> Any:
+    from matplotlib.colors import LogNorm, Normalize
+
+    if scale == "signed":
+        bound = float(np.quantile(np.abs(array.compressed()), QUANTILE)) or 1.0
+        return Normalize(-bound, bound)
+    return (LogNorm if scale == "log" else Normalize)(array.min(), array.max())
