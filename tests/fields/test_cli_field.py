@@ -22,6 +22,11 @@ from tests.command import run
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained models, complex.safetensors and real.safetensors, of data in real.npy."""
     folder = tmp_path_factory.mktemp("models")
+    small_models(folder)
+    return folder
+
+
+def small_models(folder: Path) -> None:
     x = torch.randn(60, 6, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     np.save(folder / "real.npy", x.real.numpy())
     shape = {"data": str(folder / "real.npy"), "data_dim": 6, "latent_dim": 2, "hidden": (8,)}
@@ -31,7 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         model.standardise(x if name == "complex" else x.real)
         save_checkpoint(folder / f"{name}.safetensors", model)
-    return folder
 
 
 def chunks(store: Path) -> dict[Path, bytes]:
