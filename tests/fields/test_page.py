@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.test_examples import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +29,7 @@ def test_numbers_are_the_measured_ones() -> None:
     assert two["median"] >= 0.95
 
 
+@pytest.mark.thorough
 def test_the_program_runs(tmp_path: Path) -> None:
     from tests.fields.test_cli_field import small_models
 
