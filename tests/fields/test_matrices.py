@@ -94,7 +94,7 @@ def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F81
     what += ("--points", "4", "--tile", "2", "--out", str(out))
     done = run(*what, "--engine", "array", "--task", "0/2")
     assert done.returncode == 0, done.stderr
-    done = run(*what, "--workers", "1", "--json", str(summary))
+    done = run(*what, "--engine", "array", "--task", "0/1", "--json", str(summary))
     assert done.returncode == 0, done.stderr
     assert "6 of 6 pairs ended at a minimum" in done.stdout
     told = json.loads(summary.read_text())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -137,6 +138,9 @@ def test_the_command_reduce(tmp_path: Path) -> None:
     assert "∫ √det g over the box" in done.stdout
     told = json.loads(out.read_text())
     assert told["quantiles"].keys() == {"0.5"}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text("utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `field` |")]
+    assert set(re.findall(r"`(\w+)`", row)) - {"field", "what", "value"} == set(told)
     assert told["integral"]["error"] > 0
 
 
