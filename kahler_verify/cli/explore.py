@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,16 @@ from kahler_verify.cli.consoles import say
 from kahler_verify.cli.user_models import LATENTS_HELP, MODULE_HELP, open_module, require_one
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kahler_verify.explorer.subject import Subject
+
+MOST_POINTS = 5_000_000  # of a field, that a search tree holds without waiting
 
 
 def explore(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="A checkpoint; none with --module.")
+        Path | None, typer.Argument(help="A checkpoint; none with --module or --field alone.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Held-out data of a checkpoint trained on a file.")
@@ -24,7 +29,8 @@ def explore(
     module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
     latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
     field: Annotated[
-        Path | None, typer.Option(help="A store of a field of this model, to colour by.")
+        Path | None,
+        typer.Option(help="A store of a field to colour by; alone, nothing but its colours."),
     ] = None,
     port: Annotated[int, typer.Option(help="To listen on; 0 for any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
@@ -33,16 +39,19 @@ def explore(
     import sys
     import webbrowser
 
-    require_one(checkpoint, module)
+    if field is None or module is not None:
+        require_one(checkpoint, module)
     from kahler_verify.explorer.server import serve
     from kahler_verify.explorer.session import Session
 
     if module is not None:
         subject = of_module(module, latents)
-    else:
-        assert checkpoint is not None
+    elif checkpoint is not None:
         subject = of_checkpoint(checkpoint, data)
-    if field is not None:
+    else:
+        assert field is not None
+        subject = of_field(field)
+    if field is not None and subject.known:
         subject = with_field(subject, field)
 
     def ready(address: str) -> None:
@@ -89,21 +98,39 @@ def of_checkpoint(path: Path, data: Path | None) -> Subject:
 
 def with_field(subject: Subject, store: Path) -> Subject:
     """The same with a store's values, [N], to colour by."""
+    _, points, values, quantity = _stored(store)
+    return subject.with_field(points, values, quantity)
+
+
+def of_field(store: Path) -> Subject:
+    """A store alone: its colours, and no geometry."""
+    from kahler_verify.explorer.subject import of_field
+
+    return of_field(store.name, *_stored(store))
+
+
+def _stored(store: Path) -> tuple[bool, Tensor, Tensor, str]:
+    """Whether latents are complex, points [N, d] in real coordinates, values [N], their name."""
     import torch
 
     from kahler_verify.errors import InputError
     from kahler_verify.fields import open_field
 
     field = open_field(store)
+    if prod(field.shape) > MOST_POINTS:
+        raise InputError(
+            f"field: expected at most {MOST_POINTS} points to colour by, got {prod(field.shape)}"
+        )
     points, values = (torch.from_numpy(x) for x in (field.points, field.values))
-    if points.is_complex():
+    is_complex = points.is_complex()
+    if is_complex:
         points = torch.cat([points.real, points.imag], -1)
     if values.shape != field.shape:
         raise InputError(
             f"field: expected a number at each point of {store}, got {field.name}, "
             f"{list(values.shape)}"
         )
-    return subject.with_field(points.double(), values.reshape(-1).double(), field.name)
+    return is_complex, points.double(), values.reshape(-1).double(), field.name
 
 
 def of_module(module: str, latents: str | None) -> Subject:

@@ -90,6 +90,8 @@ LAYERS = {
 
 def layers_of(subject: Subject) -> dict[str, Layer]:
     """Those that a subject has."""
+    if not subject.known:
+        return {"field": LAYERS["field"]}
     found = dict(LAYERS)
     if subject.hermitian is None:
         del found["defect"]

@@ -42,7 +42,9 @@ def over(
             pieces.append(layer.values(subject, piece))
         values = torch.cat(pieces)
         places = plane.at(grid(window, METRIC))
-        g = plane.pulled_back(unchecked(subject.metric).metric_matrix(places))
+        g = torch.full((len(places), 2, 2), torch.nan)
+        if subject.known:
+            g = plane.pulled_back(unchecked(subject.metric).metric_matrix(places))
     values = torch.where(values.isfinite(), values, torch.nan)
     return {
         "window": list(window),

@@ -77,6 +77,7 @@ class Session:
                 "coordinates": subject.coordinates,
                 "codes": subject.codes,
                 "labels": subject.labels,
+                "corners": None if subject.points is None else subject.points.aminmax(dim=0),
                 "decodes": subject.decode is not None,
                 "layers": layers,
                 "colours": {x["colours"]: colour_table(x["colours"]) for x in layers.values()},
@@ -87,7 +88,7 @@ class Session:
     def prepare(self, job: Job | None = None) -> None:
         """Make the table, if that has not been done and the space is a plane."""
         with self._lock:
-            if self._tabulated or self.subject.dimension != 2:
+            if self._tabulated or self.subject.dimension != 2 or not self.subject.known:
                 return
             found = table_of(self._metric(job), *self.box())
             if found is not None:
@@ -97,8 +98,8 @@ class Session:
             self._tabulated = True
 
     def box(self) -> tuple[Tensor, Tensor]:
-        """Corners [d] of what is looked at first: the codes, or the middle of the prior."""
-        codes = self.subject.codes
+        """Corners [d] of what is looked at first: codes, a field, or the middle of the prior."""
+        codes = self.subject.codes if self.subject.codes is not None else self.subject.points
         d = self.subject.dimension
         if codes is None or len(codes) < 2:
             return torch.full((d,), -3.0).double(), torch.full((d,), 3.0).double()

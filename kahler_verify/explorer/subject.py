@@ -14,13 +14,24 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, HermitianMetric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.real_form import RealForm
-from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.geometry.riemannian import MetricJet, RiemannianMetric
 from kahler_verify.models.data import to_images
 from kahler_verify.models.vae import ComplexVAE
 
 MOST_CODES = 2000  # that a page draws without delay
 MOST_VALUES = 512  # of a decoded vector that is drawn as a profile
 MOST_PIXELS = 128  # along the side of a decoded image
+
+
+class Unknown(RiemannianMetric):
+    """What a stored field says of the metric that it is of: nothing."""
+
+    def jet(self, z: Tensor, order: int) -> MetricJet:  # noqa: ARG002
+        """Refused, in words for the page."""
+        raise InputError(
+            "metric: a stored field has none to go by; name its model too, as in "
+            "explore CHECKPOINT --field STORE"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,11 @@ class Subject:
                 "latents: expected at least 2 real coordinates to show a plane of, got "
                 f"{self.dimension}"
             )
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a metric, and not a field alone."""
+        return not isinstance(self.metric, Unknown)
 
     @property
     def hermitian(self) -> HermitianMetric | None:
@@ -109,6 +125,12 @@ class Subject:
         scaled = ((images - low) / ((high - low) or 1.0)).nan_to_num(0).clamp(0, 1)
         rows = (255 * scaled).round().long().flatten(1).tolist()
         return {"shape": shape, "low": low, "high": high, "frames": rows}
+
+
+def of_field(name: str, is_complex: bool, points: Tensor, values: Tensor, quantity: str) -> Subject:
+    """A field's values [N] at points [N, d] alone: what can be seen, and no geometry."""
+    subject = Subject(name, Unknown(points.shape[1]), points.shape[1], is_complex)
+    return subject.with_field(points, values, quantity)
 
 
 def of_model(

@@ -1,6 +1,7 @@
 """The server: who is refused, how answers arrive, that nothing piles up and nothing is markup."""
 
 import json
+import math
 import re
 import socket
 import threading
@@ -15,7 +16,7 @@ from kahler_verify.explorer.pages import asset
 from kahler_verify.explorer.server import ASSETS, HEADERS, application, listening
 from kahler_verify.explorer.session import Session
 from tests.command import run
-from tests.explorer.conftest import HOSTILE, TOKEN
+from tests.explorer.conftest import HOSTILE, TOKEN, asked
 
 BASE = "http://127.0.0.1:5000"
 
@@ -188,7 +189,7 @@ def test_a_checkpoint_or_a_module() -> None:
 def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from kahler_verify.cli.explore import of_module, with_field
+    from kahler_verify.cli.explore import of_field, of_module, with_field
     from kahler_verify.fields import compute, grid, of_metric, plan_for
     from kahler_verify.spaces import Space
 
@@ -216,3 +217,15 @@ def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPa
     at = (shown.points == torch.tensor([-1.0, 1.0])).all(-1)
     assert torch.isclose(shown.values[at], known)
     assert shown.quantity == "log_volume"
+
+    alone = Session(of_field(tmp_path / "store.zarr"))
+    about = alone.describe()
+    assert list(about["layers"]) == ["field"]
+    assert about["corners"] == [[-1.0, -1.0], [1.0, 1.0]]
+    plane = {"origin": [0.0, 0.0], "axes": [[1.0, 0.0], [0.0, 1.0]]}
+    found = asked(alone, "map", layer="field", plane=plane, window=[-1, 1, -1, 1], size=21).outcome
+    assert found["undefined"] == 0
+    assert math.isclose(found["values"][20 * 21], float(known), rel_tol=1e-4)
+    refused = asked(alone, "path", a=[-0.5, 0.0], b=[0.5, 0.0]).outcome
+    assert isinstance(refused, InputError)
+    assert "name its model too" in str(refused)

@@ -73,7 +73,7 @@
     return Math.hypot(...c.map((x, n) => n === state.i || n === state.j ? 0 : x - state.held[n]));
   };
   const spanned = () => {
-    const places = about.codes ? about.codes.map(project) : [[-2, -2], [2, 2]];
+    const places = (about.codes || about.corners)?.map(project) || [[-2, -2], [2, 2]];
     const [xs, ys] = [0, 1].map(k => places.map(p => p[k]));
     const range = v => [Math.min(...v), Math.max(...v)];
     const [[l, r], [b, t]] = [range(xs), range(ys)], half = Math.max(r - l, t - b, 1e-3) * .62;
