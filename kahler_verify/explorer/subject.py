@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import FisherMetric, HermitianMetric
+from kahler_verify.geometry import FisherMetric, HermitianMetric, MetricJet
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.real_form import RealForm
-from kahler_verify.geometry.riemannian import MetricJet, RiemannianMetric
+from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.models.data import to_images
 from kahler_verify.models.vae import ComplexVAE
 
