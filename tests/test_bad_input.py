@@ -30,6 +30,8 @@ from kahler_verify.models.training import TrainingOptions, train
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
 from kahler_verify.networks.decoder import Decoder
 
+pytestmark = pytest.mark.xdist_group("bad_input")  # one worker makes what the tests share
+
 C = torch.complex128
 LOC = torch.zeros(2, dtype=C)
 EYE = torch.eye(2, dtype=C)

@@ -15,6 +15,8 @@ from kahler_verify.evidence.mutants.verdicts import MutantResult, write_mutants
 from kahler_verify.models import RealVAE, RealVAEConfig, save_checkpoint
 from tests.command import run
 
+pytestmark = pytest.mark.xdist_group("commands_page")  # one worker makes what the tests share
+
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "commands.md").read_text("utf-8")
 ROWS = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", PAGE, re.MULTILINE))
 

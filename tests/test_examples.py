@@ -234,7 +234,9 @@ def _printed(notebook: NotebookNode) -> list[str]:
     [
         ("tour", {"text/latex", "image/png"}, 100_000),
         ("ordinary-vae", {"text/plain", "image/png"}, 250_000),
-        ("geodesics", {"text/plain", "image/png"}, 250_000),
+        pytest.param(
+            *("geodesics", {"text/plain", "image/png"}, 250_000), marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_notebook_runs_and_prints_what_is_committed(

@@ -22,6 +22,8 @@ from benchmarks.small_rivals import kernel_problem, log_det_problem
 from benchmarks.targets import TARGETS, target_table
 from kahler_verify.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("bench")  # one worker makes what the tests share
+
 CPU = torch.device("cpu")
 DECODER = {"d": 3, "h": 10, "D": 14, "B": 4}
 ROW = {

@@ -18,6 +18,8 @@ from kahler_verify.codegen.heads import HEADS
 from kahler_verify.codegen.writing import generate_files
 from kahler_verify.running import variants as unrolled_kernels
 
+pytestmark = pytest.mark.xdist_group("all_heads")  # one worker makes what the tests share
+
 C = torch.complex128
 Z = torch.tensor([[0.3 + 0.1j, -0.2 + 0.4j], [0.1 - 0.5j, 0.2j]], dtype=C)
 V = Z.flip(0) + 1

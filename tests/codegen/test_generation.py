@@ -82,6 +82,7 @@ unrolled = potential(
 """
 
 
+@pytest.mark.thorough
 def test_output_is_the_same_bytes_for_any_hash_seed_and_any_order(tmp_path: Path) -> None:
     path = tmp_path / "user.py"
     path.write_text(USER)

@@ -25,6 +25,8 @@ from kahler_verify.evidence.report.tables import print_table
 from kahler_verify.models.checkpoint import save_checkpoint
 from kahler_verify.models.vae import ComplexVAE, VAEConfig
 
+pytestmark = pytest.mark.xdist_group("reports")  # one worker makes what the tests share
+
 SCRIPT = "<script>alert(1)</script>"
 OWN = 2  # scripts of the page itself: the still latent plane's data and its program
 

@@ -322,6 +322,7 @@ def _numbers(report: dict) -> dict:
     return {"cells": cells, "claims": report["claims"]}
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_is_taken_up_and_gives_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

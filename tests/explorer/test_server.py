@@ -18,6 +18,8 @@ from kahler_verify.explorer.session import Session
 from tests.command import run
 from tests.explorer.conftest import HOSTILE, TOKEN, asked
 
+pytestmark = pytest.mark.xdist_group("explorer")  # one worker makes what the tests share
+
 BASE = "http://127.0.0.1:5000"
 
 

@@ -26,6 +26,8 @@ from kahler_verify.models import ComplexVAE, VAEConfig
 from tests.explorer.conftest import asked, tensor
 from tests.manifolds import SPHERE, network
 
+pytestmark = pytest.mark.xdist_group("explorer")  # one worker makes what the tests share
+
 WINDOW = [-2.0, 2.0, -2.0, 2.0]
 
 

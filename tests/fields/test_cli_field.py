@@ -19,6 +19,8 @@ from kahler_verify.models import (
 )
 from tests.command import run
 
+pytestmark = pytest.mark.xdist_group("field_commands")  # one worker makes what the tests share
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,6 +26,8 @@ from kahler_verify.models import (
     save_checkpoint,
 )
 
+pytestmark = pytest.mark.xdist_group("fields")  # one worker makes what the tests share
+
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:

@@ -23,6 +23,8 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.matrix_free import Linearised
 from kahler_verify.linear_algebra import quadrature
 
+pytestmark = pytest.mark.xdist_group("operators")  # one worker makes what the tests share
+
 D = torch.float64
 ROOT = Path(__file__).resolve().parents[2]
 

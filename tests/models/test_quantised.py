@@ -26,6 +26,8 @@ from kahler_verify.models import (
 )
 from kahler_verify.models.checkpoint import read_tensors, write_tensors
 
+pytestmark = pytest.mark.xdist_group("quantised")  # one worker makes what the tests share
+
 SMALL = QuantisedVAEConfig(latent_dim=4, positions=2, codes=8, hidden=(8,))
 
 

@@ -132,7 +132,8 @@ def fan(
     patches, opposite = None, torch.full_like(directions, torch.nan)
     if d == 2:
         angle = _angles(torch.arange(count).to(mean), count)
-        patches = Patches(traced, _turned(root, angle)[1] * 2 * math.pi / count)
+        white = torch.linalg.inv(frame @ root)
+        patches = Patches(traced, _turned(root, angle)[1] * 2 * math.pi / count, white)
         cut, across = _cut(traced, patches, ends, periods)
         found = cut < ends
         ends = torch.where(found, cut, ends)

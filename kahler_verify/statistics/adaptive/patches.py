@@ -39,9 +39,12 @@ class Patches:
     Args:
         rays: B of them, in two dimensions.
         turning: u_α [B, 2], derivative of their directions by α in units of the angle between rays.
+        white: a linear map [2, 2] to where the rays spread evenly: boxes about patches are boxes
+            there, or those of a narrow law would hold all points.
     """
 
-    def __init__(self, rays: Rays, turning: Tensor):
+    def __init__(self, rays: Rays, turning: Tensor, white: Tensor):
+        self.white = white
         state, rate = rays.state, rays.rate
         self.step = rays.times[0, 1] - rays.times[0, 0]
         across = (state.spread @ turning[:, None, :, None]).squeeze(-1)
@@ -76,7 +79,7 @@ class Patches:
         )
         # of 4 = (x, ∂_r, ∂_α, ∂_r∂_α): slope along is the last axis
         self.corners = corners.unflatten(-2, (2, 2)).transpose(-2, -3)
-        places = self.corners[..., 0, 0, :].flatten(2, 3)
+        places = self.corners[..., 0, 0, :].flatten(2, 3) @ white.mT
         low, high = places.amin(2), places.amax(2)
         margin = 0.25 * (high - low)
         self.low, self.high = low - margin, high + margin
@@ -118,7 +121,9 @@ class Patches:
         cells = boxes.nonzero().squeeze(-1)
         low, high = low[cells], high[cells]
         pairs = []
-        for n, part in enumerate(points.split(max(1, AT_ONCE // max(1, len(cells))))):
+        for n, part in enumerate(
+            (points @ self.white.mT).split(max(1, AT_ONCE // max(1, len(cells))))
+        ):
             inside = (part[:, None, 0] >= low[:, 0]) & (part[:, None, 0] <= high[:, 0])
             inside &= (part[:, None, 1] >= low[:, 1]) & (part[:, None, 1] <= high[:, 1])
             found = inside.nonzero()
@@ -130,14 +135,20 @@ class Patches:
         j, k = cell // most, cell % most
         s, t = (torch.full((len(which),), 0.5).to(points) for _ in range(2))
         goal = points[which]
-        near = torch.ones_like(which, dtype=torch.bool)
+        near = torch.zeros_like(which, dtype=torch.bool)
+        going = torch.arange(len(which), device=which.device)
         for _ in range(NEWTON):
-            x, x_r, x_t = self._evaluate(j, k, s, t)
-            ds, dt = solved(x_r * self.step, x_t, goal - x)
+            was = s[going], t[going]
+            x, x_r, x_t = self._evaluate(j[going], k[going], *was)
+            ds, dt = solved(x_r * self.step, x_t, goal[going] - x)
             size = torch.maximum(ds.abs(), dt.abs())
             shrink = 1 / size.clamp_min(1)
-            s, t = (s + shrink * ds).clamp(-0.5, 1.5), (t + shrink * dt).clamp(-0.5, 1.5)
-            near = size < 1e-6
+            now = [(a + shrink * da).clamp(-0.5, 1.5) for a, da in zip(was, (ds, dt), strict=True)]
+            s[going], t[going] = now
+            there = size < 1e-6
+            near[going] = there
+            held = (now[0] == was[0]) & (now[1] == was[1])  # in a corner that it would leave
+            going = going[~there & ~held]
         x, x_r, x_t = self._evaluate(j, k, s, t)
         along, across = ((coframes[which] @ v.unsqueeze(-1)).squeeze(-1) for v in (x_r, x_t))
         lean = (along * across).sum(-1).abs() / across.norm(dim=-1).clamp_min(1e-300)

@@ -147,5 +147,6 @@ def test_the_line_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "y by nan" in bad.outcome
 
 
+@pytest.mark.thorough  # `prove` does it too
 def test_every_public_method_runs_kernels_or_says_why_not() -> None:
     assert [row.method for row in methods.behind_methods() if not row.passed] == []

@@ -26,6 +26,7 @@ def _results(processes: int) -> list[Judgement]:
     return [replace(r, seconds=0.0) for r in every if isinstance(r, Judgement)]
 
 
+@pytest.mark.thorough
 def test_two_processes_find_what_one_finds() -> None:
     alone = _results(1)
     assert [r.id for r in alone] == list(CLAIMS)

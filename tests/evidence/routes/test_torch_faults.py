@@ -15,6 +15,8 @@ from kahler_verify.evidence.routes.torch_faults import divergence, self_test
 from kahler_verify.evidence.routes.torch_faults.fault import POINTS, TorchFault, relative_error
 from kahler_verify.evidence.routes.torch_faults.self_test import FAULTS, FaultReport, run_self_test
 
+pytestmark = pytest.mark.xdist_group("torch_faults")  # one worker makes what the tests share
+
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "what-autograd-gets-wrong.md"
 
 # Everything that DESIGN lists, and two more that were met on the way.

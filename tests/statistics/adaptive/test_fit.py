@@ -50,9 +50,10 @@ def test_a_flat_metric_gives_the_gaussian() -> None:
 def test_points_narrower_than_the_first_rays_can_carry() -> None:
     """No law on 8 rays spread evenly has their second moments: rays whitened by those do."""
     x = draw(30, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.02]], dtype=DOUBLE) + MEAN
-    exact = torch.distributions.MultivariateNormal(x.mean(0), x.T.cov(correction=0))
-    fit = AdaptiveNormal(Flat(EYE), rays=8).fit(x)
-    assert math.isclose(fit.score(x), float(exact.log_prob(x).mean()), abs_tol=1e-4)
+    ones = torch.ones(30, dtype=DOUBLE)
+    found = component(Flat(EYE), x, ones, x.mean(0), EYE, Settings(8))
+    exact = x.T.cov(correction=0)
+    assert torch.allclose(found.covariance, exact, rtol=1e-3, atol=1e-6)
 
 
 def test_johnsons_law() -> None:
@@ -112,7 +113,7 @@ def test_gradients_are_those_of_the_likelihood() -> None:
     x = draw(12, 2, seed=3)
     metric = LocalVarianceMetric(x, 0.8, 0.1)
     weights = draw(12, seed=4).abs()
-    settings = Settings(rays=32, tolerance=1e-10)
+    settings = Settings(rays=64, tolerance=1e-10)
     covariance = torch.tensor([[0.5, 0.1], [0.1, 0.4]], dtype=DOUBLE)
     at = component(metric, x, weights, 0.5 * MEAN, covariance, settings)
     slope = torch.linalg.solve(at.fan.frame.mT, gradient(at, weights)[0])
