@@ -102,6 +102,7 @@ def test_json_to_standard_output_is_json_alone(target: str, cache: dict[str, str
     assert Path("/dev/stdout").is_symlink()
 
 
+@pytest.mark.thorough
 def test_standard_output_that_is_a_file_keeps_both(cache: dict[str, str], tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         done = subprocess.run(

@@ -233,9 +233,9 @@ def _printed(notebook: NotebookNode) -> list[str]:
     ("name", "shows", "size"),
     [
         ("tour", {"text/latex", "image/png"}, 100_000),
-        ("ordinary-vae", {"text/plain", "image/png"}, 250_000),
-        pytest.param(
-            *("geodesics", {"text/plain", "image/png"}, 250_000), marks=pytest.mark.thorough
+        *(
+            pytest.param(n, {"text/plain", "image/png"}, 250_000, marks=pytest.mark.thorough)
+            for n in ("ordinary-vae", "geodesics")
         ),
     ],
 )

@@ -106,7 +106,17 @@ def _with_kernels() -> dict[str, Derivation]:
     return {name: x for name, x in shipped().items() if (KERNELS / f"{name}.py").is_file()}
 
 
-@pytest.mark.parametrize("name", [n for n in _with_kernels() if n != "gaussian_kl"])
+FEW = ("fubini_study", "jacobi_fields")  # `make test` compares all by `generate --check`
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in FEW else pytest.mark.thorough)
+        for n in _with_kernels()
+        if n != "gaussian_kl"
+    ],
+)
 def test_committed_kernels_are_what_their_derivations_say(name: str) -> None:
     on_disk = (KERNELS / f"{name}.py").read_text()
     derivation = shipped()[name]

@@ -277,7 +277,7 @@ def test_copies_and_pickles(graphs: list[str]) -> None:
 @pytest.mark.skipif(
     not any(shutil.which(c) for c in ("c++", "g++", "clang++")), reason="needs a C++ compiler"
 )
-@pytest.mark.parametrize("complex_latents", [False, True])
+@pytest.mark.parametrize("complex_latents", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_compiled_programs(complex_latents: bool) -> None:
     if complex_latents:
         config = VAEConfig(data_dim=D, latent_dim=LATENT, hidden=(6,))

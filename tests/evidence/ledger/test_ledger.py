@@ -113,7 +113,7 @@ SIBLINGS = {  # of families that are above, by the same lines
     f"PB1-{family}": "holds" for family in ("poisson", "exponential", "gamma", "beta", "dirichlet")
 }
 
-LONG = {*SIBLINGS, "G1", "R1", "PB1-student_t"}
+LONG = {*SIBLINGS, "G1", "R1", "PB1-student_t", "PB1", "O1", "O1-form", "O2-form"}
 
 
 @pytest.mark.parametrize(

@@ -191,10 +191,15 @@ def test_a_fault_in_what_letters_are_rewritten_to_is_noticed() -> None:
     assert reads_as_written(potential("ex", phi), SIZES)
 
 
-@pytest.mark.parametrize("rules", [GENERATOR, EVIDENCE], ids=["generator", "evidence"])
+@pytest.mark.parametrize(
+    "rules",
+    [pytest.param(GENERATOR, marks=pytest.mark.thorough), GENERATOR[::3], EVIDENCE],
+    ids=["generator", "a third of the generator's", "evidence"],
+)
 def test_every_fault_of_reading_is_killed(rules: tuple[Rule, ...]) -> None:
+    assert min(len(GENERATOR), len(EVIDENCE)) >= 30
     judged = list(judge_readings(rules, most=1))
-    assert len(judged) == len(rules) >= 30
+    assert len(judged) == len(rules)
     assert [(r.name, r.outcome) for r in judged if r.outcome != "killed"] == []
 
 

@@ -56,8 +56,10 @@ def _kernel(derivation: Derivation, name: str) -> Kernel:
 
 
 def _heavy(name: str, kernel: str) -> bool:
-    """Second derivatives of metrics at real latents: minutes of written-out derivatives."""
-    return name.startswith("real_gaussian") and ("_dd" in kernel or "_db" in kernel)
+    """Second derivatives of metrics at real latents, minutes of written-out derivatives; and the
+    curvatures of mixtures, which are long."""
+    mixed = name.startswith("mixture") and kernel in ("holomorphic_sectional", "scalar")
+    return mixed or (name.startswith("real_gaussian") and ("_dd" in kernel or "_db" in kernel))
 
 
 @pytest.mark.parametrize(
