@@ -207,7 +207,7 @@ def test_train_rounds_latents(tmp_path: Path) -> None:
 
 def test_train_stops_early(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
-    small = ("--epochs", "40", "--hidden", "8", "--latent-dim", "2", "--warmup", "1")
+    small = ("--epochs", "6", "--hidden", "8", "--latent-dim", "2", "--warmup", "1")
     geometry = ("--regularizer", "log-volume", "--weight", "0.1", "--metric", "mixture")
     stopping = ("--components", "4", "--early-stopping", "1", "--clip", "1e-9")
     done = run("train", "--out", str(out), *small, *geometry, *stopping)

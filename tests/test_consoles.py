@@ -72,7 +72,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_errors_in_a_pipe_are_one_line_however_long(tmp_path: Path) -> None:
     path = tmp_path / ("deep/" * 30) / "missing.safetensors"
-    done = _run("verify", str(path), COLUMNS="40")
+    done = _run("geodesic", str(path), "0,0", "1,1", COLUMNS="40")
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: ")
     assert done.stderr.count(b"\n") == 1
@@ -124,10 +124,10 @@ def test_names_with_markup_are_printed_as_they_are(tmp_path: Path) -> None:
     assert out.is_file()
     assert b"[bold]model[/nothing].safetensors: held-out ELBO" in done.stdout
     assert b"None" not in done.stdout + done.stderr
-    done = _run("sample", str(out), "--out", str(tmp_path / "s.npz"), "--count", "10" + "0" * 11)
-    assert done.returncode == 2
-    assert done.stderr.count(b"\n") == 1
-    assert b"expected at most" in done.stderr
+    wrong = run("sample", str(out), "--out", str(tmp_path / "s.npz"), "--count", "10" + "0" * 11)
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert "expected at most" in wrong.stderr
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:

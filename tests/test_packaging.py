@@ -97,6 +97,7 @@ def test_installed_derivations_can_be_derived(installed: Path) -> None:
     assert "fubini" in _in(installed, "-m", "kahler_verify", "derive", "fubini_study").lower()
 
 
+@pytest.mark.thorough
 @pytest.mark.xdist_group("packaging")
 def test_installed_papers_import_what_they_judge(installed: Path) -> None:
     command = ("-m", "kahler_verify", "prove", "P1", "--no-cache")

@@ -113,7 +113,7 @@ SIBLINGS = {  # of families that are above, by the same lines
     f"PB1-{family}": "holds" for family in ("poisson", "exponential", "gamma", "beta", "dirichlet")
 }
 
-LONG = {*SIBLINGS, "G1", "R1", "PB1-student_t", "PB1", "O1", "O1-form", "O2-form"}
+LONG = {*SIBLINGS, "G1", "R1", "PB1-student_t", "PB1", "O1", "O1-form", "O2-form", "O3", "C1"}
 
 
 @pytest.mark.parametrize(
@@ -331,6 +331,7 @@ def test_cache_round_trip_and_corruption(tmp_path: Path, monkeypatch: pytest.Mon
     assert cache.get("nothing") is None
 
 
+@pytest.mark.thorough
 def test_witnesses_pass_the_independent_checker_and_tampering_fails(tmp_path: Path) -> None:
     claims = ["G3", "G3b", "G5", "O9", "L5", "P1", "PB1-cubic", "O4", "O6", "S2", "S3-order"]
     claims += ["C2", "P3", "P4-limit", "L2", "L4", "L4-cut", "L4-grad", "PB1-symmetrised"]

@@ -200,6 +200,7 @@ def test_a_survivor_fails_the_run() -> None:
     assert "alive: kernel/x/sign/1: t0 → -t0" in console.export_text()
 
 
+@pytest.mark.thorough
 def test_json(shop: Workshop, tmp_path: Path) -> None:
     result = run_mutants(mutants=spread(_of(shop, FEW[1]), 6), console=Console(quiet=True))
     assert result.passed

@@ -171,23 +171,23 @@ def test_interrupted_fits_resume(tmp_path: Path) -> None:
             raise Stop
 
     kept = tmp_path / "fit.npz"
-    x = ON_SPHERE[:8]
+    metric, x = Flat(EYE), draw(12, 2) @ torch.tensor([[1.0, 0.6], [0.0, 0.3]], dtype=DOUBLE)
     options = {"rays": 16, "precision": 1e-7}
     with pytest.raises(Stop):
-        AdaptiveNormal(SPHERE, progress=stop, kept=kept, **options).fit(x)
+        AdaptiveNormal(metric, progress=stop, kept=kept, **options).fit(x)
     steps: list[int] = []
     resumed = AdaptiveNormal(
-        SPHERE, progress=lambda n, _: steps.append(n), kept=kept, **options
+        metric, progress=lambda n, _: steps.append(n), kept=kept, **options
     ).fit(x)
     assert steps[0] == 1  # the first iteration is not made again
-    whole = AdaptiveNormal(SPHERE, **options).fit(x)
+    whole = AdaptiveNormal(metric, **options).fit(x)
     assert math.isclose(resumed.log_likelihoods_[-1], whole.log_likelihoods_[-1], abs_tol=1e-7)
     assert resumed.log_likelihoods_[0] == whole.log_likelihoods_[0]
     with pytest.raises(InputError, match="of other data"):
-        AdaptiveNormal(SPHERE, kept=kept, **options).fit(x + 0.1)
+        AdaptiveNormal(metric, kept=kept, **options).fit(x + 0.1)
     kept.write_bytes(b"no archive")
     with pytest.raises(InputError, match="cannot read"):
-        AdaptiveNormal(SPHERE, kept=kept, **options).fit(x)
+        AdaptiveNormal(metric, kept=kept, **options).fit(x)
 
 
 def test_a_falling_likelihood_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
