@@ -6,7 +6,6 @@ same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +13,8 @@ import torch
 from experiments import cells
 from experiments.generators import declaration, measures, pictures
 from experiments.generators.ablation import trained
-from experiments.generators.declaration import ARMS, FULL, MEASURES, QUICK, SEEDS, TITLES, Sizes
+from experiments.generators.declaration import MEASURES, Sizes
 from experiments.generators.models import model_of
-from experiments.generators.report import blocks
 from experiments.store import Json
 from kahler_verify.models import RealVAE, load_data, uniformity
 
@@ -87,39 +85,19 @@ class Seed:
         return values
 
 
-def one(seed: int, cell: str, quick: bool = False) -> Json:
-    """A cell at one seed, for ``kahler-verify sweep``: where the experiment looks for it later."""
-    folder, sizes = cells.ROOT / "build" / "generators", QUICK if quick else FULL
-    folder = folder / "quick" if quick else folder
-    of = Seed(folder, seed, sizes)
-    declared = declaration.as_json(sizes)
-    return cells.measured(folder, cell, seed, declared, lambda cell, _: getattr(of, cell)())
-
-
-def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
-    """The whole report, from disk as far as it was computed before."""
-    return cells.report(
-        folder,
-        seeds,
-        declaration.as_json(sizes),
-        lambda cell, seed: getattr(Seed(folder, seed, sizes), cell)(),
-        ARMS,
-        MEASURES,
-        TITLES,
-        say,
-    )
+def compute(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:
+    """A method of :class:`Seed` for each cell."""
+    found: Json = getattr(Seed(folder, seed, sizes), cell)()
+    return found
 
 
 EXPERIMENT = cells.Experiment(
-    name="generators",
-    doc=str(__doc__),
-    seeds=SEEDS,
-    full=FULL,
-    quick=QUICK,
-    run=run,
-    blocks=blocks,
-    page="claims-on-generators.md",
-    results="generators.json",
+    "generators",
+    str(__doc__),
+    declaration,
+    compute,
+    "claims-on-generators.md",
+    "generators.json",
     pictures=pictures.draw,
 )
 

@@ -111,3 +111,16 @@ def as_json(sizes: Sizes) -> Json:
         "sizes": asdict(sizes),
         "model": config(0, "rbf").to_dict(),
     }
+
+
+def words(declared: Json) -> str:
+    """For the page."""
+    sizes, model = declared["sizes"], declared["model"]
+    return (
+        f"Digits as images in [0, 1], 8 × 8; d = {model['latent_dim']}, hidden layers "
+        f"{model['hidden']}, {model['activation']}, {sizes['epochs']} epochs; "
+        f"{declared['centres']} centres. {sizes['draws']} draws for each of {sizes['held_out']} "
+        f"held-out images; {sizes['pairs']} pairs; {sizes['points']} points of each class, triples "
+        f"{', '.join(''.join(map(str, t)) for t in declared['triples'])}, {sizes['runs']} runs of "
+        f"k-means. In the ablation σ² = {declared['variance']}. Each seed has its own split."
+    )

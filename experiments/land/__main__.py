@@ -6,93 +6,54 @@ same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from experiments import cells, paired
-from experiments.land import densities
-from experiments.land.declaration import (
-    ARMS,
-    DATA,
-    EQUAL,
-    FACTOR,
-    FULL,
-    MEASURES,
-    QUICK,
-    SEEDS,
-    TITLES,
-    Sizes,
-    as_json,
-)
-from experiments.land.report import blocks
+from experiments import cells
+from experiments.land import declaration, densities
+from experiments.land.declaration import ARMS, DATA, EQUAL, Sizes, as_json
+from experiments.land.report import chosen
 from experiments.store import Json, remembered
 
 
-def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
-    """The whole report, from disk as far as it was computed before."""
-    rows: dict[str, list[Json]] = {}
-    for name, (_, most) in DATA.items():
-        for seed in seeds:
-            depends = {"seed": seed, "factor": FACTOR, "most": most, "sizes": asdict(sizes)}
-            row = remembered(
-                folder,
-                f"{name}-{seed}",
-                depends,
-                lambda name=name, seed=seed: densities.compared(name, seed, sizes),  # type: ignore[misc]
-            )
-            rows.setdefault(name, []).append(row)
-            say(f"{name}, seed {seed}: {row['cpu_seconds']:.0f} s")
-    values: Json = {
-        "free": {
-            arm: {name: [row["free"][arm] for row in rows[name]] for name in DATA}
-            for arm in ("mixture", *ARMS["free"][1])
-        },
-        "equal": {
-            arm: {
-                f"{name}_{k}": [row["equal"][arm][i] for row in rows[name]]
-                for name in DATA
-                for i, k in enumerate(EQUAL)
-            }
-            for arm in ("mixture", *ARMS["equal"][1])
-        },
+def compute(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:
+    """Of all sets, whose fits serve both cells and are kept one by one."""
+    rows = {}
+    for name in DATA:
+        depends = {"seed": seed, "declaration": as_json(sizes)}
+        rows[name] = remembered(
+            folder,
+            f"{name}-{seed}",
+            depends,
+            partial(densities.compared, name, seed, sizes),
+        )
+    arms = (ARMS[cell][0], *ARMS[cell][1])
+    if cell == "equal":
+        return {
+            arm: {f"{name}_{k}": rows[name]["equal"][arm][i]
+                  for name in DATA for i, k in enumerate(EQUAL)}
+            for arm in arms
+        }  # fmt: skip
+    values: Json = {arm: {name: rows[name]["free"][arm] for name in DATA} for arm in arms}
+    details = {
+        name: {
+            "chosen": row["chosen"],
+            "unreached": sum(each["unreached"] for each in row["lands"].values()),
+            "failed": sum("failure" in each for each in row["lands"].values()),
+        }
+        for name, row in rows.items()
     }
-    return {
-        "declaration": as_json(sizes),
-        "cells": {
-            cell: {
-                "title": TITLES[cell],
-                "seeds": list(seeds),
-                "values": values[cell],
-                "differences": paired.differences(
-                    values[cell], [(a, baseline, m) for a in arms for m in MEASURES[cell]]
-                ),
-            }
-            for cell, (baseline, arms) in ARMS.items()
-        },
-        "chosen": {name: [row["chosen"] for row in rows[name]] for name in DATA},
-        "unreached": {
-            name: sum(each["unreached"] for row in rows[name] for each in row["lands"].values())
-            for name in DATA
-        },
-        "failed": {
-            name: sum("failure" in each for row in rows[name] for each in row["lands"].values())
-            for name in DATA
-        },
-        "machine": cells.machine(sum(row["cpu_seconds"] for own in rows.values() for row in own)),
-    }
+    return {**values, "details": details}
 
 
 EXPERIMENT = cells.Experiment(
-    name="land",
-    doc=str(__doc__),
-    seeds=SEEDS,
-    full=FULL,
-    quick=QUICK,
-    run=run,
-    blocks=blocks,
-    page="land.md",
-    results="land_l6.json",
+    "land",
+    str(__doc__),
+    declaration,
+    compute,
+    "land.md",
+    "land_l6.json",
+    more=lambda report: {"chosen": chosen(report)},
 )
 
 if __name__ == "__main__":

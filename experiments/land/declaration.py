@@ -96,3 +96,19 @@ def as_json(sizes: Sizes) -> Json:
         "equal": list(EQUAL),
         "sizes": asdict(sizes),
     }
+
+
+def words(declared: Json) -> str:
+    """For the page."""
+    sizes = declared["sizes"]
+    most = ", ".join(f"{row[1]} ({name})" for name, row in declared["data"].items())
+    return (
+        f"{sizes['train']} points to fit to, {sizes['validation']} to validate with, "
+        f"{sizes['test']} to test with. Gaussian mixtures have up to {sizes['gaussians']} "
+        f"components, each of {sizes['starts']} starts. LANDs have up to {most} in the data "
+        f"metric, σ {declared['factor']:g} times the mean distance to the "
+        f"{declared['neighbour']}th neighbour, as a pilot chose on half a circle. {sizes['rays']} "
+        f"geodesics in a fan; a fit ends where an iteration gains less than "
+        f"{sizes['tolerance']:g} nats. A point that no geodesic reaches counts "
+        f"{declared['floor']:g} nats."
+    )

@@ -6,51 +6,28 @@ same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import cells
 from experiments.generators import declaration as generators
 from experiments.generators.measures import codes_of
 from experiments.generators.models import model_of
-from experiments.rgdgm import measures
-from experiments.rgdgm.declaration import (
-    ARMS,
-    FULL,
-    MEASURES,
-    QUICK,
-    SEEDS,
-    TITLES,
-    Sizes,
-    as_json,
-)
-from experiments.rgdgm.report import blocks
+from experiments.rgdgm import declaration, measures
+from experiments.rgdgm.declaration import Sizes
 from experiments.store import Json
 from kahler_verify.models import load_data
 
 
-def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
-    """The whole report, from disk as far as it was computed before."""
-
-    def compute(cell: str, seed: int) -> Json:
-        model = model_of(folder, seed, "mlp", generators.Sizes(epochs=sizes.epochs))
-        codes = codes_of(model, load_data("digits-images", seed).test.x.double())
-        found: Json = getattr(measures, cell)(model, *measures.pairs(codes, sizes, seed), sizes)
-        return found
-
-    return cells.report(folder, seeds, as_json(sizes), compute, ARMS, MEASURES, TITLES, say)
+def compute(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:
+    """A function of ``measures`` for each cell."""
+    model = model_of(folder, seed, "mlp", generators.Sizes(epochs=sizes.epochs))
+    codes = codes_of(model, load_data("digits-images", seed).test.x.double())
+    found: Json = getattr(measures, cell)(model, *measures.pairs(codes, sizes, seed), sizes)
+    return found
 
 
 EXPERIMENT = cells.Experiment(
-    name="rgdgm",
-    doc=str(__doc__),
-    seeds=SEEDS,
-    full=FULL,
-    quick=QUICK,
-    run=run,
-    blocks=blocks,
-    page="claims-on-generators.md",
-    results="rgdgm.json",
+    "rgdgm", str(__doc__), declaration, compute, "claims-on-generators.md", "rgdgm.json"
 )
 
 if __name__ == "__main__":

@@ -60,3 +60,13 @@ QUICK = Sizes(epochs=2, pairs=4, chords=4, sweeps=20)
 def as_json(sizes: Sizes) -> Json:
     """All of it, for the report."""
     return {"level": LEVEL, "seeds": list(SEEDS), "sizes": asdict(sizes)}
+
+
+def words(declared: Json) -> str:
+    """For the page."""
+    sizes = declared["sizes"]
+    return (
+        "The models of the experiment on generators, of MLP variance; their decoders' means. "
+        f"{sizes['pairs']} pairs of held-out codes, {sizes['chords']} chords, at most "
+        f"{sizes['sweeps']} sweeps from straight lines."
+    )

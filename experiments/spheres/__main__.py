@@ -6,23 +6,11 @@ same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import cells
-from experiments.spheres import measures
-from experiments.spheres.declaration import (
-    ARMS,
-    FULL,
-    MEASURES,
-    QUICK,
-    SEEDS,
-    TITLES,
-    Sizes,
-    as_json,
-    config,
-)
-from experiments.spheres.report import blocks
+from experiments.spheres import declaration, measures
+from experiments.spheres.declaration import Sizes, config
 from experiments.store import Json, fingerprint
 from kahler_verify.models import (
     QuantisedVAE,
@@ -47,26 +35,14 @@ def model_of(folder: Path, seed: int, sizes: Sizes) -> QuantisedVAE:
     return model.double().requires_grad_(False)
 
 
-def run(folder: Path, seeds: Sequence[int], sizes: Sizes, say: Callable[[str], None]) -> Json:
-    """The whole report, from disk as far as it was computed before."""
-
-    def compute(_: str, seed: int) -> Json:
-        x = load_data("digits-images", seed).test.x.double()
-        return measures.limit(model_of(folder, seed, sizes), x, sizes)
-
-    return cells.report(folder, seeds, as_json(sizes), compute, ARMS, MEASURES, TITLES, say)
+def compute(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:  # noqa: ARG001
+    """The one cell that there is."""
+    x = load_data("digits-images", seed).test.x.double()
+    return measures.limit(model_of(folder, seed, sizes), x, sizes)
 
 
 EXPERIMENT = cells.Experiment(
-    name="spheres",
-    doc=str(__doc__),
-    seeds=SEEDS,
-    full=FULL,
-    quick=QUICK,
-    run=run,
-    blocks=blocks,
-    page="claims-on-generators.md",
-    results="spheres.json",
+    "spheres", str(__doc__), declaration, compute, "claims-on-generators.md", "spheres.json"
 )
 
 if __name__ == "__main__":

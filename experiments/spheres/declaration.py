@@ -56,3 +56,13 @@ def as_json(sizes: Sizes) -> Json:
         "sizes": asdict(sizes),
         "model": config(0, sizes).to_dict(),
     }
+
+
+def words(declared: Json) -> str:
+    """For the page."""
+    sizes = declared["sizes"]
+    return (
+        f"Digits as images, one code of {sizes['codes']} in the plane for each, {sizes['epochs']} "
+        f"epochs; {sizes['draws']} draws of each ball. Radii are in units of the median distance "
+        "of a code to the nearest other."
+    )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _function(text: str) -> Callable[..., Any]:
     if here not in sys.path:  # as ``python -m`` has it
         sys.path.insert(0, here)
     try:
-        found = getattr(import_module(path), name) if colon and path and name else None
+        found = attrgetter(name)(import_module(path)) if colon and path and name else None
     except (ImportError, AttributeError) as error:
         raise InputError(f"function: cannot import {text}: {error}") from error
     if not callable(found):

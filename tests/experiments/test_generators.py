@@ -1,21 +1,14 @@
 """The experiment on generators: its measures, its report, and that the ledger can read it."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from experiments import page
-from experiments.generators import __main__ as command
 from experiments.generators import declaration, measures, pictures
 from experiments.generators.ablation import trained
-from experiments.generators.declaration import ARMS, MEASURES, QUICK
-from experiments.generators.report import blocks
-from kahler_verify.calculus.claims import Comparison
-from kahler_verify.evidence.ledger.measurements import comparison
+from experiments.generators.declaration import QUICK
 from kahler_verify.geometry import PulledBackMetric
 from kahler_verify.models import load_data
 from tests.manifolds import SPHERE, draw, lift
@@ -81,55 +74,3 @@ def test_the_ablation_trains_what_it_says() -> None:
     assert level is not None
     deviation = with_kl.decoder.scale * (level / 2).exp()
     assert torch.allclose(deviation**2, torch.full_like(level, declaration.VARIANCE), rtol=1e-5)
-
-
-@pytest.fixture
-def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """Of values that were made up: arm k of a measure is k, and a little noise of each seed."""
-
-    class Made:
-        def __init__(self, folder: Path, seed: int, sizes: object) -> None:
-            self.seed = seed
-
-        def __getattr__(self, cell: str) -> object:
-            if cell not in ARMS:
-                raise AttributeError(cell)
-            baseline, arms = ARMS[cell]
-            noise = 0.01 * (self.seed % 3)
-            return lambda: {
-                arm: dict.fromkeys(MEASURES[cell], k + k * noise)
-                for k, arm in enumerate([baseline, *arms])
-            }
-
-    monkeypatch.setattr(command, "Seed", Made)
-    return command.run(tmp_path, range(8), QUICK, lambda _: None)
-
-
-def test_the_report_makes_the_page(report: dict, tmp_path: Path) -> None:
-    path = tmp_path / "page.md"
-    path.write_text((ROOT / "docs" / "claims-on-generators.md").read_text("utf-8"), "utf-8")
-    page.rewrite(path, "generators", blocks(report))
-    text = path.read_text("utf-8")
-    assert "| a precision of radial basis functions | 1.01 | +1.01 (+1.00 to +1.02) |" in text
-    assert "8 seeds" in text
-
-
-def test_the_ledger_reads_the_report(report: dict) -> None:
-    part = Comparison(
-        results="generators.json",
-        command="python -m experiments.generators",
-        cell="variance",
-        baseline="mlp",
-        arms=(("rbf", "RBF"),),
-        measures=(("rise", "no rise"),),
-    )
-    items = comparison(part, json.loads(json.dumps(report)))
-    assert any("higher, +1.01" in item.outcome for item in items)
-
-
-def test_state_on_disk_is_taken_up(report: dict, tmp_path: Path) -> None:
-    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
-    assert len(files) == 8 * len(ARMS)
-    again = command.run(tmp_path, range(8), QUICK, lambda _: None)
-    assert again["cells"] == report["cells"]
-    assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}

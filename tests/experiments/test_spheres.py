@@ -1,21 +1,15 @@
 """The experiments on spheres and on the paper's shortcut: their measures and pages."""
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from experiments import page
-from experiments.rgdgm import __main__ as rgdgm
 from experiments.rgdgm import declaration as shortcut
 from experiments.rgdgm import measures
-from experiments.rgdgm.report import blocks as shortcut_blocks
-from experiments.spheres import __main__ as spheres
-from experiments.spheres.declaration import ARMS, MEASURES, QUICK, RADII
+from experiments.spheres.declaration import QUICK, RADII
 from experiments.spheres.measures import limit
-from experiments.spheres.report import blocks
 from kahler_verify.models import QuantisedVAEConfig, RealVAEConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,32 +42,3 @@ def test_the_inverse_never_climbs() -> None:
     assert directions["inverse"]["climbing"] == 0
     assert directions["inverse"]["angle"] < 90
     assert 0 < directions["encoder"]["angle"] < 180  # of weights that nobody trained
-
-
-@pytest.mark.parametrize("kind", ["spheres", "rgdgm"])
-def test_reports_make_the_page(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of values that were made up: arm k of a measure is k, and a little noise of each seed."""
-    module = {"spheres": spheres, "rgdgm": rgdgm}[kind]
-    arms, kept = {
-        "spheres": (ARMS, MEASURES),
-        "rgdgm": (shortcut.ARMS, shortcut.MEASURES),
-    }[kind]
-
-    def made(cell: str, seed: int) -> dict:
-        baseline, others = arms[cell]
-        return {
-            arm: dict.fromkeys(kept[cell], k + 0.01 * k * (seed % 3))
-            for k, arm in enumerate([baseline, *others])
-        }
-
-    report = module.cells.report
-    monkeypatch.setattr(module.cells, "report", lambda *a: report(*a[:3], made, *a[4:]))
-    full = {"spheres": QUICK, "rgdgm": shortcut.QUICK}[kind]
-    results = module.run(tmp_path, range(8), full, lambda _: None)
-    json.dumps(results, allow_nan=False)
-    path = tmp_path / "page.md"
-    path.write_text((ROOT / "docs" / "claims-on-generators.md").read_text("utf-8"), "utf-8")
-    page.rewrite(path, kind, (blocks if kind == "spheres" else shortcut_blocks)(results))
-    text = path.read_text("utf-8")
-    assert "+1.0" in text
-    assert "8 seeds" in text
