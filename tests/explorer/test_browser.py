@@ -253,19 +253,26 @@ def test_tools_answer(opened: Page, tool: str, words: str) -> None:
     assert words in opened.text("live"), opened.text("error")
 
 
+TYPED = (
+    "const i = document.querySelector('[data-point=a]'); i.value = '{}';"
+    "i.dispatchEvent(new Event('change'));"
+)
+
+
 def test_errors_are_shown_where_they_happened(opened: Page) -> None:
     opened.press("[data-tool=path]")
-    opened.js(
-        "const i = document.querySelector('[data-point=a]'); i.value = '1e200, 0';"
-        "i.dispatchEvent(new Event('change'))"
-    )
+    opened.js(TYPED.format("1e200, 0"))
     opened.until("return !document.getElementById('error').hidden")
     assert opened.text("error")
-    opened.js(
-        "const i = document.querySelector('[data-point=a]'); i.value = 'nonsense';"
-        "i.dispatchEvent(new Event('change'))"
-    )
-    opened.until(lambda: "Expected 2 numbers" in opened.text("error"))
+    opened.js(TYPED.format("nonsense"))
+    assert "Expected 2 numbers" in opened.text("error")
+
+
+def test_a_late_answer_does_not_hide_what_was_typed_wrongly(opened: Page) -> None:
+    opened.press("[data-tool=path]")
+    opened.js("{" + TYPED.format("1e200, 0") + "} {" + TYPED.format("nonsense") + "}")
+    opened.until("return !document.body.dataset.busy")
+    assert "Expected 2 numbers" in opened.text("error")
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])

@@ -327,7 +327,12 @@
   }
   function typedPoint(event) {
     const name = event.target.dataset.point, values = event.target.value.split(",").map(x => Number(x.trim().replace("−", "-")));
-    if (values.length !== about.dimension || values.some(x => !Number.isFinite(x))) { problem("error", `Expected ${about.dimension} numbers with commas between them.`); return; }
+    if (values.length !== about.dimension || values.some(x => !Number.isFinite(x))) {
+      cancel(state.tool); // its answer would take these words away
+      busy(null);
+      problem("error", `Expected ${about.dimension} numbers with commas between them.`);
+      return;
+    }
     state[name] = values;
     if (NEEDS[state.tool].includes("v") && !state.v && state.a) setArrow();
     redraw();
