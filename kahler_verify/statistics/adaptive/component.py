@@ -139,6 +139,7 @@ def component(
         InputError: no normal law at μ has these second moments.
         CurveError: a point that has weight has no logarithm.
     """
+    whitened = False  # by the points' own second moments
     for _ in range(GROWTHS):
         made = prepared_fan(metric, mean, covariance, reach, settings)
         found = logs(
@@ -155,9 +156,12 @@ def component(
         least = float(torch.linalg.eigvalsh(fitted.precision)[0])
         if made.closed or (least > 0 and ENOUGH * least**-0.5 <= made.reach):
             break
-        reach = 2 * made.reach if least <= 0 else FAR * least**-0.5
-        # where nodes cannot have these moments, those of a fan that is whitened by them can
-        covariance = fitted.covariance if least > 0 else second_moments(fitted, weights)
+        if least > 0:
+            covariance, reach = fitted.covariance, FAR * least**-0.5
+        elif whitened:  # and far enough: it is the directions that are too few
+            break
+        else:
+            covariance, whitened = second_moments(fitted, weights), True
     if least <= 0 and not made.closed:
         raise InputError(
             f"rays: expected more than {settings.rays}, as no law with its mass on geodesics of so "
