@@ -15,7 +15,7 @@ from kahler_verify.curves import STRAIGHT, Mesh, Nearby, Status
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.explorer.maps import grid
-from kahler_verify.explorer.work import Job
+from kahler_verify.explorer.work import Job, interruptible
 from kahler_verify.geometry import TabulatedMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveLaw, AdaptiveNormalMixture, RiemannianKMeans
@@ -81,7 +81,10 @@ def laws(
     low, high = x.amin(0), x.amax(0)
     wide = (high - low).max()
     # A decoder saturates far from its codes: the space ends there, see the command fit-land.
-    table = TabulatedMetric(metric, low - wide, high + wide, float(wide) / NODES, outside="nothing")
+    table = interruptible(
+        TabulatedMetric(metric, low - wide, high + wide, float(wide) / NODES, outside="nothing"),
+        job.check,
+    )
     job.tell({"progress": 0.0, "words": f"first laws of {len(x)} codes"})
 
     def progress(n: int, likelihood: float) -> None:

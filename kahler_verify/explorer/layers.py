@@ -13,7 +13,7 @@ from torch import Tensor
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.errors import InputError
 from kahler_verify.explorer.subject import Subject
-from kahler_verify.plots.quantities import kahler_defect
+from kahler_verify.plots.quantities import condition, kahler_defect
 from kahler_verify.spaces import COMPLEX
 
 COLOURS = 128  # of a colour map
@@ -44,13 +44,7 @@ def _volume(subject: Subject, z: Tensor) -> Tensor:
 
 
 def _condition(subject: Subject, z: Tensor) -> Tensor:
-    g = unchecked(subject.metric).metric_matrix(z)
-    known = g.isfinite().all(-1).all(-1)
-    values = torch.linalg.eigvalsh(
-        torch.where(known[:, None, None], g, 0 * g + torch.eye(len(g[0])))
-    )
-    ratio = values[:, -1] / values[:, 0]
-    return torch.where(known & (values[:, 0] > 0), ratio.clamp_min(1).log10(), torch.nan)
+    return condition(unchecked(subject.metric), z).clamp_min(1).log10()
 
 
 def _curvature(subject: Subject, z: Tensor) -> Tensor:

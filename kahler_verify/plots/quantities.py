@@ -34,9 +34,13 @@ class Drawn:
 
 
 def condition(metric: AnyMetric, z: Tensor) -> Tensor:
-    """Largest by smallest eigenvalue of the real metric's matrix."""
-    eigenvalues = torch.linalg.eigvalsh(real_matrix(metric, z))
-    return eigenvalues[..., -1] / eigenvalues[..., 0].clamp_min(0)
+    """Largest by smallest eigenvalue of the real metric's matrix; NaN where it is no metric."""
+    g = real_matrix(metric, z)
+    known = g.isfinite().all(-1).all(-1)  # of other matrices LAPACK gives an error for the batch
+    one = torch.eye(g.shape[-1], dtype=g.dtype, device=g.device)
+    eigenvalues = torch.linalg.eigvalsh(torch.where(known[..., None, None], g, one))
+    least, largest = eigenvalues[..., 0], eigenvalues[..., -1]
+    return torch.where(known & (least > 0), largest / least, torch.nan)
 
 
 def kahler_defect(metric: AnyMetric, z: Tensor) -> Tensor:

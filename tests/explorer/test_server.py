@@ -1,5 +1,6 @@
 """The server: who is refused, how answers arrive, that nothing piles up and nothing is markup."""
 
+import asyncio
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from kahler_verify.explorer import server
 from kahler_verify.explorer.pages import asset
 from kahler_verify.explorer.server import ASSETS, HEADERS, application, listening
 from kahler_verify.explorer.session import Session
+from kahler_verify.explorer.work import Job
 from tests.command import run
 from tests.explorer.conftest import HOSTILE, TOKEN, asked
 
@@ -64,6 +66,7 @@ REFUSED = {
     "another port's page": (f"/{TOKEN}/", {"origin": "http://127.0.0.1:5001"}),
     "a page without origin": (f"/{TOKEN}/", {"origin": "null"}),
     "across sites": (f"/{TOKEN}/", {"sec-fetch-site": "cross-site"}),
+    "another port of this machine": (f"/{TOKEN}/", {"sec-fetch-site": "same-site"}),
     "a file without token": ("/page/map.js", {}),
 }
 
@@ -78,6 +81,7 @@ def test_who_is_refused(client: TestClient, case: str) -> None:
         assert answer.status_code == 403
         assert "refused" in answer.text
         assert TOKEN not in answer.text
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_the_own_page_is_not_refused(client: TestClient) -> None:
@@ -164,6 +168,27 @@ def test_work_can_be_cancelled(session: Session) -> None:
     found = lines(client.post(f"/{TOKEN}/ask/cluster", json={}))
     assert found[0] == {"news": {"progress": 0.5}}
     assert found[-1] == {"cancelled": True}
+
+
+def test_a_page_that_goes_away_ends_its_work() -> None:
+    class Gone:
+        async def is_disconnected(self) -> bool:
+            return True
+
+    async def told() -> list[str]:
+        return [line async for line in server._lines(job, Gone())]
+
+    job = Job(lambda job: None)  # that never begins
+    assert asyncio.run(told()) == []
+    assert job.cancelled
+
+
+def test_each_run_has_a_token_of_its_own(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
+    tokens = set()
+    for _ in range(2):
+        server.serve(session, 0, lambda address: tokens.add(address.split("/")[3]))
+    assert len(tokens) == 2
 
 
 def test_a_port_in_use_is_one_line(checkpoint) -> None:

@@ -32,6 +32,7 @@ def test_a_hundred_clicks_start_two_pieces_of_work() -> None:
     assert until(lambda: jobs[-1].done)
     assert done == [0, 99]
     assert first.outcome == 0
+    assert not first.cancelled
     assert all(job.cancelled for job in jobs[:-1])
     assert desk.started == 2
 
@@ -56,6 +57,9 @@ def test_a_newer_one_ends_what_runs() -> None:
     assert not third.cancelled
     desk.cancel("fit")
     assert until(lambda: third.done)
+    last = desk.submit("fit", endless)
+    desk.cancel()  # of any kind
+    assert until(lambda: last.done)
 
 
 def test_kinds_do_not_wait_for_each_other() -> None:

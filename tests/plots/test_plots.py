@@ -179,6 +179,19 @@ def test_where_nothing_is_defined_the_map_is_grey() -> None:
     assert axes.collections[0].get_array().shape == (5, 5)
 
 
+def test_a_condition_is_grey_where_the_metric_is_not_known() -> None:
+    """LAPACK refuses a whole batch for one matrix of NaN, from three coordinates on."""
+    metric = RiemannianMetric.from_function(
+        lambda z: torch.diag_embed(
+            torch.stack([z[:, 1].log(), 1 + z[:, 0] ** 2, 0 * z[:, 2] + 1], -1)
+        )
+    )
+    axes = plot_field(metric, "condition", plane=Plane.coordinates(3, extent=2), resolution=5)
+    values = np.ma.masked_invalid(axes.collections[0].get_array()).reshape(5, 5)
+    assert values.mask[:4].all()  # the logarithm is NaN, -inf, or 0
+    assert np.allclose(values[4], np.array([5, 2, 1, 2, 5]) / math.log(2))
+
+
 def test_a_quantity_of_ones_own() -> None:
     drawn = Drawn(lambda metric, z: metric.metric_matrix(z)[:, 0, 0], "g₁₁", "log")
     axes = plot_field(HALF_PLANE, drawn, plane=STRIP, resolution=5, legend=False, cmap="magma")
