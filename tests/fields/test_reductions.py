@@ -93,6 +93,11 @@ def test_the_priors_mean(tmp_path: Path) -> None:
     wanted = np.trapezoid(r * np.exp(-(r**2) / 2) * 4 / (1 + r**2) ** 2, r)
     assert found.integral.what == "mean of √det g over the prior"
     assert abs(found.integral.value - wanted) < 4 * found.integral.error
+    det = field(
+        tmp_path / "d.zarr", lambda c: fields.prior(SOURCE.space, 90, seed=0, chunk=c), "det"
+    )
+    mean = fields.reduce_field(det).integral
+    assert np.isclose(mean.error, det.values.std(ddof=1) / math.sqrt(90), rtol=1e-12)
 
 
 def test_nothing_overflows(tmp_path: Path) -> None:
