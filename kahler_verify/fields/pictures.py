@@ -64,7 +64,7 @@ def picture(field: Field) -> bytes:
     histogram.set_title(
         f"{finite.size} points"
         + (f", {lost} not finite" if lost else "")
-        + (f"; {done} of {count} chunks are done" if done < count else ""),
+        + (f"\n{done} of {count} chunks are done" if done < count else ""),
         fontsize=9,
     )
     out = BytesIO()

@@ -172,7 +172,7 @@ def test_a_picture_says_what_is_not_done(tmp_path: Path, monkeypatch: pytest.Mon
     for share in (0, 1):
         fields.compute(SOURCE, plan, tmp_path / "p.zarr", engine=fields.Array(share, 2))
         picture(fields.open_field(tmp_path / "p.zarr"))
-    assert titles[1::2] == ["30 points, 20 not finite; 3 of 5 chunks are done", "50 points"]
+    assert titles[1::2] == ["30 points, 20 not finite\n3 of 5 chunks are done", "50 points"]
 
 
 def test_no_volume_is_a_volume(tmp_path: Path) -> None:
