@@ -180,7 +180,7 @@ def _points(
         return lambda chunk: fields.prior(space, points, seed=seed, chunk=chunk)
     assert grid is not None
     counts = grid.lower().split("x")
-    if not all(count.isdigit() for count in counts):
+    if not all(count.isdecimal() for count in counts):
         raise InputError(f"grid: expected counts such as 200x200, got {grid!r}")
     names = None if along is None else [_direction(each, space) for each in along]
     start = None if origin is None else _vector("origin", origin, space)
@@ -232,7 +232,7 @@ def _codes(text: str, checkpoint: Path | None, data: Path | None) -> Any:
     if text.startswith("#"):
         from kahler_verify.cli.latents import open_latents
 
-        if not text[1:].isdigit() or int(text[1:]) < 1 or checkpoint is None:
+        if not text[1:].isdecimal() or int(text[1:]) < 1 or checkpoint is None:
             raise InputError(
                 f"codes: expected # and how many held-out samples of a checkpoint, got {text!r}"
             )

@@ -46,7 +46,7 @@ def sweep(
             function or command or [],
             _seeds(seeds),
             out,
-            dict(_parameter(each) for each in set_ or []),
+            _parameters(set_ or []),
             engine=chosen,
             progress=progress,
             say=lambda text: say(text, to=errors),
@@ -60,9 +60,19 @@ def sweep(
 
 def _seeds(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts) or text.strip() == "0":
+    if not all(part.strip().isdecimal() for part in parts) or text.strip() == "0":
         raise InputError(f"seeds: expected a number of seeds such as 8, or 3,5,8, got {text!r}")
     return list(range(int(text))) if len(parts) == 1 else [int(part) for part in parts]
+
+
+def _parameters(texts: list[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, values = _parameter(text)
+        if name in found:
+            raise InputError(f"set: expected all values of {name} at once, got {name} twice")
+        found[name] = values
+    return found
 
 
 def _parameter(text: str) -> tuple[str, list[Any]]:

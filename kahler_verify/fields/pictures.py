@@ -59,9 +59,13 @@ def picture(field: Field) -> bytes:
     place.set_title(drawn["title"], fontsize=9)
     histogram.hist(finite, bins=min(100, 10 + finite.size // 20), color="tab:gray")
     lost = values.size - finite.size
+    done, count = field.done
     histogram.set(xlabel=label, ylabel="points", yticks=[])
     histogram.set_title(
-        f"{finite.size} points" + (f", {lost} not finite" if lost else ""), fontsize=9
+        f"{finite.size} points"
+        + (f", {lost} not finite" if lost else "")
+        + (f"\n{done} of {count} chunks are done" if done < count else ""),
+        fontsize=9,
     )
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120)

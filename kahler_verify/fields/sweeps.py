@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import io
 import json
 import math
@@ -79,7 +80,14 @@ class SweepJob:
         if not (self.path / PLAN).is_file():
             raise FileNotFoundError(2, "the folder of the sweep has vanished", str(self.path))
         cell = self.cells[task]
-        found = {**cell, **_flat(self.what(cell, self.path / "cells" / _name(cell)))}
+        found = _flat(self.what(cell, self.path / "cells" / _name(cell)))
+        for name in found.keys() & cell.keys():
+            if found[name] != cell[name]:
+                raise ValueError(
+                    f"the result {name!r} is {found[name]!r}, but the row's own {name} is "
+                    f"{cell[name]!r}"
+                )
+        found = {**cell, **found}
         text = json.dumps(found, allow_nan=False)
         written = {"row": found, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         write_text(self.place(task), json.dumps(written, allow_nan=False))
@@ -113,21 +121,30 @@ def _flat(found: Any, name: str = "") -> dict[str, Any]:
         return {key: value for part in parts for key, value in part.items()}
     if not name:
         raise TypeError(f"expected a dictionary of results, got {type(found).__name__}")
-    if hasattr(found, "item"):  # a number of NumPy or torch
-        found = found.item()
-    if isinstance(found, float) and not math.isfinite(found):
-        found = None
+    try:
+        if hasattr(found, "item"):  # a number of NumPy or torch
+            found = found.item()
+        if isinstance(found, float) and not math.isfinite(found):
+            found = None
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"the result {name} is nothing that JSON has: {error}") from error
     return {name: found}
 
 
 # ------------------------------------------------------------- what is done in a cell
-def of_function(text: str) -> Callable[[Cell, Path], Mapping[str, Any]]:
+def of_function(text: str, cell: Cell) -> Callable[[Cell, Path], Mapping[str, Any]]:
     """A function ``package.file:name`` of ``seed`` and the parameters, that gives a dictionary.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it takes other arguments than a cell's.
     """
-    _function(text)
+    try:
+        inspect.signature(_function(text)).bind(**cell)
+    except TypeError as error:
+        raise InputError(
+            f"set: expected the parameters of {text}, besides seed, but {error}"
+        ) from error
     return partial(_call, text)
 
 
@@ -188,9 +205,20 @@ def _filled(words: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 # ------------------------------------------------------------- the whole
 def cells_of(seeds: Sequence[int], parameters: Mapping[str, Sequence[Any]]) -> tuple[Cell, ...]:
-    """Every seed with every combination of parameters."""
+    """Every seed with every combination of parameters.
+
+    Raises:
+        InputError: two rows would be the same, or a value is none that a row can have.
+    """
     if "seed" in parameters or "folder" in parameters:
         raise InputError("set: expected parameters other than seed and folder")
+    for name, values in {"seeds": seeds, **{f"set: {k}": v for k, v in parameters.items()}}.items():
+        said = [json.dumps(value) for value in values]
+        twice = next((text for text in said if said.count(text) > 1), None)
+        if twice is not None:
+            raise InputError(f"{name}: expected each value once, got {twice} twice")
+        if not all(math.isfinite(value) for value in values if isinstance(value, float)):
+            raise InputError(f"{name}: expected finite numbers, got {', '.join(said)}")
     combined = product(*parameters.values())
     named = [dict(zip(parameters, values, strict=True)) for values in combined]
     return tuple({"seed": seed, **each} for each in named for seed in seeds)
@@ -227,7 +255,7 @@ def sweep(
     if not cells:
         raise InputError("seeds: expected at least one, got none")
     if isinstance(what, str):
-        job = SweepJob(path, of_function(what), cells)
+        job = SweepJob(path, of_function(what, cells[0]), cells)
     else:
         if not what:
             raise InputError("command: expected a command or --function, got none")

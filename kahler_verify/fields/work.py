@@ -165,17 +165,24 @@ def perform(job: Job, task: int, attempt: int) -> Outcome:
     """One task, wherever an engine has it done; every failure becomes an outcome."""
     start = time.perf_counter()
     try:
-        if (
-            job.state(task) is State.WHOLE
-        ):  # by another job on the same store, or by a worker that died since
+        if job.state(task) is State.WHOLE:  # by another on the same store, or one that died since
             return Outcome(task, attempt, kept=True)
         found = job.run(task, attempt)
     except (InputError, OSError) as error:
+        if isinstance(error, OSError) and _is_there(job, task):  # another was done, and tidied up
+            return Outcome(task, attempt, kept=True)
         return Outcome(task, attempt, error=_line(error), fatal=True)
     except Exception as error:  # noqa: BLE001 - it is reported, and others go on
         return Outcome(task, attempt, error=f"{type(error).__name__}: {_line(error)}")
     seconds = time.perf_counter() - start
     return Outcome(task, attempt, seconds, tuple(found.notes), found.value)
+
+
+def _is_there(job: Job, task: int) -> bool:
+    try:
+        return job.state(task) is State.WHOLE
+    except OSError:
+        return False
 
 
 def require_picklable(job: Job) -> None:

@@ -63,6 +63,14 @@ def test_a_scheduler_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> 
         Dask("tcp://127.0.0.1:9").require()
 
 
+@pytest.mark.parametrize("address", ["nonsense", "x://h:1", "tcp://h:y", ""])
+def test_what_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client is begun, which would wait for 20 s to close and print a traceback."""
+    monkeypatch.setattr("distributed.Client", None)
+    with pytest.raises(InputError, match=f"scheduler: cannot reach {address} within 10 s: "):
+        Dask(address).require()
+
+
 @pytest.mark.thorough
 def test_a_worker_that_is_killed_costs_its_own_task_alone(tmp_path: Path) -> None:
     job = Squares(tmp_path / "a.zarr", seconds=0.3).create()

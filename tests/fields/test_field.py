@@ -10,10 +10,13 @@ import xarray
 from torch import Tensor
 
 from kahler_verify import fields
-from kahler_verify.errors import FieldError, InputError
+from kahler_verify.errors import CheckpointError, FieldError, InputError
+from kahler_verify.fields.field import FieldJob
 from kahler_verify.fields.plan import Plan
 from kahler_verify.fields.points import Points
 from kahler_verify.fields.sources import Source
+from kahler_verify.fields.stores import chunk_file
+from kahler_verify.fields.work import State
 from kahler_verify.geometry import FisherMetric, PotentialMetric
 from kahler_verify.geometry.base import Metric
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
@@ -253,6 +256,52 @@ def test_where_memory_is_refused_fewer_points_are_taken(
     starved = fussy(sources["real"], most=0)
     with pytest.raises(FieldError, match=r"1 of 1 tasks .* can't allocate memory"):
         made(starved, plan, tmp_path / "g.zarr")
+
+
+def test_a_task_that_killed_its_worker_begins_with_fewer_points(
+    sources: dict[str, Source], tmp_path: Path
+) -> None:
+    source = fussy(sources["real"], most=3)
+    plan = planned(source, "log_volume", draws(source, 40), chunk=40)
+    fields.compute(source, plan, tmp_path / "f.zarr", engine=fields.Array())
+    job = FieldJob(tmp_path / "f.zarr", source)
+    refused = "memory was refused; now 2 points at a time"
+    assert refused in job.run(0, 0).notes
+    assert refused not in job.run(0, 2).notes  # 40 / 4²
+
+
+def test_every_bit_of_a_chunk_is_under_its_checksum(
+    sources: dict[str, Source], tmp_path: Path
+) -> None:
+    """Compressed ones too: the decoder of a flipped bit often finds nothing wrong."""
+    source, out = sources["real"], tmp_path / "f.zarr"
+    plan = planned(source, "log_volume", lambda _: fields.grid(source.space, [9, 9], [-1], [1]))
+    made(source, plan, out)
+    job, place = FieldJob(out, source), chunk_file(out, plan.value, 0)
+    content = place.read_bytes()
+    for number in range(0, len(content), len(content) // 25):
+        place.write_bytes(content[:number] + bytes([content[number] ^ 4]) + content[number + 1 :])
+        assert job.state(0) is State.DAMAGED
+        assert not place.exists()
+    place.write_bytes(content)
+    assert job.state(0) is State.WHOLE
+
+
+def test_a_worker_with_another_model_computes_nothing(
+    sources: dict[str, Source], tmp_path: Path
+) -> None:
+    """As when a file is replaced after the work has begun."""
+    source, out = sources["real"], tmp_path / "f.zarr"
+    made(source, planned(source), out)
+    halved = fields.of_metric(FisherRaoMetric(lambda z: source.metric().decoder(z / 2), 2))
+    with pytest.raises(InputError, match="another one than the work began with: model fingerprint"):
+        FieldJob(out, halved).run(0, 0)
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(source.load.args[0].read_bytes())
+    begun = fields.of_checkpoint(copy)
+    copy.write_bytes(sources["complex"].load.args[0].read_bytes())
+    with pytest.raises(CheckpointError, match="expected the checkpoint that the work began with"):
+        begun.load()
 
 
 def test_another_plan_is_refused(sources: dict[str, Source], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kahler_verify.curves import Status, distances
 from kahler_verify.errors import InputError
 from kahler_verify.fields.matrices import DistanceJob
 from kahler_verify.fields.stores import chunk_file
+from kahler_verify.geometry import PulledBackMetric
 from tests.command import run
 from tests.fields.test_cli_field import folder  # noqa: F401 - a fixture
 from tests.manifolds import SPHERE
@@ -111,6 +112,26 @@ def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F81
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     done = run(*what[:-1], str(tmp_path / "d.npz"), "--workers", "2")
     assert "out: expected a store (.zarr) where an engine is named" in done.stderr
+
+
+def test_what_a_worker_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer pairs at once, where workers died; and another metric computes nothing."""
+    out, asked = tmp_path / "d.zarr", []
+    found_by(fields.Array(0, 7), out)
+
+    def told(*_: object, pairs_at_once: int, **__: object) -> None:
+        asked.append(pairs_at_once)
+        raise ValueError("no more")
+
+    monkeypatch.setattr("kahler_verify.fields.matrices.distances", told)
+    job = DistanceJob(out, fields.of_metric(SPHERE, 2), 7, 3)
+    for attempt in range(3):
+        with pytest.raises(ValueError, match="no more"):
+            job.run(1, attempt)
+    assert asked == [256, 64, 16]
+    other = DistanceJob(out, fields.of_metric(PulledBackMetric(lambda z: 2 * z), 2), 7, 3)
+    with pytest.raises(InputError, match="another one than the work began with: model"):
+        other.run(1, 0)
 
 
 def test_what_is_no_matrix(tmp_path: Path) -> None:

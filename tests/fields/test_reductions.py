@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from kahler_verify import fields
 from kahler_verify.errors import InputError
+from kahler_verify.fields.pictures import picture
 from tests.command import run
 from tests.manifolds import SPHERE
 
@@ -93,6 +95,11 @@ def test_the_priors_mean(tmp_path: Path) -> None:
     wanted = np.trapezoid(r * np.exp(-(r**2) / 2) * 4 / (1 + r**2) ** 2, r)
     assert found.integral.what == "mean of √det g over the prior"
     assert abs(found.integral.value - wanted) < 4 * found.integral.error
+    det = field(
+        tmp_path / "d.zarr", lambda c: fields.prior(SOURCE.space, 90, seed=0, chunk=c), "det"
+    )
+    mean = fields.reduce_field(det).integral
+    assert np.isclose(mean.error, det.values.std(ddof=1) / math.sqrt(90), rtol=1e-12)
 
 
 def test_nothing_overflows(tmp_path: Path) -> None:
@@ -156,3 +163,22 @@ def test_what_cannot_be_reduced_or_drawn(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a finished field, but 3 of 5 blocks are there"):
         fields.reduce_field(fields.open_field(tmp_path / "p.zarr"))
     assert run("field", "reduce", str(tmp_path / "p.zarr"), "--quantiles", "x").returncode == 2
+
+
+def test_a_picture_says_what_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, title, **__: titles.append(title))
+    plan = fields.plan_for(SOURCE, "log_volume", box(50), chunk=10)
+    for share in (0, 1):
+        fields.compute(SOURCE, plan, tmp_path / "p.zarr", engine=fields.Array(share, 2))
+        picture(fields.open_field(tmp_path / "p.zarr"))
+    assert titles[1::2] == ["30 points, 20 not finite\n3 of 5 chunks are done", "50 points"]
+
+
+def test_no_volume_is_a_volume(tmp_path: Path) -> None:
+    """Points where √det g = 0 count in its mean."""
+    own = field(tmp_path / "f.zarr", box(100), chunk=30)
+    zarr.open_group(own.path)["log_volume"][...] = np.where(np.arange(100) < 25, -np.inf, 0.0)
+    found = fields.reduce_field(fields.open_field(own.path)).integral
+    assert np.isclose(found.value, 4 * 0.75, rtol=1e-12)
+    assert np.isclose(found.error, 4 * math.sqrt(0.75 * 0.25 / 99), rtol=1e-12)

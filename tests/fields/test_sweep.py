@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from kahler_verify.errors import FieldError
 from kahler_verify.fields import Array, sweep
 from tests.command import run
 
@@ -66,6 +68,23 @@ def test_a_row_that_fails_does_not_stop_the_others(here: Path) -> None:
     assert len(json.loads((here / "out" / "rows.json").read_text())) == 2
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("None", "expected a dictionary of results, got NoneType"),
+        ("{'a': {'b': 1j}}", "the result a.b is nothing that JSON has"),
+        ("{'a': np.zeros(2)}", "the result a is nothing that JSON has"),
+        ("{'seed': 7}", "the result 'seed' is 7, but the row's own seed is 0"),
+    ],
+)
+def test_results_that_make_no_row(here: Path, result: str, message: str) -> None:
+    name = f"made_{len(result)}"
+    (here / f"{name}.py").write_text(f"import numpy as np\ndef f(seed):\n    return {result}\n")
+    with pytest.raises(FieldError, match=re.escape(message)):
+        sweep(f"{name}:f", [0], "out", engine=Array())
+    assert not (here / "out" / "rows.csv").exists()
+
+
 def test_rows_of_a_command(here: Path) -> None:
     program = "import json, sys; print('hello'); print(json.dumps({'twice': 2 * int(sys.argv[1])}))"
     sweep(
@@ -93,6 +112,15 @@ def test_rows_of_a_command(here: Path) -> None:
         (("--function", "swept_program:square", "--seeds", "0"), "seeds: expected a number"),
         (("--function", "swept_program:square", "--set", "power"), "set: expected NAME=VALUE"),
         (("--function", "swept_program:square", "--set", "seed=1"), "set: expected parameters"),
+        (("--function", "swept_program:square", "--seeds", "²"), "seeds: expected a number"),
+        (("--function", "swept_program:square", "--seeds", "3,5,3"), "got 3 twice"),
+        (("--function", "swept_program:square", "--set", "power=2,2"), "set: power: expected each"),
+        (("--function", "swept_program:square", "--set", "power=nan"), "expected finite numbers"),
+        (("--function", "swept_program:square", "--set", "x=1"), "set: expected the parameters of"),
+        (
+            ("--function", "swept_program:square", "--set", "power=1", "--set", "power=2"),
+            "set: expected all values of power at once",
+        ),
         (("--", "echo", "{what}"), "command: expected {seed}, {folder} in braces"),
     ],
 )

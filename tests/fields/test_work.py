@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import ANY
 
 import pytest
 
@@ -16,7 +18,20 @@ from kahler_verify.errors import FieldError, InputError
 from kahler_verify.fields.engines import Array, Processes, engine
 from kahler_verify.fields.log import Log, logged
 from kahler_verify.fields.stores import chunk_file, require_store
-from kahler_verify.fields.work import ATTEMPTS, DEATHS, Engine, Summary, carry_out
+from kahler_verify.fields.work import (
+    ATTEMPTS,
+    DEATHS,
+    Done,
+    Engine,
+    Job,
+    Outcome,
+    Progress,
+    State,
+    Summary,
+    Waiting,
+    carry_out,
+    perform,
+)
 from tests.fields.jobs import EVERY, Squares
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +79,41 @@ def test_all_is_done_once_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     assert [now.tasks for now in told] == list(range(13))
     assert told[-1].amount == told[-1].total == 12000
     assert job.is_right()
-    again = work(job, Array())
+    told.clear()
+    again = carry_out(job, Array(), Log(job.path), progress=told.append)
     assert (again.kept, again.done) == (12, [])
+    assert told == [Progress(12, 12, 12000, 12000, 12000)]
     assert set(job.times("began").values()) == {1}
+
+
+class Late(NamedTuple):
+    """Another does the task, and removes this one's draft, while it is at it."""
+
+    job: Squares
+
+    def state(self, task: int) -> State:
+        return self.job.state(task)
+
+    def run(self, task: int, attempt: int) -> Done:
+        self.job.run(task, attempt)
+        raise FileNotFoundError(2, "No such file", "a.partial")
+
+
+def test_what_another_has_done_meanwhile_is_kept(tmp_path: Path) -> None:
+    job = Squares(tmp_path / "a.zarr").create()
+    assert perform(Late(job), 3, 0).kept
+    assert perform(job, 3, 0).kept
+    assert perform(job, 4, 0) == Outcome(4, seconds=ANY)
+    assert job.times("began") == {3: 1, 4: 1}
+
+
+def test_two_at_one_time_do_each_other_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    both = [program(path, 0, 0.02) for _ in range(2)]
+    said = [each.communicate()[0] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert Squares(path).is_right()
+    assert list(path.rglob("*.partial")) == []
 
 
 def test_a_worker_that_is_killed_costs_its_own_task_alone(tmp_path: Path) -> None:
@@ -106,13 +153,17 @@ def test_after_everything_is_killed_the_rest_is_done(tmp_path: Path) -> None:
     assert job.is_right()
 
 
-def test_ctrl_c_finishes_what_is_in_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_what_is_in_work(tmp_path: Path, number: int) -> None:
+    """A terminal sends its signal to the workers too."""
     path = tmp_path / "a.zarr"
     job = Squares(path)
-    first = program(path, 1, 0.4)
+    first = program(path, 1, 0.2)
     until(lambda: len(job.notes("ended")) >= 2)
     until(lambda: len(job.notes("began")) > len(job.notes("ended")))
-    first.send_signal(signal.SIGINT)
+    first.send_signal(number)
+    if number == signal.SIGINT:
+        os.kill(job.notes("began")[-1][1], number)
     said, _ = first.communicate(timeout=60)
     assert first.returncode == 0
     assert "stopping: tasks in work are finished" in said
@@ -169,6 +220,26 @@ def test_workers_that_all_die_end_the_work(tmp_path: Path) -> None:
     with pytest.raises(FieldError, match=r"workers died one after another.*__main__"):
         work(job, Processes(2))
     assert sum(job.times("began").values()) <= DEATHS + 2 + 2
+
+
+class Frail(Engine):
+    """A worker dies of each task once, after which the task is done."""
+
+    name = "frail"
+
+    def run(self, job: Job, waiting: Waiting) -> Iterator[Outcome]:
+        while waiting:
+            task, attempt = waiting.popleft()
+            if attempt:
+                yield perform(job, task, attempt)
+            else:
+                yield Outcome(task, attempt, died=True)
+                waiting.appendleft(waiting.pop())  # which was put back
+
+
+def test_deaths_count_one_after_another(tmp_path: Path) -> None:
+    job = Squares(tmp_path / "a.zarr").create()
+    assert work(job, Frail()).done == list(range(12))
 
 
 def test_a_task_that_fails_is_named(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class Dask(Engine):
     @contextmanager
     def _client(self) -> Iterator[Client]:
         from distributed import Client, LocalCluster
+        from distributed.comm.addressing import get_address_host
 
         with ExitStack() as stack:
             stack.enter_context(_quiet())
@@ -52,6 +53,8 @@ class Dask(Engine):
             else:
                 address = self.scheduler
             try:
+                if self.scheduler is not None:
+                    get_address_host(self.scheduler)  # a client of no address never closes
                 client = Client(address, timeout=PATIENCE, set_as_default=False)
             except (OSError, ValueError, TypeError) as error:
                 raise InputError(
