@@ -27,6 +27,7 @@ from kahler_verify.curves import (
     Nearby,
     Polygon,
     Spline,
+    Status,
     bounds,
     connect,
     distances,
@@ -182,6 +183,44 @@ def matrix(metric: PulledBackMetric, codes: Tensor) -> list[str]:
     ]
 
 
+def whole_matrix(metric: PulledBackMetric, codes: Tensor, out: Path, workers: int) -> list[str]:
+    """All pairs of codes by processes, with proved bounds; what the store has is not done again."""
+    from kahler_verify import fields
+
+    source = fields.of_metric(metric, codes.shape[1])
+    start = time.perf_counter()
+    done = fields.compute_distances(
+        source,
+        fields.codes(source.space, codes.numpy()),
+        out,
+        segments=64,
+        engine=fields.Processes(workers),
+    )
+    spent = time.perf_counter() - start
+    found = fields.open_distances(out)
+    pairs = torch.triu_indices(len(codes), len(codes), 1)
+    parts = {
+        name: torch.from_numpy(found[name])[pairs[0], pairs[1]]
+        for name in ("length", "lower", "upper", "status", "evaluations")
+    }
+    length = parts["length"]
+    return [
+        (
+            f"{len(length)} pairs of {len(codes)} codes by {workers} processes: "
+            f"{spent / 60:.1f} minutes ({done.kept} of {done.kept + len(done.done)} tiles were "
+            f"there before), {int((parts['status'] == Status.MINIMUM).sum())} minima, "
+            f"{parts['evaluations'].double().median():.0f} evaluations "
+            f"(mean {parts['evaluations'].double().mean():.0f})"
+        ),
+        (
+            f"proved bounds on 64 segments: {(parts['upper'] / length - 1).nanmedian():.1e} above "
+            f"the length, at most {(parts['upper'] / length - 1).nan_to_num(0).max():.1e}; "
+            f"{(parts['lower'] / length).nanmedian():.2f} of it below; {found.detours()} pairs "
+            "are longer than a way over a third code"
+        ),
+    ]
+
+
 def antipodes() -> list[str]:
     """How often a search ends at a minimum, and the right one, at ε from the antipode."""
 
@@ -239,11 +278,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--without-rivals", action="store_true")
     parser.add_argument("--dimensions", type=int, nargs="+", default=[2])
+    parser.add_argument("--matrix", type=Path, help="only the matrix of 500 codes, in this store")
+    parser.add_argument("--codes", type=int, default=500, help="of that matrix")
+    parser.add_argument("--workers", type=int, default=2, help="processes for that matrix")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for d in arguments.dimensions:
         net, codes = trained(d, arguments.epochs)
         metric = PulledBackMetric(net, d)
+        if arguments.matrix is not None:
+            some = codes[: arguments.codes]
+            for row in whole_matrix(metric, some, arguments.matrix, arguments.workers):
+                print(f"- {row}", flush=True)
+            continue
         tests = codes[:180]
         order = torch.randperm(len(tests), generator=torch.Generator().manual_seed(1))
         a, b = (codes[order[k * arguments.pairs :][: arguments.pairs]] for k in (0, 1))

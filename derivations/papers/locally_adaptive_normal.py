@@ -179,8 +179,8 @@ def log_density(angle: Expr, gamma_12: Expr) -> Expr:
 
 
 form = (Matrix([[x, w1]]) * Sigma.inv() * Matrix([x, w1]))[0]
-along_axis = integrate(exp(-form.expand() / 2), (w1, -oo, oo))
-around = integrate(exp(-(x**2) / (2 * s11**2)), (x, -pi, pi))
+along_axis = integrate(exp(-form.expand() / 2), (w1, -oo, oo), manual=True)
+around = integrate(exp(-(x**2) / (2 * s11**2)), (x, -pi, pi), manual=True)
 
 # ---------------------------------------------------------------- its gradient (L4-grad)
 

@@ -15,10 +15,15 @@ from kahler_verify.errors import InputError
 from kahler_verify.files import require_writable, write_bytes, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from torch import Tensor
 
     from kahler_verify.fields.work import Engine
+
+COUNTED = ("status", "gap", "evaluations")
+BOUNDS = ("lower", "upper")
 
 
 def distances(
@@ -37,6 +42,9 @@ def distances(
     at_once: Annotated[int, typer.Option(help="Pairs in a batch.")] = 256,
     json: Annotated[Path | None, typer.Option(help="Write a summary as JSON.")] = None,
     tile: Annotated[int, typer.Option(help="Codes along a tile of a store's matrix.")] = 64,
+    segments: Annotated[
+        int, typer.Option(help="Pieces of each curve for bounds of its length; 0: none.")
+    ] = 0,
     engine: EngineName = "processes",
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -62,6 +70,8 @@ def distances(
     for name, count in (("points", points), ("at-once", at_once)):
         if count < 1:
             raise InputError(f"{name}: expected at least 1, got {count}")
+    if segments < 0:
+        raise InputError(f"segments: expected 0 or more, got {segments}")
     latents = open_latents(checkpoint)
     assert latents.checkpoint is not None
     config = latents.checkpoint.config
@@ -74,13 +84,14 @@ def distances(
     codes = latents.encoded(samples[:points])
     if stored:
         chosen = engine_of(engine, workers=workers, scheduler=scheduler, task=task)
-        _into_store(checkpoint, codes, out, tile, chosen, json)
+        _into_store(checkpoint, codes, out, tile, segments, chosen, json)
         return
     with Progress(console=errors, transient=True) as bar:
         pairs = bar.add_task("pairs", total=None)
         found = measure(
             latents.metric,
             codes,
+            segments=segments,
             pairs_at_once=at_once,
             kept=kept,
             progress=lambda done, total: bar.update(pairs, completed=done, total=total),
@@ -96,17 +107,21 @@ def distances(
         "checkpoint": checkpoint.name,
         "points": len(codes),
         **_counted(
-            found.lengths.numpy(),
-            found.report.status.numpy(),
-            found.report.gap.numpy(),
-            found.report.evaluations.numpy(),
+            {name: getattr(found.report, name).numpy() for name in (*COUNTED, *BOUNDS)}
+            | {"length": found.lengths.numpy()}
         ),
     }
     _tell(summary, out, json)
 
 
 def _into_store(
-    checkpoint: Path, codes: Tensor, out: Path, tile: int, engine: Engine, json: Path | None
+    checkpoint: Path,
+    codes: Tensor,
+    out: Path,
+    tile: int,
+    segments: int,
+    engine: Engine,
+    json: Path | None,
 ) -> None:
     from kahler_verify import fields
 
@@ -117,14 +132,15 @@ def _into_store(
             fields.codes(source.space, codes.numpy()),
             out,
             tile=tile,
+            segments=segments,
             engine=engine,
             progress=progress,
             say=lambda text: say(text, to=errors),
         )
     end_if_stopped(summary)
     found = fields.open_distances(out)
-    names = ("length", "status", "gap", "evaluations")
-    counted = _counted(*[found[name] for name in names])
+    names = ("length", *COUNTED, *(BOUNDS if segments else ()))
+    counted = _counted({name: found[name] for name in names})
     detours = found.detours()
     _tell(
         {"checkpoint": checkpoint.name, "points": len(codes), **counted, "detours": detours},
@@ -133,23 +149,36 @@ def _into_store(
     )
 
 
-def _counted(
-    lengths: np.ndarray, status: np.ndarray, gaps: np.ndarray, evaluations: np.ndarray
-) -> dict[str, Any]:
+def _counted(found: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Of pairs: how searches ended, and what they found."""
     import numpy as np
 
     from kahler_verify.curves import Status
 
-    apart = ~np.eye(len(lengths), dtype=bool)
-    between = lengths[apart]
-    found = gaps[apart & (status == Status.MINIMUM)]
-    return {
+    length, status = found["length"], found["status"]
+    apart = ~np.eye(len(length), dtype=bool)
+    known = apart & (status == Status.MINIMUM) & (length > 0)
+    gaps, lengths = found["gap"][known], length[known]
+    summary: dict[str, Any] = {
         "pairs": {s.name.lower(): int((status[apart] == s).sum()) // 2 for s in Status},
-        "median_length": float(np.nanmedian(between)) if np.isfinite(between).any() else None,
-        "largest_gap": float(found.max()) if found.size else None,
-        "evaluations": int(evaluations[apart].sum()) // 2,
+        "median_length": float(np.median(lengths)) if lengths.size else None,
+        "largest_gap": float(gaps.max()) if gaps.size else None,
+        "evaluations": int(found["evaluations"][apart].sum()) // 2,
     }
+    if lengths.size and "upper" in found and np.isfinite(found["upper"][known]).any():
+        upper, lower = (found[name][known] / lengths for name in ("upper", "lower"))
+        summary["median_upper_excess"] = float(np.nanmedian(upper)) - 1
+        summary["median_lower_share"] = float(np.nanmedian(lower))
+    return summary
+
+
+def _bounded(summary: Mapping[str, Any]) -> str:
+    if "median_upper_excess" not in summary:
+        return ""
+    return (
+        f"; bounds in the median pair: {summary['median_upper_excess']:.1e} above the length, and "
+        f"{summary['median_lower_share']:.2f} of it"
+    )
 
 
 def _tell(summary: dict[str, Any], out: Path, json: Path | None) -> None:
@@ -159,7 +188,8 @@ def _tell(summary: dict[str, Any], out: Path, json: Path | None) -> None:
     more = f"; {detours} are longer than a way over a third code" if detours else ""
     say(
         f"{out}: {pairs['minimum']} of {sum(pairs.values())} pairs ended at a minimum, with an "
-        f"estimated excess of length up to {summary['largest_gap'] or 0:.1e}{more}",
+        f"estimated excess of length up to {summary['largest_gap'] or 0:.1e}"
+        f"{_bounded(summary)}{more}",
         to=beside(out, json),
     )
     if json is not None:

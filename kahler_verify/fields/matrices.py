@@ -15,6 +15,7 @@ import torch
 
 import kahler_verify
 from kahler_verify.curves import Status, distances
+from kahler_verify.curves.proved.enclosure import known_layers
 from kahler_verify.errors import InputError
 from kahler_verify.fields import points as where
 from kahler_verify.fields.engines import Processes
@@ -44,8 +45,11 @@ MEANINGS = {  # what a matrix is of, its units and type; the lengths are written
     "status": ("how the search ended: " + ", ".join(f"{s} {s.name}" for s in Status), "1", "int8"),
     "gap": ("estimated excess of length, relative", "1", "float64"),
     "evaluations": ("points at which the metric was asked for", "1", "int64"),
+    "lower": ("length that no curve is shorter than", "nat^½", "float64"),
+    "upper": ("length that the curve found has at most", "nat^½", "float64"),
     "length": ("length of the shortest geodesic found; NaN where none is", "nat^½", "float64"),
 }
+BOUNDS = ("lower", "upper")  # that are there where they are asked for; proved or not, says "bounds"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class DistanceJob:
         source: of the metric.
         codes: how many.
         tile: codes along a side.
+        segments: of curves, for bounds; 0 for none.
         memory: bytes of a worker's metric.
     """
 
@@ -66,6 +71,7 @@ class DistanceJob:
     source: Source
     codes: int
     tile: int
+    segments: int = 0
     memory: int = MEMORY
 
     @property
@@ -90,6 +96,7 @@ class DistanceJob:
                 attributes={"long_name": words, "units": units},
             )
             for name, (words, units, kind) in MEANINGS.items()
+            if self.segments or name not in BOUNDS
         ]
 
     @property
@@ -139,14 +146,15 @@ class DistanceJob:
                 self._metric,
                 rows,
                 None if row == column else columns,
+                segments=self.segments,
                 pairs_at_once=max(1, PAIRS_AT_ONCE // 4**attempt),
                 raise_on_failure=False,
             )
-        report = {name: getattr(found.report, name) for name in MEANINGS}
-        report["length"] = found.lengths
         for block in self._blocks(task):
             for variable in self.variables:
-                values = report[variable.name].numpy().astype(variable.dtype)
+                name = variable.name
+                answer = found.lengths if name == "length" else getattr(found.report, name)
+                values = answer.numpy().astype(variable.dtype)
                 own = block == self._blocks(task)[-1]
                 write_block(self.path, group, variable, block, values if own else values.T)
         lost = int((found.report.status != Status.MINIMUM).sum())
@@ -182,6 +190,7 @@ def compute_distances(
     out: str | Path,
     *,
     tile: int = TILE,
+    segments: int = 0,
     engine: Engine | None = None,
     memory: int = MEMORY,
     progress: Callable[[Progress], None] | None = None,
@@ -193,7 +202,9 @@ def compute_distances(
         source: of the metric.
         codes: see :func:`kahler_verify.fields.codes`.
         out: the store; a new one, or one of these very codes, which is gone on with.
-        tile: codes along a side of what a task owns.
+        tile: codes along a side of what a task owns; codes that are near come into one.
+        segments: of curves, for bounds, which are proved where
+            :func:`kahler_verify.curves.bounds` proves them.
         engine: who does it; a process for each core where it is not said.
         memory: bytes of a worker's metric.
         progress: told after each task, of pairs.
@@ -205,29 +216,42 @@ def compute_distances(
     """
     if tile < 1:
         raise InputError(f"tile: expected at least 1 code, got {tile}")
+    if segments < 0:
+        raise InputError(f"segments: expected a number of segments or 0, got {segments}")
     path, engine = Path(out).absolute(), engine or Processes()
     engine.require()
     tile = min(tile, codes.count)
-    job = DistanceJob(path, source, codes.count, tile, memory)
+    job = DistanceJob(path, source, codes.count, tile, segments, memory)
+    metric = source.metric("float64", memory)
+    proved = known_layers(real_metric(metric)) is not None
     plan = {
         "format": FORMAT,
         "kind": "distances",
-        "model": source.to_json(source.metric("float64", memory), "float64"),
+        "model": source.to_json(metric, "float64"),
         "points": where.to_json(codes),
         "tile": tile,
+        "segments": segments,
         "versions": versions(),
     }
+    x = np.asarray(codes.codes)
+    order = nearby(x, tile)
+    number: Mapping[str, Any] = {"long_name": "place among the codes that were given", "units": "1"}
     names = ", ".join(where.coordinate_names(source.space))
     about: Mapping[str, Any] = {"long_name": f"codes in real coordinates ({names})", "units": "1"}
     require_store(
         path,
         plan,
         job.variables,
-        {"z": (("code", "coordinate"), np.asarray(codes.codes), about)},
+        {
+            "z": (("code", "coordinate"), x[order], about),
+            "code": (("code",), order, number),
+            "other": (("other",), order, number),
+        },
         {
             "title": f"distances between codes, of {source.name}",
             "model": source.name,
             "conventions": "lengths in the real metric; see docs/conventions.md",
+            "bounds": "proved by intervals" if proved else "estimated",
             "source": f"kahler_verify {kahler_verify.__version__}",
         },
     )
@@ -238,9 +262,27 @@ def compute_distances(
     return summary
 
 
+def nearby(x: np.ndarray, tile: int) -> np.ndarray:
+    """An order [N] of codes x [N, d] in which those of a tile are near each other.
+
+    They are cut across the direction in which they vary most, where tiles meet, and so on.
+    """
+    order, tiles = np.arange(len(x)), -(-len(x) // tile)
+    if tiles < 2:
+        return order
+    away = x - x.mean(0)
+    along = np.linalg.svd(away, full_matrices=False)[2][0]
+    order, half = np.argsort(away @ along, kind="stable"), tiles // 2 * tile
+    parts = order[:half], order[half:]
+    return np.concatenate([part[nearby(x[part], tile)] for part in parts])
+
+
 @dataclass(frozen=True)
 class DistanceMatrix:
-    """Distances in a store; arrays are read when they are asked for.
+    """Distances in a store, in the order in which the codes were given.
+
+    Arrays are read when they are asked for.  The store itself has them in the order of its tiles,
+    with each code's place in its coordinates ``code`` and ``other``, by which xarray selects.
 
     Attributes:
         path: of the store.
@@ -251,8 +293,17 @@ class DistanceMatrix:
     plan: dict[str, Any]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """``length``, ``status``, ``gap`` or ``evaluations`` [N, N], or the codes ``z`` [N, d]."""
-        return np.asarray(opened(self.path, "r")[name][...])  # type: ignore[index]
+        """Lengths, statuses, gaps, evaluations or bounds [N, N], or the codes ``z`` [N, d].
+
+        Raises:
+            InputError: there is no such array.
+        """
+        group = opened(self.path, "r")
+        if name not in group:
+            raise InputError(f"name: expected z or one of {list(MEANINGS)}, got {name!r}")
+        values, order = (np.asarray(group[each][...]) for each in (name, "code"))  # type: ignore[index]
+        place = np.argsort(order)
+        return values[place][:, place] if name in MEANINGS else values[place]
 
     def detours(self, tolerance: float = 1e-6) -> int:
         """Of how many pairs the way over a third code is shorter: longer curves were found."""

@@ -11,7 +11,7 @@ import xarray
 from kahler_verify import fields
 from kahler_verify.curves import Status, distances
 from kahler_verify.errors import InputError
-from kahler_verify.fields.matrices import DistanceJob
+from kahler_verify.fields.matrices import DistanceJob, nearby
 from kahler_verify.fields.stores import chunk_file
 from kahler_verify.geometry import PulledBackMetric
 from tests.command import run
@@ -46,6 +46,7 @@ def test_tiles_make_the_whole_matrix(tmp_path: Path) -> None:
     assert np.allclose(found["length"], whole.numpy(), atol=1e-9)
     read = xarray.open_zarr(found.path)
     assert read.length.dims == ("code", "other")
+    assert float(read.length.sel(code=2, other=5)) == found["length"][2, 5]
     assert "0 MINIMUM" in read.status.attrs["long_name"]
 
 
@@ -89,10 +90,43 @@ def test_detours_are_counted(tmp_path: Path) -> None:
     assert found.detours() == 1
 
 
+def test_near_codes_come_into_one_tile() -> None:
+    rng = np.random.default_rng(0)
+    centres, names = rng.standard_normal((5, 3)), rng.permutation(np.repeat(np.arange(5), 8))
+    order = nearby(100 * centres[names] + rng.standard_normal((40, 3)), 8)
+    assert sorted(order) == list(range(40))
+    assert all(len(set(tile)) == 1 for tile in names[order].reshape(5, 8))
+    assert np.array_equal(nearby(np.ones((3, 2)), 3), np.arange(3))
+
+
+def test_tiles_with_bounds(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Tanh(), torch.nn.Linear(6, 8))
+    source = fields.of_metric(PulledBackMetric(net.double().requires_grad_(False)), 2)
+    codes = fields.codes(source.space, CODES)
+    fields.compute_distances(
+        source, codes, tmp_path / "d.zarr", tile=3, segments=32, engine=fields.Array()
+    )
+    found = fields.open_distances(tmp_path / "d.zarr")
+    lower, length, upper = (found[name] for name in ("lower", "length", "upper"))
+    apart = ~np.eye(len(CODES), dtype=bool)
+    assert (lower <= length * (1 + 1e-12)).all()
+    assert (length <= upper * (1 + 1e-12)).all()
+    assert (upper[apart] < 1.01 * length[apart]).all()
+    assert (lower[apart] > 0.5 * length[apart]).all()
+    assert xarray.open_zarr(found.path).attrs["bounds"] == "proved by intervals"
+    with pytest.raises(InputError, match="segments 32, not 0"):
+        fields.compute_distances(source, codes, tmp_path / "d.zarr", tile=3, engine=fields.Array())
+    with pytest.raises(InputError, match="segments: expected a number of segments or 0, got -1"):
+        fields.compute_distances(source, codes, tmp_path / "e.zarr", segments=-1)
+    with pytest.raises(InputError, match=r"name: expected z or one of .*'upper'"):
+        found["lenght"]
+
+
 def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     out, summary = tmp_path / "d.zarr", tmp_path / "d.json"
     what = ("distances", str(folder / "real.safetensors"), "--data", str(folder / "real.npy"))
-    what += ("--points", "4", "--tile", "2", "--out", str(out))
+    what += ("--points", "4", "--tile", "2", "--segments", "8", "--out", str(out))
     done = run(*what, "--engine", "array", "--task", "0/2")
     assert done.returncode == 0, done.stderr
     done = run(*what, "--engine", "array", "--task", "0/1", "--json", str(summary))
@@ -100,6 +134,8 @@ def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F81
     assert "6 of 6 pairs ended at a minimum" in done.stdout
     told = json.loads(summary.read_text())
     assert told["detours"] == 0
+    assert 0 <= told["median_lower_share"] <= 1  # estimated: the decoder has a variance of its own
+    assert 0 < told["median_upper_excess"] < 1
     metric = fields.of_checkpoint(folder / "real.safetensors").metric()
     found = fields.open_distances(out)
     whole = distances(metric, torch.from_numpy(found["z"]))
@@ -107,6 +143,7 @@ def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F81
     for more, message in (
         (("--kept", "k.npz"), "kept: expected none with a store"),
         (("--points", "3"), "holds another field: points count 4, not 3"),
+        (("--segments", "-1"), "segments: expected 0 or more, got -1"),
     ):
         done = run(*what, *more)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

@@ -6,7 +6,7 @@ Symmetries of derivatives, charts and changes of basis, sums and mixtures.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import torch
@@ -276,7 +276,12 @@ def _is_translation_free(der: Derivation, k: Kernel) -> bool:
         return False
     if not {f.name for f in _vectors(k)} <= {j.field.name for j in der.definition.atoms(Jet)}:
         return False  # a tangent vector is not moved
-    return bool(map_letters(der.definition, _shift) == der.definition)
+    return _is_unmoved(der.definition)
+
+
+@lru_cache(maxsize=256)
+def _is_unmoved(definition: Expr) -> bool:
+    return bool(map_letters(definition, _shift) == definition)
 
 
 def _shifted_inputs(k: Kernel) -> dict[str, Symbol]:
