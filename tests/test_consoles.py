@@ -28,7 +28,9 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[byt
     [
         pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.thorough),
         pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.thorough),
-        {"PYTHONIOENCODING": "ascii:strict", "NO_COLOR": "1"},
+        pytest.param(
+            {"PYTHONIOENCODING": "ascii:strict", "NO_COLOR": "1"}, marks=pytest.mark.thorough
+        ),
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "COLUMNS": "12"},
         pytest.param({"COLUMNS": "12", "TERM": "dumb"}, marks=pytest.mark.thorough),
     ],
@@ -119,21 +121,24 @@ def test_standard_output_that_is_a_file_keeps_both(cache: dict[str, str], tmp_pa
 def test_names_with_markup_are_printed_as_they_are(tmp_path: Path) -> None:
     out = tmp_path / "[bold]model[/nothing].safetensors"
     small = ("--epochs", "1", "--hidden", "4", "--latent-dim", "1", "--warmup", "0")
-    done = _run("train", "--out", str(out), *small)
+    done = run("train", "--out", str(out), *small)
     assert done.returncode == 0, done.stderr
     assert out.is_file()
-    assert b"[bold]model[/nothing].safetensors: held-out ELBO" in done.stdout
-    assert b"None" not in done.stdout + done.stderr
+    assert "[bold]model[/nothing].safetensors: held-out ELBO" in done.stdout
+    assert "None" not in done.stdout + done.stderr
     wrong = run("sample", str(out), "--out", str(tmp_path / "s.npz"), "--count", "10" + "0" * 11)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
     assert "expected at most" in wrong.stderr
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    done = _run("prove", "O9", KAHLER_VERIFY_CACHE=str(blocked / "cache"))
+    monkeypatch.setenv("KAHLER_VERIFY_CACHE", str(blocked / "cache"))
+    done = run("prove", "O9")
     assert done.returncode == 0, done.stderr
-    assert b"refuted" in done.stdout
-    assert b"verdicts are not kept" in done.stderr
+    assert "refuted" in done.stdout
+    assert "verdicts are not kept" in done.stderr

@@ -384,7 +384,7 @@ print((kilobytes("VmHWM") - before) / 1024)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_the_check_of_a_large_decoder_stays_within_its_budget(order: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LARGE, str(order)], capture_output=True, text=True, check=True

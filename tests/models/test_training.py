@@ -203,15 +203,25 @@ REGULARIZED = TrainingOptions(
 )
 
 
-@pytest.mark.parametrize("metric", ["fisher", "mixture"])
-@pytest.mark.parametrize("regularizer", ["logdet-hermitian", "log-volume"])
+MODELS = [
+    ("complex", {"covariance": "constant"}),
+    ("complex", {"covariance": "diagonal", "latent_dim": 2}),
+    ("complex", {"covariance": "scalar", "decoder": "modulus"}),
+    ("real", {"covariance": "diagonal", "decoder": "split"}),
+]
+VOLUMES = [
+    (metric, regularizer)
+    for metric in ("fisher", "mixture")
+    for regularizer in ("logdet-hermitian", "log-volume")
+]
+
+
 @pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("complex", {"covariance": "constant"}),
-        ("complex", {"covariance": "diagonal", "latent_dim": 2}),
-        ("complex", {"covariance": "scalar", "decoder": "modulus"}),
-        ("real", {"covariance": "diagonal", "decoder": "split"}),
+    ("metric", "regularizer", "kind", "changes"),
+    [  # each model and each volume once, all together where thorough
+        pytest.param(*volume, *model, marks=() if i == k else pytest.mark.thorough)
+        for i, volume in enumerate(VOLUMES)
+        for k, model in enumerate(MODELS)
     ],
 )
 def test_the_sign_of_the_weight_decides_which_way_the_density_goes(
@@ -404,8 +414,14 @@ def test_the_held_out_loss_is_minus_the_elbo_with_the_regularizer(tmp_path):
     assert plain == pytest.approx(sampled, rel=0.05)
 
 
-@pytest.mark.parametrize("epoch", [2, 3, 5])
-@pytest.mark.parametrize("metric", ["fisher", "mixture"])
+@pytest.mark.parametrize(
+    ("epoch", "metric"),
+    [(2, "fisher"), (3, "mixture")]
+    + [
+        pytest.param(*case, marks=pytest.mark.thorough)
+        for case in ((3, "fisher"), (5, "fisher"), (2, "mixture"), (5, "mixture"))
+    ],
+)
 def test_a_run_that_stops_early_resumes_to_the_same_bits(epoch, metric, tmp_path):
     data = _data()
     config = _config(data)

@@ -79,17 +79,16 @@ APPLICABLE = {
 CASES = [
     pytest.param(name, law, id=f"{name}-{law}") for name, laws in APPLICABLE.items() for law in laws
 ]
-MANY = 2  # laws of a derivation of real latents that have many examples in the default profile
+MANY = {True: 2, False: 10}  # laws with many examples by default, of real and of other latents
 
 
 def _with_many_examples() -> list[ParameterSet]:
-    """All cases; of a derivation of real latents, a seeded choice, and the rest where thorough."""
+    """All cases; of each derivation a seeded choice, and the rest where thorough."""
     out = []
     for name, derivation in DERIVATIONS.items():
         own = [case for case in CASES if case.values[0] == name]
-        chosen = own
-        if all(map(is_real_latent, derivation.kernels)):
-            chosen = random.Random(name).sample(own, min(MANY, len(own)))
+        most = MANY[all(map(is_real_latent, derivation.kernels))]
+        chosen = random.Random(name).sample(own, min(most, len(own)))
         out += [
             case if case in chosen else pytest.param(*case.values, id=case.id, marks=THOROUGH)
             for case in own
