@@ -227,7 +227,7 @@ def test_pictures_stand_alone(opened: Page) -> None:
     assert len(np.unique(picture[::7, ::7].reshape(-1, picture.shape[2]), axis=0)) > 50
 
 
-@pytest.mark.parametrize("layer", ["condition", "curvature"])
+@pytest.mark.parametrize("layer", ["condition", "scalar_curvature"])
 def test_layers_can_be_chosen(opened: Page, layer: str) -> None:
     opened.js(
         "const s = document.getElementById('layer'); s.value = arguments[0];"

@@ -91,7 +91,7 @@ def test_the_own_page_is_not_refused(client: TestClient) -> None:
 
 
 def test_answers_arrive_in_lines(client: TestClient, plane: dict) -> None:
-    body = {"layer": "volume", "plane": plane, "window": [-1, 1, -1, 1], "size": 30}
+    body = {"layer": "log_volume", "plane": plane, "window": [-1, 1, -1, 1], "size": 30}
     found = lines(client.post(f"/{TOKEN}/ask/map", json=body))
     assert [list(line) for line in found] == [["news"], ["result"]]
     assert found[1]["result"]["size"] == 30
@@ -241,9 +241,9 @@ def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPa
     compute(source, plan_for(source, "log_volume", lambda _: points), tmp_path / "store.zarr")
     shown = with_field(subject, tmp_path / "store.zarr")
     known = subject.metric.log_volume(torch.tensor([[-1.0, 1.0]], dtype=torch.float64))
-    at = (shown.points == torch.tensor([-1.0, 1.0])).all(-1)
-    assert torch.isclose(shown.values[at], known)
-    assert shown.quantity == "log_volume"
+    assert shown.field is not None
+    assert torch.isclose(shown.field.at(torch.tensor([[-0.9, 1.1]])), known)
+    assert shown.field.quantity == "log_volume"
 
     alone = Session(of_field(tmp_path / "store.zarr"))
     about = alone.describe()
