@@ -11,7 +11,7 @@ import torch
 from kahler_verify.errors import InputError
 from kahler_verify.fields.points import Grid, coordinate_names
 from kahler_verify.fields.reading import Field
-from kahler_verify.plots.maps import COLOURS, extension, norm_of, plot_values
+from kahler_verify.plots.maps import COLOURS, extension, norm_of, plain_ticks, plot_values
 from kahler_verify.plots.plane import Plane
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def _cloud(field: Field, place: Axes) -> np.ndarray:
         style: dict[str, Any] = {"cmap": COLOURS[of.scale], "norm": norm, "linewidths": 0}
         shown = place.scatter(z[:, 0], z[:, second], c=values, s=size, **style)
         ends = extension(finite, norm.vmin, norm.vmax)
-        place.figure.colorbar(shown, ax=place, label=of.label, extend=ends, shrink=0.86)
+        bar = place.figure.colorbar(shown, ax=place, label=of.label, extend=ends, shrink=0.86)
+        if of.scale == "log":
+            plain_ticks(bar.ax.yaxis)
         place.set(xlabel=names[0], ylabel=names[second], aspect="equal")
     some = f" (one in {every})" if every > 1 else ""
     place.set_title(f"{field.attributes['model']}, {field.plan.points.kind}{some}", fontsize=9)
@@ -107,8 +109,10 @@ def _curve(
     """Values over one coordinate."""
     dots: dict[str, Any] = {"marker": "."} if len(x) < FEW or style else {}
     place.plot(x, np.where(np.isfinite(values), values, np.nan), **dots, **style)
-    scale = "log" if field.plan.of.scale == "log" else "linear"
-    place.set(xlabel=name, ylabel=field.plan.of.label, yscale=scale)
+    place.set(xlabel=name, ylabel=field.plan.of.label)
+    if field.plan.of.scale == "log":
+        place.set_yscale("log")
+        plain_ticks(place.yaxis)
 
 
 def _distribution(field: Field, values: np.ndarray, histogram: Axes) -> None:
@@ -119,10 +123,11 @@ def _distribution(field: Field, values: np.ndarray, histogram: Axes) -> None:
     if of.scale == "log":
         bins = np.geomspace(known.min(), known.max() * (1 + 1e-9), bins + 1)
         histogram.set_xscale("log")
+        plain_ticks(histogram.xaxis)
     histogram.hist(known, bins=bins, color="tab:gray")
     lost = values.size - finite.size
     done, count = field.done
-    histogram.set(xlabel=of.label, ylabel="points", yticks=[])
+    histogram.set(xlabel=of.title, ylabel="points", yticks=[])
     histogram.set_title(
         f"{finite.size} points"
         + (f", {lost} not finite" if lost else "")

@@ -84,8 +84,8 @@ class Plan:
         """
         if values.get("kind") != "field" or values.get("format") != FORMAT:
             raise InputError(
-                f"store: expected a field of format {FORMAT}, got {values.get('kind')} of format "
-                f"{values.get('format')}"
+                f"store: expected a field of format {FORMAT}, but it is one of "
+                f"{values.get('kind')} of format {values.get('format')}"
             )
         latents = values["latents"]
         return cls(

@@ -134,7 +134,9 @@ def plot_values(
     axes.set_facecolor(UNDEFINED)
     if legend:
         ends = extension(array.compressed(), *mesh.get_clim())
-        axes.figure.colorbar(mesh, ax=axes, label=label, extend=ends, shrink=0.86)
+        bar = axes.figure.colorbar(mesh, ax=axes, label=label, extend=ends, shrink=0.86)
+        if scale == "log":
+            plain_ticks(bar.ax.yaxis)
     return named(axes, plane)
 
 
@@ -143,6 +145,15 @@ def norm_of(values: np.ndarray, scale: Scale) -> Any:
     from matplotlib.colors import LogNorm, Normalize
 
     return (LogNorm if scale == "log" else Normalize)(*colour_range(values, scale))
+
+
+def plain_ticks(axis: Any) -> None:
+    """On a logarithmic axis 1, 2, 5, 10 and so on, which are told apart within a decade too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def colour_range(values: np.ndarray, scale: Scale) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -210,13 +211,15 @@ def test_only_the_loopback_address_listens() -> None:
 
 
 def test_a_checkpoint_or_a_module() -> None:
-    assert "expected a checkpoint or --module, got none" in run("explore").stderr
+    assert "expected a checkpoint, --module or --field, got none" in run("explore").stderr
 
 
-def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_model_and_a_stored_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
     import torch
 
-    from kahler_verify.cli.explore import of_field, of_module, with_field
+    from kahler_verify.cli.explore import of_field, of_module, require_same_model, with_field
     from kahler_verify.fields import compute, grid, of_metric, plan_for
     from kahler_verify.spaces import Space
 
@@ -239,6 +242,9 @@ def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPa
     source = of_metric(subject.metric, 2)
     points = grid(Space(complex=False, dimension=2), [5, 5], [-1.0, -1.0], [1.0, 1.0])
     compute(source, plan_for(source, "log_volume", lambda _: points), tmp_path / "store.zarr")
+    require_same_model(tmp_path / "store.zarr", None, "mine_to_explore:decoder", "2")
+    with pytest.raises(InputError, match=r"field: expected one of .*, but .* is of .*: probe"):
+        require_same_model(tmp_path / "store.zarr", checkpoint, None, None)
     shown = with_field(subject, tmp_path / "store.zarr")
     known = subject.metric.log_volume(torch.tensor([[-1.0, 1.0]], dtype=torch.float64))
     assert shown.field is not None
