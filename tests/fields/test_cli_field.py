@@ -112,7 +112,7 @@ def test_a_users_module(folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 BAD = {
     "no points": ((), "points: expected one of --points, --grid and --codes, got none"),
     "two kinds": (("--points", "3", "--grid", "2x2"), "got points and grid"),
-    "grid": (("--grid", "3x3x3"), "grid: expected 2 counts of a grid of 2 coordinates (z2)"),
+    "grid": (("--grid", "3x3x3"), "grid: expected 2 counts of a grid of 2 coordinates (z1, z2)"),
     "grid words": (("--grid", "axb"), "grid: expected counts such as 200x200, got 'axb'"),
     "box": (("--points", "3", "--box", "1"), "box: expected LOW,HIGH such as -3,3, got 1"),
     "quantity": (("--points", "3", "--quantity", "x"), "quantity: expected one of log_volume"),
