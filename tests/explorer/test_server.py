@@ -184,6 +184,42 @@ def test_a_page_that_goes_away_ends_its_work() -> None:
     assert job.cancelled
 
 
+def test_a_closed_connection_ends_its_work(session: Session) -> None:
+    """With a real server and a real socket: what is between them may hide that a reader is gone."""
+    begun, ended = threading.Event(), threading.Event()
+
+    class Endless(Session):
+        def __init__(self) -> None:
+            super().__init__(session.subject)
+            self.answers = {"cluster": self.endless}
+
+        def endless(self, asked, job):
+            begun.set()
+            try:
+                while True:
+                    job.check()
+                    time.sleep(0.01)
+            finally:
+                ended.set()
+
+    with listening(0) as listener:
+        port = listener.getsockname()[1]
+        app = application(Endless(), TOKEN, port)
+        running = server.uvicorn.Server(server.uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        with socket.create_connection(("127.0.0.1", port)) as page:
+            page.sendall(
+                f"POST /{TOKEN}/ask/cluster HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}".encode()
+            )
+            assert begun.wait(10)
+            assert not ended.wait(0.6)
+        assert ended.wait(5)
+        running.should_exit = True
+        thread.join(5)
+
+
 def test_each_run_has_a_token_of_its_own(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
     tokens = set()

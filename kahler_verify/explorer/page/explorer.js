@@ -229,7 +229,7 @@
       const centres = found.centres.map((centre, n) => row(`Centre ${n + 1}`, cell(list(centre) + (found.weights ? `, weight ${KV.format(found.weights[n], 3)}` : ""))));
       const says = found.kind === "kmeans" ? `mean squared distance ${KV.format(found.inertia, 5)}${found.settled ? "" : ", not settled"}` : `${KV.format(found.likelihood, 5)} nats per code${found.left_out ? `, without ${found.left_out} codes that no geodesic reached` : ""}`;
       $("live").textContent = `${found.kind === "kmeans" ? "k-means" : "Normal laws"} fitted: ${says}`;
-      const explained = found.kind === "kmeans" ? "Borders are found by shortest paths on a grid, to a few per cent." : "Contours hold 50%, 90% and 99% of the density in this window, by the chart's measure.";
+      const explained = found.kind === "kmeans" ? (found.lines.length ? "Borders are found by shortest paths on a grid, to a few per cent." : "Borders are drawn in latent planes alone.") : "Contours hold 50%, 90% and 99% of the density in this window, by the chart's measure.";
       return [KV.element("table", {}, KV.element("tbody", {}, ...centres)), note(explained), ...onTable(found)];
     },
   };
@@ -275,17 +275,23 @@
 
   // ------------------------------------------------------------ controls
   const choose = (select, pairs, value) => select.replaceChildren(...pairs.map(([v, text]) => KV.element("option", { value: v, selected: String(v) === String(value) }, text)));
+  function sayHeld(rest) {
+    const all = rest.every(([n]) => state.held[n] === state.held[rest[0][0]]);
+    $("held").firstElementChild.textContent = `The other coordinates are held${!rest.length ? "" : all ? ` at ${KV.format(state.held[rest[0][0]], 3)}` : `: ${rest.map(([n, label]) => `${label} ${KV.format(state.held[n], 3)}`).join(", ")}`}`;
+  }
   function drawHeld() {
     const labels = basis().labels, some = labels.map((label, n) => [n, label]);
     choose($("first"), some, state.i);
     choose($("second"), some, state.j);
     const rest = some.filter(([n]) => n !== state.i && n !== state.j);
     $("held").hidden = !rest.length;
+    sayHeld(rest);
     $("held-list").replaceChildren(...rest.map(([n, label]) => KV.element("label", {}, `${label} `,
       KV.element("input", { type: "number", step: "0.1", value: Number(state.held[n].toPrecision(5)), onchange: event => {
         const x = Number(event.target.value);
         if (!Number.isFinite(x)) return;
         state.held[n] = x;
+        sayHeld(rest);
         viewChanged();
         compute();
       } }))));

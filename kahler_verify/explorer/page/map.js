@@ -150,7 +150,7 @@
       for (const { group = "curves", kind = "line", class: name, points, says } of this.shapes) {
         if (kind === "line") {
           for (const piece of pieces(points)) {
-            if (group === "curves") found[group].push(KV.svg("polyline", { class: "halo", points: this.path(piece) }));
+            found[group].push(KV.svg("polyline", { class: group === "curves" ? "halo" : "halo thin", points: this.path(piece) }));
             const line = KV.svg("polyline", { class: name, points: this.path(piece) });
             if (says) line.append(Object.assign(KV.svg("title"), { textContent: says }));
             found[group].push(line);
