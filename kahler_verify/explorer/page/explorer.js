@@ -54,6 +54,8 @@
     fetch("cancel", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ kind }) });
   }
 
+  const drop = (...kinds) => { for (const kind of kinds) if (asking.has(kind)) cancel(kind); };
+
   // ------------------------------------------------------------ the plane
   const basis = () => about.bases[state.basis];
   const dot = (u, v) => u.reduce((sum, x, k) => sum + x * v[k], 0);
@@ -85,7 +87,8 @@
     map.whole = spanned();
     map.setCodes(about.codes ? about.codes.map(project) : [], about.labels);
     drawHeld();
-    clusters = null;
+    drop("map"); // its colours are of another plane
+    map.setField(null);
     map.show(map.whole);
     redraw();
   }
@@ -142,7 +145,15 @@
   let begun = 0;
   function compute(moving = false) {
     remember();
-    if (state.tool === "cluster" || !ready()) { showInputs(); return; }
+    if (state.tool === "cluster") { showInputs(); return; }
+    if (!ready()) { // what is still on its way is of other points
+      drop(state.tool, "path", "tighten");
+      busy(null);
+      $("result").replaceChildren(); $("frames").replaceChildren(); $("live").textContent = "";
+      showInputs();
+      return;
+    }
+    drop("tighten");
     const { a, b, c, v } = state, tool = state.tool;
     if (moving && (tool === "analogy" || tool === "transport")) { showInputs(); return; }
     const body = { path: { a, b }, ball: { centre: a, radius: state.radius, plane: plane() }, exp: { a, vector: v }, transport: { a, b, vector: v }, analogy: { a, b, c } }[tool];
@@ -237,17 +248,17 @@
   function show(tool, found) { $("result").replaceChildren(...SHOWS[tool](found)); }
   function frames(rows) { $("frames").replaceChildren(...rows.filter(([, found]) => found).map(([words, found]) => KV.strip(words, found))); }
   function tighten() {
-    $("tightened").textContent = "computing …";
+    const place = $("tightened"); // a later answer's table has another
+    place.textContent = "computing …";
     ask("tighten", { a: state.a, b: state.b }, ({ result, error }) => {
-      if (!$("tightened")) return;
-      $("tightened").textContent = error ?? (result ? `${KV.format(result.inside, 6)} of all curves in a box about the codes, ${result.proved ? "proved" : "estimated"}` : "");
+      place.textContent = error ?? (result ? `${KV.format(result.inside, 6)} of all curves in a box about the codes, ${result.proved ? "proved" : "estimated"}` : "");
     });
   }
   function redraw() {
     const shapes = [], line = (name, points, more = {}) => points && shapes.push({ class: name, points: points.map(p => p.every(x => x !== null) ? project(p) : null), ...more });
     const { path, ball, exp, transport, analogy } = answer, tool = state.tool;
     if (clusters) {
-      for (const { line: border } of clusters.lines) shapes.push({ group: "regions", class: "border", points: border });
+      for (const { line: border } of clusters.lines) shapes.push({ group: "regions", class: "border", points: border.map(project) });
       for (const centre of clusters.centres) shapes.push({ group: "arrows", kind: "mark", class: "centre", points: [project(centre)] });
     }
     const pair = state.a && state.b;
@@ -297,7 +308,7 @@
       } }))));
   }
   function chooseTool(tool) {
-    if (asking.size) for (const kind of [...asking.keys()]) if (kind !== "map") cancel(kind);
+    drop(...[...asking.keys()].filter(kind => kind !== "map"));
     state.tool = tool;
     busy(null);
     problem("error");
@@ -353,7 +364,8 @@
       problem("error");
       begun = performance.now();
       busy("cluster", "beginning", 0);
-      ask("cluster", { kind: state.kind, components: state.components, window: map.window }, message => received("cluster", message));
+      const [l, r, b, t] = map.window; // of the latents themselves, where they are a plane
+      ask("cluster", { kind: state.kind, components: state.components, window: state.i > state.j ? [b, t, l, r] : [l, r, b, t] }, message => received("cluster", message));
     } }, "Fit");
     return KV.element("div", { className: "row" }, count, kind, start);
   }
@@ -417,6 +429,7 @@
       if (n === state[other]) state[other] = state[own];
       state[own] = n;
       planeChanged();
+      if (state.tool === "ball") compute(); // it begins in the plane
     };
     $("tools").replaceChildren(...Object.entries(TOOLS).map(([tool, [title]]) => KV.element("button", { type: "button", role: "radio", "data-tool": tool, onclick: () => chooseTool(tool) }, title)));
     $("tools").onkeydown = event => {

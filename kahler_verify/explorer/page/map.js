@@ -60,8 +60,9 @@
     pan(dx, dy) { const [l, r, b, t] = this.window; this.show([l + dx, r + dx, b + dy, t + dy]); }
 
     // ---------------------------------------------------------- what is shown
-    setField(field, colours, unit, title) {
+    setField(field, colours, unit, title) { // none: nothing is known of this plane yet
       Object.assign(this, { field, colours, unit, title });
+      if (!field) { this.image.removeAttribute("href"); this.draw(); return; }
       const { size, values, range } = field, canvas = KV.element("canvas", { width: size, height: size });
       const pixels = canvas.getContext("2d").createImageData(size, size);
       for (let j = 0; j < size; j++) for (let i = 0; i < size; i++) {
