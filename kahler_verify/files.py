@@ -102,15 +102,17 @@ def _mode(place: Path) -> int:
     return 0o666 & ~umask
 
 
-def require_writable(name: str, path: str | Path | None) -> None:
+def require_writable(name: str, path: str | Path | None, ending: str = "") -> None:
     """Make sure, before long work, that its result can be written to ``path``.
 
     Args:
         name: of the argument, for the message.
         path: where the result will go; None, where there is none.
+        ending: that a file's name has, of a result that is of one kind only.
 
     Raises:
-        InputError: it is a folder, its folder cannot be made, or it must not be written.
+        InputError: it is a folder, its folder cannot be made, or it must not be written; or it has
+            the name of something else.
     """
     if path is None or is_standard_output(path):
         return
@@ -126,6 +128,8 @@ def require_writable(name: str, path: str | Path | None) -> None:
         place = Path(path).resolve()
         if place.is_dir():
             raise InputError(f"{name}: expected a file to write, but {path} is a folder")
+        if ending and Path(path).suffix.lower() not in (ending, ""):
+            raise InputError(f"{name}: expected the name of a {ending} file, got {path}")
         folder = place.parent
         missing = []
         while not folder.exists():

@@ -7,7 +7,7 @@ from sympy import log, sqrt
 import kahler_verify
 from kahler_verify import PotentialMetric
 from kahler_verify.calculus import explicit_coordinates
-from kahler_verify.plots import Drawn, Plane, plot_field
+from kahler_verify.plots import Plane, Quantity, plot_field
 
 z1, z2 = explicit_coordinates("z1 z2")
 u = z1 * z1.conjugate() + z2 * z2.conjugate()
@@ -18,10 +18,11 @@ z = torch.randn(1000, 2, dtype=torch.complex128)
 print("largest entry of the Ricci tensor:", metric.ricci_tensor(z).abs().max())
 
 first = torch.tensor([1, 0], dtype=torch.complex128)
-sectional = Drawn(
+sectional = Quantity(
+    "along_z1",
+    "Holomorphic sectional curvature along z₁",
     lambda metric, z: metric.holomorphic_sectional_curvature(z, first),
-    "holomorphic sectional curvature along z₁",
-    "signed",
+    scale="signed",
 )
 plane = Plane.complex_coordinate(2, 0, extent=1.5, origin=0.3 * first.flip(0))
 figure = Figure(figsize=(9.5, 3.9), layout="constrained")

@@ -35,8 +35,8 @@ def analogy(
     from kahler_verify.cli.latents import open_latents, point
     from kahler_verify.curves import analogy as solve
 
-    for name, output in (("json", json), ("plot", plot)):
-        require_writable(name, output)
+    for name, output, ending in (("json", json, ""), ("plot", plot, ".png")):
+        require_writable(name, output, ending)
     latents = open_latents(checkpoint)
     samples = latents.held_out(data)
     a_z, b_z, c_z = (

@@ -126,7 +126,7 @@ def _into_store(
     from kahler_verify import fields
 
     source = fields.of_checkpoint(checkpoint)
-    with work_bar(errors, "pairs") as progress:
+    with work_bar(errors, "pairs", "tiles") as progress:
         summary = fields.compute_distances(
             source,
             fields.codes(source.space, codes.numpy()),

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kahler_verify.cli.consoles import say
-from kahler_verify.cli.user_models import LATENTS_HELP, MODULE_HELP, open_module, require_one
+from kahler_verify.cli.user_models import (
+    LATENTS_HELP,
+    MODULE_HELP,
+    module_source,
+    open_module,
+    require_one,
+)
+from kahler_verify.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +46,8 @@ def explore(
     import sys
     import webbrowser
 
+    if field is None and checkpoint is None and module is None:
+        raise InputError("checkpoint: expected a checkpoint, --module or --field, got none")
     if field is None or module is not None:
         require_one(checkpoint, module)
     from kahler_verify.explorer.server import serve
@@ -52,6 +61,7 @@ def explore(
         assert field is not None
         subject = of_field(field)
     if field is not None and subject.known:
+        require_same_model(field, checkpoint, module, latents)
         subject = with_field(subject, field)
 
     def ready(address: str) -> None:
@@ -96,6 +106,37 @@ def of_checkpoint(path: Path, data: Path | None) -> Subject:
     return of_model(model, path.name, codes, labels, source)
 
 
+def require_same_model(
+    store: Path, checkpoint: Path | None, module: str | None, latents: str | None
+) -> None:
+    """A field is shown over the metric that it is of.
+
+    Raises:
+        InputError: it is another model's.
+    """
+    from kahler_verify.fields import of_checkpoint as source_of
+    from kahler_verify.fields import open_field
+    from kahler_verify.fields.stores import differences
+
+    field = open_field(store)
+    if module is not None:
+        source = module_source(module, latents)
+    else:
+        assert checkpoint is not None
+        source = source_of(checkpoint)
+    here = source.to_json(source.metric(field.plan.dtype), field.plan.dtype)
+    apart = [
+        line
+        for name in ("latents", "probe")
+        for line in differences(field.plan.model.get(name), here[name], name)
+    ]
+    if apart:
+        raise InputError(
+            f"field: expected one of {source.name}, but {store} is of "
+            f"{field.attributes['model']}: {'; '.join(apart)}"
+        )
+
+
 def with_field(subject: Subject, store: Path) -> Subject:
     """The same with a store's values, [N], to colour by."""
     _, points, values, quantity = _stored(store)
@@ -113,7 +154,6 @@ def _stored(store: Path) -> tuple[bool, Tensor, Tensor, str]:
     """Whether latents are complex, points [N, d] in real coordinates, values [N], their name."""
     import torch
 
-    from kahler_verify.errors import InputError
     from kahler_verify.fields import open_field
 
     field = open_field(store)

@@ -195,7 +195,7 @@ def _direction(text: str, space: Space) -> str | list[float]:
 
 def _vector(name: str, text: str, space: Space) -> list[float]:
     """Real coordinates of ``z1``, ``0.5,-1`` or ``1+2j,0``."""
-    from kahler_verify.fields.points import coordinate_names, direction
+    from kahler_verify.fields.points import coordinate_names, direction, named
 
     names = coordinate_names(space)
     if text[:1].isalpha():
@@ -208,7 +208,7 @@ def _vector(name: str, text: str, space: Space) -> list[float]:
         return [v.real for v in values] + [v.imag for v in values]
     if len(values) != len(names) or any(v.imag for v in values):
         raise InputError(
-            f"{name}: expected {len(names)} real coordinates ({', '.join(names)})"
+            f"{name}: expected {len(names)} real coordinates ({named(names)})"
             + (f" or {space.dimension} complex ones" if space.complex else "")
             + f", got {text!r}"
         )
@@ -242,6 +242,8 @@ def _codes(text: str, checkpoint: Path | None, data: Path | None) -> Any:
             raise InputError(
                 f"data: expected --data with the file that {checkpoint} was trained on"
             )
+        if int(text[1:]) > len(samples):
+            raise InputError(f"codes: expected at most #{len(samples)} of {checkpoint}, got {text}")
         return own.encoded(samples[: int(text[1:])]).numpy()
     path = Path(text)
     if not path.is_file():
@@ -261,7 +263,7 @@ def plot(
     from kahler_verify.fields import open_field
     from kahler_verify.fields.pictures import picture
 
-    require_writable("out", out)
+    require_writable("out", out, ".png")
     write_bytes(out, picture(open_field(store)))
 
 

@@ -55,8 +55,8 @@ def fit_land(
 
     from kahler_verify.statistics import candidates
 
-    for name, output in (("json", json), ("plot", plot)):
-        require_writable(name, output)
+    for name, output, ending in (("json", json, ""), ("plot", plot, ".png")):
+        require_writable(name, output, ending)
     if not 0 < held_out < 1:
         raise InputError(f"held-out: expected a part between 0 and 1, got {held_out}")
     numbers = components or [1]

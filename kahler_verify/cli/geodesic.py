@@ -58,8 +58,8 @@ def geodesic(
     from kahler_verify.curves import Curve, Status, bounds
     from kahler_verify.errors import InputError
 
-    for name, output in (("json", json), ("plot", plot)):
-        require_writable(name, output)
+    for name, output, ending in (("json", json, ""), ("plot", plot, ".png")):
+        require_writable(name, output, ending)
     if times < 2:
         raise InputError(f"times: expected at least 2, got {times}")
     for name, count in (("segments", segments), ("cells", cells)):

@@ -39,16 +39,24 @@ class _Rate:
 
 
 @contextmanager
-def work_bar(console: Console, what: str) -> Iterator[Callable[[Reached], None]]:
-    """What a run is to tell of its progress: in points, pairs or whatever ``what`` is."""
+def work_bar(
+    console: Console, what: str, tasks: str = "chunks"
+) -> Iterator[Callable[[Reached], None]]:
+    """What a run is to tell of its progress.
+
+    Args:
+        console: that it is told to.
+        what: points, pairs or whatever is counted.
+        tasks: what holds several of them; the same word where each is a task.
+    """
     rate = _Rate()
     if not console.is_terminal or console.is_dumb_terminal:
-        yield _lines(console, what, rate)
+        yield _lines(console, what, tasks, rate)
         return
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("chunks, {task.fields[speed]}"),
+        TextColumn(f"{tasks}, {{task.fields[speed]}}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
@@ -62,7 +70,7 @@ def work_bar(console: Console, what: str) -> Iterator[Callable[[Reached], None]]
         yield move
 
 
-def _lines(console: Console, what: str, rate: _Rate) -> Callable[[Reached], None]:
+def _lines(console: Console, what: str, tasks: str, rate: _Rate) -> Callable[[Reached], None]:
     last = [float("-inf")]
 
     def tell(now: Reached) -> None:
@@ -71,10 +79,10 @@ def _lines(console: Console, what: str, rate: _Rate) -> Callable[[Reached], None
             return
         last[0] = time.monotonic()
         ending = "" if found is None else f", {found[0]:.3g} {what}/s, {_time(found[1])} left"
-        say(
-            f"{now.tasks} of {now.of} chunks, {now.amount} of {now.total} {what}{ending}",
-            to=console,
-        )
+        counted = f"{now.amount} of {now.total} {what}"
+        if tasks != what:
+            counted = f"{now.tasks} of {now.of} {tasks}, {counted}"
+        say(f"{counted}{ending}", to=console)
 
     return tell
 

@@ -10,8 +10,6 @@ import typer
 from kahler_verify.cli.consoles import beside, errors, say
 from kahler_verify.files import require_writable
 
-MOST_PROCESSES = 8  # each takes half a gigabyte
-
 
 def prove(
     what: Annotated[
@@ -30,9 +28,9 @@ def prove(
 ) -> None:
     """Judge claims: print the ledger of verdicts with their evidence."""
     from kahler_verify.evidence.ledger.proving import prove as judge
-    from kahler_verify.evidence.ledger.working import cores
     from kahler_verify.evidence.ledger.writing import write_evidence, write_ledger
     from kahler_verify.evidence.listing import print_ledger
+    from kahler_verify.evidence.working import MOST_PROCESSES, cores
 
     for name, output in (("json", json), ("evidence", evidence)):
         require_writable(name, output)

@@ -41,7 +41,7 @@ def sweep(
         got = "both" if function else "none"
         raise InputError(f"command: expected a command after -- or --function, got {got}")
     chosen = engine_of(engine, workers=workers, scheduler=scheduler, task=task)
-    with work_bar(errors, "rows") as progress:
+    with work_bar(errors, "rows", "rows") as progress:
         summary = run(
             function or command or [],
             _seeds(seeds),

@@ -24,6 +24,10 @@ def verify(
     latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
     points: Annotated[int, typer.Option(help="Random latents of --module to look at.")] = 3,
     kernels: Annotated[bool, typer.Option(help="Check kernels, not the decoder alone.")] = True,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many check kernels; by default, one for each core."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the result as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained report.")] = None,
     self_test: Annotated[
@@ -36,6 +40,7 @@ def verify(
     from kahler_verify.evidence.crosscheck import crosscheck
     from kahler_verify.evidence.listing import checking_bar, print_faults, print_support
     from kahler_verify.evidence.routes.users_decoders import UsersDecoder, require_metric
+    from kahler_verify.evidence.working import MOST_PROCESSES, cores
 
     if self_test:
         from kahler_verify.evidence.routes.torch_faults.self_test import run_self_test
@@ -59,7 +64,13 @@ def verify(
         subject = UsersDecoder(module, metric, user.draws(points))
     with checking_bar(errors) as progress:
         chosen = shipped() if kernels else {}
-        result = crosscheck(subject, derivations=chosen, data=data, progress=progress)
+        result = crosscheck(
+            subject,
+            derivations=chosen,
+            data=data,
+            progress=progress,
+            processes=processes or min(cores(), MOST_PROCESSES),
+        )
     report.print_table(beside(json, html), result)
     if json is not None:
         report.write_json(result, json)

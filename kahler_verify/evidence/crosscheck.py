@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from kahler_verify.evidence.routes.real_decoders import REAL_DECODER_CHECKS, Rea
 from kahler_verify.evidence.routes.register import ROUTES
 from kahler_verify.evidence.routes.torch_faults.self_test import FaultReport, run_self_test
 from kahler_verify.evidence.routes.users_decoders import USERS_DECODER_CHECKS, UsersDecoder
+from kahler_verify.evidence.working import done as done_by
 from kahler_verify.geometry import Diagnosis, diagnose
 from kahler_verify.models.checkpoint import Checkpoint, Model, load_checkpoint
 from kahler_verify.models.data import held_out_labels
@@ -113,6 +115,7 @@ def crosscheck(
     points: int = 3,
     seed: int = 0,
     progress: Progress | None = None,
+    processes: int = 1,
 ) -> CrossCheck:
     """Compare every registered kernel with independent routes, and a decoder's geometry too.
 
@@ -126,6 +129,7 @@ def crosscheck(
         points: random points for each kernel.
         seed: of all random points and samples.
         progress: called as ``progress(done, total, label)``.
+        processes: that check what is shipped; what they find does not depend on how many.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -136,7 +140,9 @@ def crosscheck(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # matrices are tiny here: threads would only wait for one another
     try:
-        return _crosscheck(checkpoint, derivations, sources, data, points, seed, progress)
+        return _crosscheck(
+            checkpoint, derivations, sources, data, points, seed, progress, processes
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -149,6 +155,7 @@ def _crosscheck(
     points: int,
     seed: int,
     progress: Progress | None,
+    processes: int,
 ) -> CrossCheck:
     start = time.perf_counter()
     derivations = derivations if derivations is not None else shipped()
@@ -164,14 +171,8 @@ def _crosscheck(
     kind, checks = decoder
     total = len(jobs) + len(checks) * (loaded is not None)
     tell = progress or (lambda *_: None)
-    rows: list[Finding] = []
-    subjects: dict[str, Subject] = {}
     with torch.enable_grad():
-        for done, (derivation, kernel) in enumerate(jobs):
-            tell(done, total, f"{derivation.name}.{kernel.name}")
-            rows += _check_kernel(subjects, derivation, kernel, sources or {}, points, seed)
-            if kernel is derivation.kernels[-1] and derivation.name in subjects:
-                rows += _check_heads(subjects[derivation.name], points, seed)
+        rows = _kernel_rows(derivations, sources or {}, points, seed, processes, tell, total)
         missing = _missing(jobs, rows)
         notes: list[str] = []
         model, held_out, report, diagnosis, diagnosed = None, None, {}, None, ""
@@ -227,6 +228,54 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def _kernel_rows(
+    derivations: Mapping[str, Derivation],
+    sources: Mapping[str, str],
+    points: int,
+    seed: int,
+    processes: int,
+    tell: Progress,
+    total: int,
+) -> list[Finding]:
+    """What is found of all kernels, in their order; of what is shipped, by several processes."""
+    chosen = [derivation for derivation in derivations.values() if derivation.kernels]
+    known = shipped()
+    if sources or not all(known.get(each.name) is each for each in chosen):
+        processes = 1  # derivations do not travel between processes
+    work = [
+        partial(_check_shipped, each.name, points, seed)
+        if processes > 1
+        else partial(_check, each, sources, points, seed)
+        for each in chosen
+    ]
+    found: list[list[Finding]] = [[] for _ in chosen]
+    checked = 0
+    for place, rows in done_by(work, processes):
+        tell(checked, total, chosen[place].name)
+        if rows is not None:
+            found[place] = rows
+            checked += len(chosen[place].kernels)
+    return [row for rows in found for row in rows]
+
+
+def _check_shipped(name: str, points: int, seed: int) -> list[Finding]:
+    with torch.enable_grad():
+        return _check(shipped()[name], {}, points, seed)
+
+
+def _check(
+    derivation: Derivation, sources: Mapping[str, str], points: int, seed: int
+) -> list[Finding]:
+    """Of a derivation's kernels, and what the text computes for them."""
+    subjects: dict[str, Subject] = {}
+    rows: list[Finding] = []
+    for kernel in derivation.kernels:
+        rows += _check_kernel(subjects, derivation, kernel, sources, points, seed)
+    if derivation.name in subjects:
+        rows += _check_heads(subjects[derivation.name], points, seed)
+    return rows
 
 
 def _check_kernel(

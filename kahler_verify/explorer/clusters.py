@@ -15,16 +15,19 @@ from kahler_verify.curves import STRAIGHT, Mesh, Nearby, Status
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.explorer.maps import grid
+from kahler_verify.explorer.paths import COARSE
 from kahler_verify.explorer.work import Job, interruptible
 from kahler_verify.geometry import TabulatedMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveLaw, AdaptiveNormalMixture, RiemannianKMeans
 
 MOST = 12  # clusters or components
-CODES = 60  # that are fitted; of more, every so many
+CODES = {2: 60, 3: 40}  # that are fitted, by dimension; of more, every so many
+FEWEST = 24  # in more dimensions, where a geodesic takes a tenth of a second
 SIDE = 81  # of the grids that regions and contours are drawn by
 STEPS = 20
 ITERATIONS = 25
+PRECISION = 1e-3  # of rays, and of geodesics: contours are drawn to a hundredth
 RAYS = 32
 ATTEMPTS = 4  # at a fit, each without the codes that no geodesic reached
 ROUGH = Nearby(tolerance=1e-3, levels=(Mesh(8, 4), Mesh(8, 8)))
@@ -51,7 +54,7 @@ def regions(
         random_state=0,
         max_iter=STEPS,
         tol=1e-3,
-        solver=ROUGH,
+        solver=ROUGH if codes.shape[1] == 2 else COARSE,
         starts=STRAIGHT,
         progress=progress,
     ).fit(x)
@@ -99,8 +102,8 @@ def laws(
         table,
         count,
         rays=RAYS,
-        precision=1e-6,
-        tolerance=1e-4,
+        precision=PRECISION,
+        tolerance=1e-3,
         most_iterations=ITERATIONS,
         exact=False,
         progress=progress,
@@ -147,10 +150,11 @@ KINDS = {"kmeans": regions, "land": laws}
 
 
 def _some(codes: Tensor, least: int) -> Tensor:
-    """At most CODES of the codes, evenly through their order."""
+    """As many of the codes as are fitted, evenly through their order."""
     if len(codes) < least:
         raise InputError(f"components: expected at most what {len(codes)} codes can be fitted by")
-    return codes[:: max(1, -(-len(codes) // CODES))].clone()
+    most = max(least, CODES.get(codes.shape[1], FEWEST))
+    return codes[:: max(1, -(-len(codes) // most))].clone()
 
 
 def _borders(metric: RiemannianMetric, centres: Tensor, window: Window) -> list[dict[str, Any]]:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves.energy import unchecked
-from kahler_verify.explorer.layers import Layer, colour_range
+from kahler_verify.explorer.layers import values_at
 from kahler_verify.explorer.reading import Plane
 from kahler_verify.explorer.subject import Subject
 from kahler_verify.explorer.work import interruptible
+from kahler_verify.geometry.quantities import Quantity, Scale
+from kahler_verify.plots.maps import colour_range
 
 COARSE, FINE, FINEST = 21, 81, 161  # points along each side
 METRIC = 21  # of the metric's own grid
@@ -28,7 +30,7 @@ def watched(subject: Subject, check: Callable[[], None]) -> Subject:
 
 def over(
     subject: Subject,
-    layer: Layer,
+    layer: Quantity,
     plane: Plane,
     window: tuple[float, float, float, float],
     size: int,
@@ -39,18 +41,19 @@ def over(
         pieces = []
         for piece in plane.at(grid(window, size)).split(POINTS):
             check()
-            pieces.append(layer.values(subject, piece))
+            pieces.append(values_at(subject, layer, piece))
         values = torch.cat(pieces)
         places = plane.at(grid(window, METRIC))
         g = torch.full((len(places), 2, 2), torch.nan)
         if subject.known:
             g = plane.pulled_back(unchecked(subject.metric).metric_matrix(places))
     values = torch.where(values.isfinite(), values, torch.nan)
+    shown: Scale = "signed" if layer.scale == "signed" else "linear"  # of logarithms too
     return {
         "window": list(window),
         "size": size,
         "values": rounded(values),
-        "range": list(colour_range(values.numpy(), layer.signed)),
+        "range": list(colour_range(values.numpy(), shown)),
         "metric": rounded(torch.stack([g[:, 0, 0], g[:, 0, 1], g[:, 1, 1]], -1).flatten()),
         "metric_size": METRIC,
         "undefined": int(values.isnan().sum()),

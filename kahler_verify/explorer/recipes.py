@@ -7,13 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from kahler_verify.explorer import reading
+from kahler_verify.explorer.layers import FIELD, layers_of
 from kahler_verify.explorer.subject import Subject
-
-QUANTITIES = {
-    "volume": "log_volume",
-    "condition": "condition",
-    "curvature": "scalar_curvature",
-}  # by the names of layers
+from kahler_verify.geometry.quantities import BOTH
 
 
 def lines(subject: Subject, points: dict[str, Tensor], asked: dict[str, Any]) -> str:
@@ -53,8 +49,10 @@ def lines(subject: Subject, points: dict[str, Tensor], asked: dict[str, Any]) ->
 
 def _drawn(subject: Subject, asked: dict[str, Any], *, curve: bool) -> list[str]:
     """The map, with the curve on it, by matplotlib."""
-    quantity = QUANTITIES.get(asked.get("layer", ""))
-    if quantity is None or not isinstance(asked.get("plane"), dict):
+    quantity = layers_of(subject).get(str(asked.get("layer")))
+    if quantity is None or quantity.latents != BOTH or quantity.name == FIELD:
+        return []  # of the metric on real coordinates
+    if not isinstance(asked.get("plane"), dict):
         return []
     where = reading.plane(asked["plane"], subject.dimension)
     extent = reading.window(asked.get("window"))
@@ -66,7 +64,7 @@ def _drawn(subject: Subject, asked: dict[str, Any], *, curve: bool) -> list[str]
         f"plane = Plane({origin},",
         *[f"    {axis}," for axis in axes],
         f"    extent={extent!r})",
-        f"axes = plot_field(metric, {quantity!r}, plane=plane)",
+        f"axes = plot_field(metric, {quantity.name!r}, plane=plane)",
         *(["plot_geodesics(curve, axes=axes, plane=plane, lengths=True)"] if curve else []),
         "axes.figure.savefig('latent-plane.png', dpi=120)",
     ]

@@ -6,7 +6,7 @@ import json
 import secrets
 import socket
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from kahler_verify.errors import InputError, KahlerVerifyError
@@ -17,10 +17,13 @@ from kahler_verify.explorer.work import Cancelled, Desk, Job
 try:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.datastructures import MutableHeaders
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise InputError(
         f"explore: expected starlette and uvicorn to be installed, but there is no {error.name}; "
@@ -88,15 +91,6 @@ def application(session: Session, token: str, port: int) -> Starlette:
         desk.cancel(asked.get("kind"))
         return JSONResponse({"cancelled": asked.get("kind")})
 
-    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        refused = _refusal(request, token, hosts)
-        response = await call(request) if refused is None else PlainTextResponse(refused, 403)
-        response.headers.update(HEADERS)
-        return response
-
-    from starlette.middleware import Middleware
-    from starlette.middleware.base import BaseHTTPMiddleware
-
     below = f"/{token}"
     app = Starlette(
         routes=[
@@ -106,10 +100,35 @@ def application(session: Session, token: str, port: int) -> Starlette:
             Route(f"{below}/ask/{{kind}}", ask, methods=["POST"]),
             Route(f"{below}/cancel", cancel, methods=["POST"]),
         ],
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
+        middleware=[Middleware(_Guard, token=token, hosts=hosts)],
     )
     app.state.desk = desk
     return app
+
+
+class _Guard:
+    """Refuses whoever lacks the token, and sends ``HEADERS`` with every answer.
+
+    It hands the connection on as it is: starlette's own class for this hides from an answer that
+    its reader has gone.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, hosts: set[str]):
+        self.app, self.token, self.hosts = app, token, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        refused = _refusal(Request(scope), self.token, self.hosts)
+        answer = self.app if refused is None else PlainTextResponse(refused, 403)
+        await answer(scope, receive, send_with_headers)
 
 
 def _refusal(request: Request, token: str, hosts: set[str]) -> str | None:
@@ -148,17 +167,18 @@ async def _body(request: Request) -> dict[str, Any]:
 async def _lines(job: Job, request: Request) -> AsyncIterator[str]:
     """What a job tells, a line each, and its outcome; a page that goes away cancels it."""
     seen = 0
-    while True:
-        await to_thread(job.wait, seen, POLL)
-        for news in job.news[seen:]:
-            seen += 1
-            yield _line({"news": news})
-        if job.done or job.cancelled:
-            break
-        if await request.is_disconnected():
+    try:
+        while not (job.done or job.cancelled):
+            await to_thread(job.wait, seen, POLL)
+            for news in job.news[seen:]:
+                seen += 1
+                yield _line({"news": news})
+            if await request.is_disconnected():
+                return
+        yield _line(_ended(job))
+    finally:
+        if not job.done:
             job.cancel()
-            return
-    yield _line(_ended(job))
 
 
 def _ended(job: Job) -> dict[str, Any]:

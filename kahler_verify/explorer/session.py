@@ -17,7 +17,7 @@ from kahler_verify.curves import Curve
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.errors import InputError
 from kahler_verify.explorer import arrows, clusters, maps, paths, reading, recipes
-from kahler_verify.explorer.layers import colour_table, layer_named, layers_of
+from kahler_verify.explorer.layers import colour_table, layer_named, layers_of, legend
 from kahler_verify.explorer.reading import plain, vector, whole
 from kahler_verify.explorer.subject import Subject
 from kahler_verify.explorer.tables import Table, table_of
@@ -52,12 +52,7 @@ class Session:
     def describe(self) -> dict[str, Any]:
         """All that a page needs to begin with."""
         subject = self.subject
-        layers = {
-            name: {"title": layer.title, "unit": layer.unit, "colours": layer.colours}
-            for name, layer in layers_of(subject).items()
-        }
-        if "field" in layers:
-            layers["field"]["unit"] = subject.quantity
+        layers = {name: legend(layer) for name, layer in layers_of(subject).items()}
         bases: list[dict[str, Any]] = [{"name": "coordinates", "labels": subject.coordinates}]
         d = subject.dimension
         bases[0] |= {"centre": [0.0] * d, "axes": torch.eye(d).tolist()}
@@ -77,7 +72,7 @@ class Session:
                 "coordinates": subject.coordinates,
                 "codes": subject.codes,
                 "labels": subject.labels,
-                "corners": None if subject.points is None else subject.points.aminmax(dim=0),
+                "corners": None if subject.field is None else subject.field.points.aminmax(dim=0),
                 "decodes": subject.decode is not None,
                 "layers": layers,
                 "colours": {x["colours"]: colour_table(x["colours"]) for x in layers.values()},
@@ -99,8 +94,9 @@ class Session:
 
     def box(self) -> tuple[Tensor, Tensor]:
         """Corners [d] of what is looked at first: codes, a field, or the middle of the prior."""
-        codes = self.subject.codes if self.subject.codes is not None else self.subject.points
-        d = self.subject.dimension
+        codes, d = self.subject.codes, self.subject.dimension
+        if codes is None and self.subject.field is not None:
+            codes = self.subject.field.points
         if codes is None or len(codes) < 2:
             return torch.full((d,), -3.0).double(), torch.full((d,), 3.0).double()
         low, high = codes.amin(0), codes.amax(0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from kahler_verify.models.vae import ComplexVAE
 MOST_CODES = 2000  # that a page draws without delay
 MOST_VALUES = 512  # of a decoded vector that is drawn as a profile
 MOST_PIXELS = 128  # along the side of a decoded image
+FEW = 1000  # points of a field, from which their distance is taken
 
 
 class Unknown(RiemannianMetric):
@@ -32,6 +35,32 @@ class Unknown(RiemannianMetric):
             "metric: a stored field has none to go by; name its model too, as in "
             "explore CHECKPOINT --field STORE"
         )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A field that was stored: values [N] at points [N, d] of a quantity, in words."""
+
+    points: Tensor
+    values: Tensor
+    quantity: str
+
+    @cached_property
+    def _near(self) -> tuple[Any, float]:
+        """A search tree, and how far apart the points are."""
+        from scipy.spatial import cKDTree
+
+        places = self.points.numpy()
+        tree = cKDTree(places)
+        some = places[:: -(-len(places) // FEW)]
+        return tree, float(np.median(tree.query(some, min(2, len(places)))[0][:, -1]))
+
+    def at(self, z: Tensor) -> Tensor:
+        """The value at the nearest point, [B]; NaN farther away than they are apart."""
+        tree, apart = self._near
+        gap, row = tree.query(z.numpy())
+        near = torch.from_numpy(gap) <= 2 * apart + 1e-12
+        return torch.where(near, self.values[torch.from_numpy(row)].double(), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -47,9 +76,7 @@ class Subject:
         labels: their classes, [N] whole numbers.
         decode: latents [B, d] to images [B, h, w] or [B, h, w, 3] in [0, 1], or to vectors [B, n].
         source: Python lines that make ``metric``; none where nobody can say.
-        values: of a field at points, [N], with what they are.
-        points: of the field, [N, d].
-        quantity: what the field is, in words.
+        field: to colour by.
     """
 
     name: str
@@ -60,9 +87,7 @@ class Subject:
     labels: Tensor | None = None
     decode: Callable[[Tensor], Tensor] | None = None
     source: tuple[str, ...] = ()
-    points: Tensor | None = None
-    values: Tensor | None = None
-    quantity: str = ""
+    field: Stored | None = None
 
     def __post_init__(self) -> None:
         if self.dimension < 2:
@@ -101,7 +126,7 @@ class Subject:
             )
         if values.shape != points.shape[:1]:
             raise InputError(f"field: expected values [{len(points)}], got {list(values.shape)}")
-        return replace(self, points=points, values=values, quantity=quantity)
+        return replace(self, field=Stored(points, values, quantity))
 
     def frames(self, z: Tensor) -> dict[str, Any] | None:
         """What latents [B, d] decode to, as whole numbers from 0 to 255; None of no decoder.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kahler_verify.curves import STRAIGHT, Curve, Mesh, Nearby, Status, connect
 from kahler_verify.explorer import maps, paths
-from kahler_verify.explorer.layers import LAYERS, colour_table, layers_of
+from kahler_verify.explorer.layers import colour_table, layers_of, legend
 from kahler_verify.explorer.pages import asset
 from kahler_verify.explorer.reading import Plane, plain
 from kahler_verify.explorer.subject import Subject
@@ -39,10 +39,10 @@ def still(subject: Subject) -> dict[str, Any]:
     codes = None if subject.codes is None else subject.codes[:CODES]
     window = _window(codes, plane)
     fields, known = {}, layers_of(subject)
-    for name in known.keys() - ({"curvature"} if d > 2 else set()):
-        layer = LAYERS[name]
+    for name in known.keys() - ({"scalar_curvature"} if d > 2 else set()):
+        layer = known[name]
         found = maps.over(subject, layer, plane, window, SIZE, lambda: None)
-        fields[name] = found | {"title": layer.title, "unit": layer.unit, "colours": layer.colours}
+        fields[name] = found | legend(layer)
     chosen = medoids(subject)
     return plain(
         {

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from kahler_verify.fields.matrices import DistanceMatrix, compute_distances, open_distances
     from kahler_verify.fields.plan import Plan, plan_for
     from kahler_verify.fields.points import box, codes, grid, prior
-    from kahler_verify.fields.quantities import QUANTITIES, Quantity
     from kahler_verify.fields.reading import Field, open_field
     from kahler_verify.fields.reductions import Reduction, reduce_field
     from kahler_verify.fields.sources import Source, of_checkpoint, of_metric
     from kahler_verify.fields.sweeps import sweep
     from kahler_verify.fields.work import Progress, Summary
+    from kahler_verify.geometry.quantities import QUANTITIES, Quantity
 
 _HOMES = {
     "Array": "engines",
@@ -29,8 +29,8 @@ _HOMES = {
     "Plan": "plan",
     "Processes": "engines",
     "Progress": "work",
-    "QUANTITIES": "quantities",
-    "Quantity": "quantities",
+    "QUANTITIES": "kahler_verify.geometry.quantities",
+    "Quantity": "kahler_verify.geometry.quantities",
     "Reduction": "reductions",
     "Source": "sources",
     "Summary": "work",
@@ -82,5 +82,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        home = _HOMES[name]
+        return getattr(import_module(home if "." in home else f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

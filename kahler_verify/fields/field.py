@@ -15,10 +15,10 @@ import torch
 import kahler_verify
 from kahler_verify.errors import InputError
 from kahler_verify.fields.engines import Processes
+from kahler_verify.fields.evaluation import values_at
 from kahler_verify.fields.log import Log
 from kahler_verify.fields.plan import Plan, one_thread, versions
 from kahler_verify.fields.points import Codes, Grid
-from kahler_verify.fields.quantities import values_at
 from kahler_verify.fields.sources import MEMORY, Source
 from kahler_verify.fields.stores import (
     differences,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from kahler_verify.errors import InputError
 from kahler_verify.fields.points import Grid, coordinate_names
 from kahler_verify.fields.reading import Field
+from kahler_verify.plots.maps import COLOURS, extension, norm_of, plain_ticks, plot_values
+from kahler_verify.plots.plane import Plane
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST = 20_000  # points of a cloud
-ENDS = (1, 99)  # percent of the values between which colours change
-MISSING = "0.6"  # where a field is NaN
+FEW = 40  # points of a curve, that are marked
 
 
 def picture(field: Field) -> bytes:
@@ -28,93 +33,104 @@ def picture(field: Field) -> bytes:
         raise InputError(f"plot: expected a field of numbers, got matrices, {field.name}")
     from matplotlib.figure import Figure
 
-    drawn = _cut(field) if isinstance(field.plan.points, Grid) else _cloud(field)
-    values = drawn["values"]
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
+    place, histogram = figure.subplots(1, 2, width_ratios=[3, 2])
+    drawn = _cut(field, place) if isinstance(field.plan.points, Grid) else _cloud(field, place)
+    _distribution(field, drawn, histogram)
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    return out.getvalue()
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise InputError("plot: expected values that are finite, but none is")
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    place, histogram = figure.subplots(1, 2, width_ratios=[3, 2])
-    label = f"{field.name}" + ("" if field.attributes["units"] == "1" else " / nat")
-    low, high = np.percentile(finite, ENDS)
-    colours = {"cmap": "viridis", "vmin": low, "vmax": high}
-    outside = _extension(finite, low, high)
-    place.set_facecolor(MISSING)
-    if "y" not in drawn:
-        place.plot(drawn["x"], values, **drawn["style"])
-        place.set_facecolor("none")
-        place.set(xlabel=drawn["names"][0], ylabel=label)
-    elif values.ndim == 2:
-        x, y = drawn["x"], drawn["y"]
-        shown = place.pcolormesh(x, y, values.T, shading="nearest", rasterized=True, **colours)
+    return finite
+
+
+def _cut(field: Field, place: Axes) -> np.ndarray:
+    """The first two directions of a grid along which there is more than a point; its values."""
+    points, of = field.plan.points, field.plan.of
+    assert isinstance(points, Grid)
+    long = [k for k, n in enumerate(points.counts) if n > 1] or [0]
+    shown, held = long[:2], [k for k in range(len(points.counts)) if k not in long[:2]]
+    axes = points.axes()
+    middle = {k: points.counts[k] // 2 for k in held}
+    values = field.values[tuple(middle.get(k, slice(None)) for k in range(len(axes)))]
+    _finite(values)
+    if len(shown) == 2:
+        start = np.array(points.origin)
+        for k in held:
+            start = start + axes[k][middle[k]] * np.array(points.directions[k])
+        rows = [start, *(np.array(points.directions[k]) for k in shown)]
+        origin, first, second = (field.plan.space.from_real(torch.from_numpy(x)) for x in rows)
+        left, right, bottom, top = (float(end) for k in shown for end in axes[k][[0, -1]])
+        names = (points.names[shown[0]], points.names[shown[1]])
+        plane = Plane(origin, first, second, (left, right, bottom, top), names)
+        plot_values(torch.from_numpy(values).T, plane, axes=place, label=of.label, scale=of.scale)
     else:
+        _curve(field, place, axes[shown[0]], values, points.names[shown[0]])
+    others = [f"{points.names[k]} = {axes[k][middle[k]]:.3g}" for k in held]
+    place.set_title(", ".join([str(field.attributes["model"]), *others]), fontsize=9)
+    return values
+
+
+def _cloud(field: Field, place: Axes) -> np.ndarray:
+    """Points by two real coordinates, of the first complex one; some of them where many."""
+    of, count = field.plan.of, field.shape[0]
+    every = -(-count // MOST)
+    z, values = field.points[::every], field.values[::every]
+    names = coordinate_names(field.plan.space)
+    second = 1
+    if np.iscomplexobj(z):  # the plane of the first
+        second, z = z.shape[1], np.concatenate([z.real, z.imag], 1)
+    finite = _finite(values)
+    if z.shape[1] == 1:
+        _curve(field, place, z[:, 0], values, names[0], linestyle="none")
+    else:
+        norm = norm_of(finite, of.scale)
         size = float(np.clip(3e4 / len(values), 1, 16))
-        shown = place.scatter(
-            drawn["x"], drawn["y"], c=values, s=size, linewidths=0, plotnonfinite=False, **colours
-        )
-        place.set_facecolor("none")
-    if "y" in drawn:
-        figure.colorbar(shown, ax=place, label=label, extend=outside)
-        place.set(xlabel=drawn["names"][0], ylabel=drawn["names"][1], aspect="equal")
-    place.set_title(drawn["title"], fontsize=9)
-    histogram.hist(finite, bins=min(100, 10 + finite.size // 20), color="tab:gray")
+        style: dict[str, Any] = {"cmap": COLOURS[of.scale], "norm": norm, "linewidths": 0}
+        shown = place.scatter(z[:, 0], z[:, second], c=values, s=size, **style)
+        ends = extension(finite, norm.vmin, norm.vmax)
+        bar = place.figure.colorbar(shown, ax=place, label=of.label, extend=ends, shrink=0.86)
+        if of.scale == "log":
+            plain_ticks(bar.ax.yaxis)
+        place.set(xlabel=names[0], ylabel=names[second], aspect="equal")
+    some = f" (one in {every})" if every > 1 else ""
+    place.set_title(f"{field.attributes['model']}, {field.plan.points.kind}{some}", fontsize=9)
+    return values
+
+
+def _curve(
+    field: Field, place: Axes, x: np.ndarray, values: np.ndarray, name: str, **style: Any
+) -> None:
+    """Values over one coordinate."""
+    dots: dict[str, Any] = {"marker": "."} if len(x) < FEW or style else {}
+    place.plot(x, np.where(np.isfinite(values), values, np.nan), **dots, **style)
+    place.set(xlabel=name, ylabel=field.plan.of.label)
+    if field.plan.of.scale == "log":
+        place.set_yscale("log")
+        plain_ticks(place.yaxis)
+
+
+def _distribution(field: Field, values: np.ndarray, histogram: Axes) -> None:
+    """How many points have which values, and of how many there is none."""
+    of, finite = field.plan.of, _finite(values)
+    known = finite[finite > 0] if of.scale == "log" else finite
+    bins: Any = min(100, 10 + finite.size // 20)
+    if of.scale == "log":
+        bins = np.geomspace(known.min(), known.max() * (1 + 1e-9), bins + 1)
+        histogram.set_xscale("log")
+        plain_ticks(histogram.xaxis)
+    histogram.hist(known, bins=bins, color="tab:gray")
     lost = values.size - finite.size
     done, count = field.done
-    histogram.set(xlabel=label, ylabel="points", yticks=[])
+    histogram.set(xlabel=of.title, ylabel="points", yticks=[])
     histogram.set_title(
         f"{finite.size} points"
         + (f", {lost} not finite" if lost else "")
         + (f"\n{done} of {count} chunks are done" if done < count else ""),
         fontsize=9,
     )
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=120)
-    return out.getvalue()
-
-
-def _extension(values: np.ndarray, low: float, high: float) -> str:
-    below, above = bool((values < low).any()), bool((values > high).any())
-    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
-
-
-def _cut(field: Field) -> dict[str, Any]:
-    """The first two directions of a grid along which there is more than a point."""
-    points = field.plan.points
-    assert isinstance(points, Grid)
-    long = [k for k, n in enumerate(points.counts) if n > 1] or [0]
-    shown = long[:2]
-    axes = points.axes()
-    where = tuple(slice(None) if k in shown else n // 2 for k, n in enumerate(points.counts))
-    others = [
-        f"{points.names[k]} = {axes[k][n // 2]:.3g}"
-        for k, n in enumerate(points.counts)
-        if k not in shown
-    ]
-    found: dict[str, Any] = {
-        "values": field.values[where],
-        "x": axes[shown[0]],
-        "names": [points.names[k] for k in shown],
-        "title": ", ".join([str(field.attributes["model"]), *others]),
-        "style": {"marker": "."} if len(axes[shown[0]]) < 40 else {},
-    }
-    return found | ({"y": axes[shown[1]]} if len(shown) > 1 else {})
-
-
-def _cloud(field: Field) -> dict[str, Any]:
-    """Points by two real coordinates, of the first complex one; some of them where many."""
-    count = field.shape[0]
-    every = -(-count // MOST)
-    z = field.points[::every]
-    names = coordinate_names(field.plan.space)
-    second = 1
-    if np.iscomplexobj(z):  # the plane of the first
-        second, z = z.shape[1], np.concatenate([z.real, z.imag], 1)
-    some = f" (one in {every})" if every > 1 else ""
-    found: dict[str, Any] = {
-        "values": field.values[::every],
-        "x": z[:, 0],
-        "names": [names[0], names[second] if len(names) > 1 else ""],
-        "title": f"{field.attributes['model']}, {field.plan.points.kind}{some}",
-        "style": {"marker": ".", "linestyle": "none"},
-    }
-    return found | ({"y": z[:, second]} if z.shape[1] > 1 else {})

@@ -17,10 +17,10 @@ from kahler_verify.errors import InputError
 from kahler_verify.fields import points as where
 from kahler_verify.fields.layout import Layout, chunk_for, laid_out
 from kahler_verify.fields.points import Codes, Grid, Points
-from kahler_verify.fields.quantities import Quantity, quantity
 from kahler_verify.fields.sources import DTYPES, MEMORY, Source
 from kahler_verify.fields.stores import Variable
 from kahler_verify.geometry.base import Metric
+from kahler_verify.geometry.quantities import Quantity, quantity
 from kahler_verify.spaces import Space
 
 FORMAT = 1  # of plans
@@ -84,8 +84,8 @@ class Plan:
         """
         if values.get("kind") != "field" or values.get("format") != FORMAT:
             raise InputError(
-                f"store: expected a field of format {FORMAT}, got {values.get('kind')} of format "
-                f"{values.get('format')}"
+                f"store: expected a field of format {FORMAT}, but it is one of "
+                f"{values.get('kind')} of format {values.get('format')}"
             )
         latents = values["latents"]
         return cls(
@@ -102,7 +102,7 @@ class Plan:
     @cached_property
     def of(self) -> Quantity:
         """The quantity."""
-        return quantity(self.quantity, self.space, self.plane)
+        return quantity(self.quantity)
 
     @cached_property
     def layout(self) -> Layout:
@@ -209,7 +209,8 @@ def plan_for(
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk: expected at least 1 point, got {chunk}")
-    wanted = quantity(name, source.space, [list(each) for each in plane])
+    wanted = quantity(name)
+    wanted.require(source.space, plane)
     size = value_bytes(wanted, source.space, dtype)
     d = source.space.real_dimension or 1
     chunk = chunk or chunk_for(math.prod(place(1).shape), max(size, 8 * d))

@@ -231,7 +231,9 @@ def grid(
     d = len(names)
     chosen: list[str | list[float]] = [*names] if along is None else along
     if len(counts) != len(chosen):
-        what = f"along {len(chosen)} directions" if along else f"of {d} coordinates ({names[-1]})"
+        what = (
+            f"along {len(chosen)} directions" if along else f"of {d} coordinates ({named(names)})"
+        )
         raise InputError(
             f"grid: expected {len(chosen)} counts of a grid {what}, such as "
             f"{'x'.join(['50'] * len(chosen))}, got {'x'.join(map(str, counts))}"
@@ -245,7 +247,9 @@ def grid(
     if np.linalg.matrix_rank(np.array(vectors)) < len(vectors):
         raise InputError("along: expected directions that are linearly independent")
     if origin is not None and len(origin) != d:
-        raise InputError(f"origin: expected {d} real coordinates ({names}), got {len(origin)}")
+        raise InputError(
+            f"origin: expected {d} real coordinates ({named(names)}), got {len(origin)}"
+        )
     labels = [each if isinstance(each, str) else f"t{k + 1}" for k, each in enumerate(chosen)]
     return Grid(
         tuple(counts),
@@ -256,12 +260,17 @@ def grid(
     )
 
 
+def named(names: list[str]) -> str:
+    """Coordinates' names, of many the first and the last."""
+    return ", ".join(names if len(names) <= 8 else [names[0], names[1], "…", names[-1]])
+
+
 def direction(name: str, said: str | list[float], names: list[str]) -> list[float]:
     """A vector in real coordinates: a coordinate's unit vector, or numbers."""
     if isinstance(said, str):
         if said not in names:
             raise InputError(
-                f"{name}: expected one of {', '.join(names)} or {len(names)} numbers, got {said!r}"
+                f"{name}: expected one of {named(names)} or {len(names)} numbers, got {said!r}"
             )
         return [float(each == said) for each in names]
     if len(said) != len(names) or not any(said) or not all(map(math.isfinite, said)):
@@ -298,8 +307,11 @@ def _bounds(
         raise InputError(f"box: expected one pair of bounds or {d}, got {len(lows)}")
     low, high = ((list(b) * d)[:d] if len(b) == 1 else list(b) for b in (lows, highs))
     for a, b in zip(low, high, strict=True):
-        if not (math.isfinite(a) and math.isfinite(b) and a < b):
-            raise InputError(f"box: expected finite bounds LOW,HIGH with LOW < HIGH, got {a},{b}")
+        if not (math.isfinite(b - a) and a < b):
+            raise InputError(
+                "box: expected finite bounds LOW,HIGH with LOW < HIGH and a finite width, got "
+                f"{a},{b}"
+            )
     return tuple(map(float, low)), tuple(map(float, high))
 
 

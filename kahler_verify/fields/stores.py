@@ -187,6 +187,11 @@ def require_same(path: Path, plan: Mapping[str, Any]) -> None:
             f"out: expected a new path or the same field begun before, but {path} is something "
             "else; give another path, or remove it"
         ) from error
+    if found.get("kind") != plan.get("kind"):
+        raise InputError(
+            f"out: expected a store of kind {plan.get('kind')}, but {path} is one of kind "
+            f"{found.get('kind')}; give another path, or remove it"
+        )
     apart = sorted(differences(found, plan), key=lambda line: "chunk" in line)  # which follows
     if apart:
         raise InputError(

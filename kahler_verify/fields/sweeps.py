@@ -13,6 +13,7 @@ import io
 import json
 import math
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -183,7 +184,7 @@ def _command(words: tuple[str, ...], cell: Cell, folder: Path) -> Mapping[str, A
     )
     (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-SHOWN:]
+        said = " ".join((done.stderr or done.stdout).split())[-SHOWN:] or "it said nothing"
         raise FieldError(f"{shlex.join(filled)} ended with {done.returncode}: {said}")
     last = done.stdout.strip().rpartition("\n")[2]
     try:
@@ -259,7 +260,9 @@ def sweep(
     else:
         if not what:
             raise InputError("command: expected a command or --function, got none")
-        _filled(what, {**cells[0], "folder": path})
+        program = _filled(what, {**cells[0], "folder": path})[0]
+        if shutil.which(program) is None:
+            raise InputError(f"command: expected a program to run, but there is no {program!r}")
         job = SweepJob(path, of_command(what), cells)
     engine = engine or Processes()
     engine.require()

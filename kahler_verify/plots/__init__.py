@@ -5,19 +5,19 @@ drew on; pyplot is never touched and nothing is remembered between calls.  What 
 latent space of many dimensions is drawn over a :class:`Plane` in it.
 """
 
+from kahler_verify.geometry.quantities import QUANTITIES, Quantity
 from kahler_verify.plots.codes import CLASSES, plot_codes
 from kahler_verify.plots.curves import plot_geodesics
 from kahler_verify.plots.frames import plot_frames
 from kahler_verify.plots.indicatrices import plot_indicatrices
 from kahler_verify.plots.maps import plot_field, plot_values
 from kahler_verify.plots.plane import Plane
-from kahler_verify.plots.quantities import QUANTITIES, Drawn
 
 __all__ = [
     "CLASSES",
     "QUANTITIES",
-    "Drawn",
     "Plane",
+    "Quantity",
     "plot_codes",
     "plot_field",
     "plot_frames",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.quantities import AnyMetric, real_matrix
 from kahler_verify.plots.plane import Plane
-from kahler_verify.plots.quantities import AnyMetric, real_matrix
 from kahler_verify.plots.surface import axes_or_new, named, require_plane
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from kahler_verify.curves.energy import unchecked
 from kahler_verify.errors import InputError
+from kahler_verify.geometry.quantities import QUANTITIES, AnyMetric, Quantity, Scale
 from kahler_verify.plots.plane import Plane
-from kahler_verify.plots.quantities import COLOURS, QUANTITIES, AnyMetric, Drawn, Scale
 from kahler_verify.plots.surface import axes_or_new, named, require_plane
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 RESOLUTION = 81
 UNDEFINED = "#b8bcc4"  # where there is no value
-QUANTILE = 0.98  # of |values|, at which the colours of a signed quantity end
+CUT = 0.02  # of the values on each side, that may go beyond the colours' range
+# matplotlib's names: perceptually even, and told apart by colour-blind readers
+COLOURS: Mapping[Scale, str] = {"linear": "viridis", "log": "cividis", "signed": "RdBu_r"}
 
 
 def plot_field(
     metric: AnyMetric,
-    quantity: str | Drawn | Callable[[Tensor], Tensor] = "log_volume",
+    quantity: str | Quantity | Callable[[Tensor], Tensor] = "log_volume",
     *,
     axes: Axes | None = None,
     plane: Plane | None = None,
@@ -38,8 +40,8 @@ def plot_field(
 
     Args:
         metric: on real or complex latents.
-        quantity: "log_volume", "condition", "scalar_curvature", "kahler_defect", a :class:`Drawn`,
-            or a function of points [n, d] with values [n].
+        quantity: "log_volume", "det", "condition", "scalar_curvature", "kahler_defect", a
+            :class:`Quantity`, or a function of points [n, d] with values [n].
         axes: to draw on; new ones by default.
         plane: of the latent space; not needed where that is a plane itself.
         resolution: points along the longer side.
@@ -52,20 +54,11 @@ def plot_field(
             latent space.
     """
     plane = require_plane(metric, plane)
-    if isinstance(quantity, str) and quantity in QUANTITIES:
-        quantity = QUANTITIES[quantity]
-    elif not isinstance(quantity, Drawn):
-        if isinstance(quantity, str) or not callable(quantity):
-            known = ", ".join(QUANTITIES)
-            raise InputError(
-                f"quantity: expected {known}, or a function of points, got {quantity!r}"
-            )
-        function = quantity
-        quantity = Drawn(lambda _, z: function(z), getattr(function, "__name__", "value"))
+    wanted = _mapped(quantity)
     z = plane.grid(resolution)
     quiet: Any = unchecked(metric)  # type: ignore[arg-type]  # of either kind; it is only copied
     with torch.no_grad():
-        values = quantity.values(quiet, z.flatten(0, 1))
+        values = wanted.value(quiet, z.flatten(0, 1))
     if not isinstance(values, Tensor) or values.numel() != z[..., 0].numel():
         got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(
@@ -75,11 +68,26 @@ def plot_field(
         values.reshape(z.shape[:-1]),
         plane,
         axes=axes,
-        label=label or quantity.label,
-        scale=quantity.scale,
+        label=label or wanted.label,
+        scale=wanted.scale,
         legend=legend,
         **options,
     )
+
+
+def _mapped(quantity: Any) -> Quantity:
+    """What a map is of, by its name, itself, or as a function of points."""
+    known = {name: each for name, each in QUANTITIES.items() if each.mapped}
+    if isinstance(quantity, Quantity):
+        return quantity
+    if isinstance(quantity, str) and quantity in known:
+        return known[quantity]
+    if isinstance(quantity, str) or not callable(quantity):
+        raise InputError(
+            f"quantity: expected {', '.join(known)}, or a function of points, got {quantity!r}"
+        )
+    name = getattr(quantity, "__name__", "value")
+    return Quantity(name, name, lambda _, z: quantity(z))
 
 
 def plot_values(
@@ -116,7 +124,7 @@ def plot_values(
     style: dict[str, Any] = {"cmap": COLOURS[scale], "rasterized": True, "shading": "gouraud"}
     if array.count() < array.size:
         style["shading"] = "nearest"  # which can leave points out
-    style["norm"] = _norm(array, scale)
+    style["norm"] = norm_of(array.compressed(), scale)
     if {"vmin", "vmax"} & options.keys():
         del style["norm"]
     left, right, bottom, top = plane.extent
@@ -125,15 +133,42 @@ def plot_values(
     mesh = axes.pcolormesh(s, t, array, **(style | options))
     axes.set_facecolor(UNDEFINED)
     if legend:
-        ends = "both" if scale == "signed" else "neither"
-        axes.figure.colorbar(mesh, ax=axes, label=label, extend=ends, shrink=0.86)
+        ends = extension(array.compressed(), *mesh.get_clim())
+        bar = axes.figure.colorbar(mesh, ax=axes, label=label, extend=ends, shrink=0.86)
+        if scale == "log":
+            plain_ticks(bar.ax.yaxis)
     return named(axes, plane)
 
 
-def _norm(array: Any, scale: Scale) -> Any:
+def norm_of(values: np.ndarray, scale: Scale) -> Any:
+    """How matplotlib takes values to colours."""
     from matplotlib.colors import LogNorm, Normalize
 
+    return (LogNorm if scale == "log" else Normalize)(*colour_range(values, scale))
+
+
+def plain_ticks(axis: Any) -> None:
+    """On a logarithmic axis 1, 2, 5, 10 and so on, which are told apart within a decade too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def colour_range(values: np.ndarray, scale: Scale) -> tuple[float, float]:
+    """Where colours begin and end: without the outermost values, and centred where signed."""
+    known = values[np.isfinite(values) & ((values > 0) | (scale != "log"))]
+    if not len(known):
+        return {"linear": (0.0, 1.0), "log": (1.0, 10.0), "signed": (-1.0, 1.0)}[scale]
     if scale == "signed":
-        bound = float(np.quantile(np.abs(array.compressed()), QUANTILE)) or 1.0
-        return Normalize(-bound, bound)
-    return (LogNorm if scale == "log" else Normalize)(array.min(), array.max())
+        bound = float(np.quantile(np.abs(known), 1 - CUT)) or 1.0
+        return -bound, bound
+    low, high = (float(x) for x in np.quantile(known, (CUT, 1 - CUT)))
+    return low, high if high > low else low + (abs(low) * 1e-6 or 1e-9)
+
+
+def extension(values: np.ndarray, low: Any, high: Any) -> str:
+    """On which sides of a legend values go beyond its ends."""
+    below, above = bool((values < low).any()), bool((values > high).any())
+    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]

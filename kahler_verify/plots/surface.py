@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.fisher import FisherMetric
 from kahler_verify.geometry.metric import HermitianMetric
+from kahler_verify.geometry.quantities import AnyMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.plots.plane import Plane
-from kahler_verify.plots.quantities import AnyMetric
 from kahler_verify.spaces import Space
 
 if TYPE_CHECKING:

@@ -210,6 +210,17 @@ def test_a_kernel_that_cannot_run_is_a_failed_row(change: Callable[[str], str]) 
     assert result.missing
 
 
+@pytest.mark.thorough
+def test_what_is_found_does_not_depend_on_processes() -> None:
+    """But for the seconds."""
+    one, two = (crosscheck(derivations=FLAT_AND_ROUND, processes=n) for n in (1, 2))
+    assert [replace(row, seconds=0.0) for row in one.rows] == [
+        replace(row, seconds=0.0) for row in two.rows
+    ]
+    assert one.rows
+    assert one.missing == two.missing == ()
+
+
 def test_fewer_than_three_routes_fail() -> None:
     derivation = replace(FLAT_AND_ROUND["flat"], routes=("autograd", "mpmath"))
     result = crosscheck(derivations={"flat": derivation})

@@ -10,7 +10,7 @@ import kahler_verify.evidence as evidence
 HOME = Path(evidence.__file__).parent
 ORDER = (
     ("recheck", "recheck_curves", "finding", "description"),
-    ("numbers",),
+    ("numbers", "working"),
     ("routes", "laws", "proofs"),
     ("methods",),
     ("crosscheck", "ledger"),

@@ -227,7 +227,7 @@ def test_pictures_stand_alone(opened: Page) -> None:
     assert len(np.unique(picture[::7, ::7].reshape(-1, picture.shape[2]), axis=0)) > 50
 
 
-@pytest.mark.parametrize("layer", ["condition", "curvature"])
+@pytest.mark.parametrize("layer", ["condition", "scalar_curvature"])
 def test_layers_can_be_chosen(opened: Page, layer: str) -> None:
     opened.js(
         "const s = document.getElementById('layer'); s.value = arguments[0];"
@@ -325,3 +325,51 @@ def test_the_still_page_needs_no_server(page: Page, session: Session, tmp_path: 
     after = page.js("return document.querySelector('.latent-map image').getAttribute('width')")
     assert float(after) > float(before)
     assert page.complaints() == []
+
+
+def test_a_third_click_lets_go_of_what_was_on_its_way(opened: Page, address: str) -> None:
+    """An answer about points that are gone is not shown beside the new one."""
+    opened.open(address)
+    opened.ready()
+    opened.press("#snap")
+    for u, v in ((0.3, 0.4), (0.65, 0.6), (0.5, 0.3)):
+        opened.pointer(opened.at(u, v))
+    opened.until("return document.body.dataset.busy !== 'yes'")
+    kept = opened.js("return location.hash")
+    assert "&a=" in kept
+    assert "&b=" not in kept
+    assert opened.text("live") == opened.text("result") == ""
+    opened.pointer(opened.at(0.6, 0.6))
+    opened.whole()
+    assert opened.length() > 0
+
+
+def test_a_hundred_clicks_pile_nothing_up(opened: Page, address: str) -> None:
+    opened.open(address + "#tool=path&a=-1,0.4&b=0.8,-0.3")
+    opened.ready()
+    opened.whole()
+    expected = opened.text("length")
+    opened.js(
+        "for (let n = 0; n < 100; n++) document.querySelector("
+        "`[data-tool=${['path', 'ball', 'exp', 'transport'][n % 4]}]`).click();"
+        "document.querySelector('[data-tool=path]').click()"
+    )
+    opened.whole()
+    assert opened.text("length") == expected
+    assert opened.js("return document.getElementById('error').hidden")
+
+
+def test_colours_of_another_plane_are_taken_away(opened: Page, address: str) -> None:
+    opened.open(address)
+    opened.ready()
+    assert opened.js("return document.querySelector('.latent-map image').hasAttribute('href')")
+    there = opened.js(
+        "const s = document.getElementById('first'); s.value = '1';"
+        "s.dispatchEvent(new Event('change'));"
+        "return document.querySelector('.latent-map image').hasAttribute('href')"
+    )
+    assert not there
+    opened.until(
+        "return document.querySelector('.latent-map image').hasAttribute('href')"
+        " && document.querySelector('.latent-map').dataset.size === '81'"
+    )

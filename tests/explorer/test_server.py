@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -91,7 +92,7 @@ def test_the_own_page_is_not_refused(client: TestClient) -> None:
 
 
 def test_answers_arrive_in_lines(client: TestClient, plane: dict) -> None:
-    body = {"layer": "volume", "plane": plane, "window": [-1, 1, -1, 1], "size": 30}
+    body = {"layer": "log_volume", "plane": plane, "window": [-1, 1, -1, 1], "size": 30}
     found = lines(client.post(f"/{TOKEN}/ask/map", json=body))
     assert [list(line) for line in found] == [["news"], ["result"]]
     assert found[1]["result"]["size"] == 30
@@ -183,6 +184,42 @@ def test_a_page_that_goes_away_ends_its_work() -> None:
     assert job.cancelled
 
 
+def test_a_closed_connection_ends_its_work(session: Session) -> None:
+    """With a real server and a real socket: what is between them may hide that a reader is gone."""
+    begun, ended = threading.Event(), threading.Event()
+
+    class Endless(Session):
+        def __init__(self) -> None:
+            super().__init__(session.subject)
+            self.answers = {"cluster": self.endless}
+
+        def endless(self, asked, job):
+            begun.set()
+            try:
+                while True:
+                    job.check()
+                    time.sleep(0.01)
+            finally:
+                ended.set()
+
+    with listening(0) as listener:
+        port = listener.getsockname()[1]
+        app = application(Endless(), TOKEN, port)
+        running = server.uvicorn.Server(server.uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        with socket.create_connection(("127.0.0.1", port)) as page:
+            page.sendall(
+                f"POST /{TOKEN}/ask/cluster HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}".encode()
+            )
+            assert begun.wait(10)
+            assert not ended.wait(0.6)
+        assert ended.wait(5)
+        running.should_exit = True
+        thread.join(5)
+
+
 def test_each_run_has_a_token_of_its_own(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.uvicorn.Server, "run", lambda self, sockets: None)
     tokens = set()
@@ -210,13 +247,15 @@ def test_only_the_loopback_address_listens() -> None:
 
 
 def test_a_checkpoint_or_a_module() -> None:
-    assert "expected a checkpoint or --module, got none" in run("explore").stderr
+    assert "expected a checkpoint, --module or --field, got none" in run("explore").stderr
 
 
-def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_model_and_a_stored_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
     import torch
 
-    from kahler_verify.cli.explore import of_field, of_module, with_field
+    from kahler_verify.cli.explore import of_field, of_module, require_same_model, with_field
     from kahler_verify.fields import compute, grid, of_metric, plan_for
     from kahler_verify.spaces import Space
 
@@ -239,11 +278,14 @@ def test_a_users_model_and_a_stored_field(tmp_path, monkeypatch: pytest.MonkeyPa
     source = of_metric(subject.metric, 2)
     points = grid(Space(complex=False, dimension=2), [5, 5], [-1.0, -1.0], [1.0, 1.0])
     compute(source, plan_for(source, "log_volume", lambda _: points), tmp_path / "store.zarr")
+    require_same_model(tmp_path / "store.zarr", None, "mine_to_explore:decoder", "2")
+    with pytest.raises(InputError, match=r"field: expected one of .*, but .* is of .*: probe"):
+        require_same_model(tmp_path / "store.zarr", checkpoint, None, None)
     shown = with_field(subject, tmp_path / "store.zarr")
     known = subject.metric.log_volume(torch.tensor([[-1.0, 1.0]], dtype=torch.float64))
-    at = (shown.points == torch.tensor([-1.0, 1.0])).all(-1)
-    assert torch.isclose(shown.values[at], known)
-    assert shown.quantity == "log_volume"
+    assert shown.field is not None
+    assert torch.isclose(shown.field.at(torch.tensor([[-0.9, 1.1]])), known)
+    assert shown.field.quantity == "log_volume"
 
     alone = Session(of_field(tmp_path / "store.zarr"))
     about = alone.describe()

@@ -15,7 +15,6 @@ from kahler_verify.curves import Curve, Status, transport
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.explorer import clusters
 from kahler_verify.explorer.arrows import ball, exponential
-from kahler_verify.explorer.layers import colour_range
 from kahler_verify.explorer.reading import plane as read_plane
 from kahler_verify.explorer.session import Session
 from kahler_verify.explorer.subject import Subject, of_metric, of_model, shaped
@@ -23,6 +22,7 @@ from kahler_verify.explorer.work import Cancelled, Job
 from kahler_verify.geometry import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.models import ComplexVAE, VAEConfig
+from kahler_verify.plots.maps import colour_range
 from tests.explorer.conftest import asked, tensor
 from tests.manifolds import SPHERE, network
 
@@ -51,12 +51,12 @@ def test_it_describes_the_subject(session: Session) -> None:
     json.dumps(about, allow_nan=False)
     assert about["dimension"] == 2
     assert len(about["codes"]) == len(about["labels"]) == 180
-    assert set(about["layers"]) == {"volume", "condition", "curvature"}
+    assert set(about["layers"]) == {"log_volume", "condition", "scalar_curvature"}
     axes = np.array(about["bases"][1]["axes"])
     assert np.allclose(axes @ axes.T, np.eye(2))
 
 
-@pytest.mark.parametrize("layer", ["volume", "condition", "curvature"])
+@pytest.mark.parametrize("layer", ["log_volume", "condition", "scalar_curvature"])
 def test_a_map_has_the_layers_values(session: Session, plane: dict, layer: str) -> None:
     job = asked(session, "map", layer=layer, plane=plane, window=WINDOW, size=25)
     fine, coarse = job.outcome, job.news[0]
@@ -65,9 +65,9 @@ def test_a_map_has_the_layers_values(session: Session, plane: dict, layer: str) 
     metric = session.subject.metric
     g = metric.metric_matrix(at)[0]
     known = {
-        "volume": metric.log_volume(at),
+        "log_volume": metric.log_volume(at),
         "condition": torch.linalg.cond(g).log10(),
-        "curvature": metric.scalar_curvature(at),
+        "scalar_curvature": metric.scalar_curvature(at),
     }[layer]
     assert np.isclose(fine["values"][17 * 25 + 5], float(known), rtol=1e-4)
     g = metric.metric_matrix(tensor([[-1.0, 0.4]]))[0]
@@ -231,12 +231,16 @@ def test_work_ends_where_it_is_told_to(session: Session, ends: tuple) -> None:
 
 
 BAD = {
-    "layer": ("map", {"layer": "beauty"}, "layer: expected one of volume"),
-    "defect of real latents": ("map", {"layer": "defect"}, "layer: expected one of"),
-    "window": ("map", {"layer": "volume", "window": [1, 0, 0, 1]}, "window: expected left < right"),
+    "layer": ("map", {"layer": "beauty"}, "layer: expected one of log_volume"),
+    "defect of real latents": ("map", {"layer": "kahler_defect"}, "layer: expected one of"),
+    "window": (
+        "map",
+        {"layer": "log_volume", "window": [1, 0, 0, 1]},
+        "window: expected left < right",
+    ),
     "plane": (
         "map",
-        {"layer": "volume", "plane": {"origin": [0, 0], "axes": [[1, 0], [2, 0]]}},
+        {"layer": "log_volume", "plane": {"origin": [0, 0], "axes": [[1, 0], [2, 0]]}},
         "plane: expected two axes",
     ),
     "point": ("path", {"a": [0.0], "b": [0, 1]}, "a: expected 2 coordinates"),
@@ -245,7 +249,7 @@ BAD = {
     "radius": ("ball", {"centre": [0, 0], "radius": -1}, "radius: expected a number"),
     "kind": ("cluster", {"kind": "magic", "components": 2}, "kind: expected one of"),
     "components": ("cluster", {"kind": "kmeans", "components": 99}, "components: expected a whole"),
-    "size": ("map", {"layer": "volume", "size": 10_000}, "size: expected a whole number"),
+    "size": ("map", {"layer": "log_volume", "size": 10_000}, "size: expected a whole number"),
 }
 
 
@@ -261,7 +265,7 @@ def test_the_python_lines_give_the_same_length(
 ) -> None:
     a, b = ends
     monkeypatch.chdir(tmp_path)
-    view = {"plane": plane, "window": WINDOW, "layer": "volume"}
+    view = {"plane": plane, "window": WINDOW, "layer": "log_volume"}
     lines = result(session, "recipe", tool="path", a=a, b=b, **view)["lines"]
     out = io.StringIO()
     with redirect_stdout(out):
@@ -287,7 +291,7 @@ def test_complex_latents_are_looked_at_in_real_coordinates() -> None:
     assert about["coordinates"] == ["Re z1", "Im z1"]
     assert np.allclose(about["codes"], torch.cat([codes.real, codes.imag], -1))
     plane_ = {"origin": [0.0] * 2, "axes": [[1, 0], [0, 1]]}
-    found = result(session, "map", layer="defect", plane=plane_, window=WINDOW, size=9)
+    found = result(session, "map", layer="kahler_defect", plane=plane_, window=WINDOW, size=9)
     assert max(found["values"]) < 1e-9  # a holomorphic decoder of one latent is Kähler
     a, b = about["codes"][:2]
     path = result(session, "path", a=a, b=b)
@@ -322,11 +326,11 @@ def test_decoded_numbers_become_pictures_or_profiles() -> None:
 
 def test_colours_leave_outliers_out_and_are_centred_where_signed() -> None:
     values = np.append(np.linspace(0, 1, 99), 1e9)
-    assert colour_range(values, signed=False)[1] < 1
-    assert colour_range(-values, signed=False)[0] > -1
-    low, high = colour_range(np.linspace(-1, 3, 50), signed=True)
+    assert colour_range(values, "linear")[1] < 1
+    assert colour_range(-values, "linear")[0] > -1
+    low, high = colour_range(np.linspace(-1, 3, 50), "signed")
     assert low == -high
-    assert colour_range(np.array([np.nan]), signed=False) == (0.0, 1.0)
+    assert colour_range(np.array([np.nan]), "linear") == (0.0, 1.0)
 
 
 def test_a_line_of_latents_has_no_plane() -> None:

@@ -112,7 +112,7 @@ def test_a_users_module(folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 BAD = {
     "no points": ((), "points: expected one of --points, --grid and --codes, got none"),
     "two kinds": (("--points", "3", "--grid", "2x2"), "got points and grid"),
-    "grid": (("--grid", "3x3x3"), "grid: expected 2 counts of a grid of 2 coordinates (z2)"),
+    "grid": (("--grid", "3x3x3"), "grid: expected 2 counts of a grid of 2 coordinates (z1, z2)"),
     "grid words": (("--grid", "axb"), "grid: expected counts such as 200x200, got 'axb'"),
     "box": (("--points", "3", "--box", "1"), "box: expected LOW,HIGH such as -3,3, got 1"),
     "quantity": (("--points", "3", "--quantity", "x"), "quantity: expected one of log_volume"),
@@ -124,6 +124,8 @@ BAD = {
     "engine": (("--points", "3", "--engine", "x"), "engine: expected one of processes, dask"),
     "memory": (("--points", "3", "--memory", "0"), "memory: expected at least 1 MiB"),
     "seed": (("--points", "3", "--seed", "-1"), "seed: expected 0 or more"),
+    "width": (("--grid", "3x3", "--box", "-1e308,1e308"), "box: expected finite bounds LOW,HIGH"),
+    "counts": (("--grid", "3x3x3"), "2 counts of a grid of 2 coordinates (z1, z2), such as 50x50"),
 }
 
 
@@ -142,13 +144,18 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 
 def test_wrong_checkpoints_and_places(folder: Path, tmp_path: Path) -> None:
     real, out = str(folder / "real.safetensors"), tmp_path / "f.zarr"
-    here = ("--points", "3", "--engine", "array", "--task", "0/1", "--out", str(out))
+    alone = ("--engine", "array", "--task", "0/1", "--out", str(out))
+    here = ("--points", "3", *alone)
     for wrong, message in (
         ((str(folder / "real.npy"),), "expected a safetensors file"),
         ((str(folder / "none"),), "expected a checkpoint at"),
         ((), "checkpoint: expected a checkpoint or --module, got none"),
+        (
+            (real, "--codes", "#9999", "--data", str(folder / "real.npy")),
+            "codes: expected at most #",
+        ),
     ):
-        done = run("field", *wrong, *here)
+        done = run("field", *wrong, *(alone if "--codes" in wrong else here))
         assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
         assert message in done.stderr
         assert not out.exists()
@@ -165,3 +172,15 @@ def test_help_lists_what_there_is() -> None:
     said = run("field", "--help").stdout
     assert "compute" in said
     assert "--quantity" in run("field", "compute", "--help").stdout
+
+
+def test_a_picture_has_a_pictures_name(folder: Path, tmp_path: Path) -> None:
+    real, store = str(folder / "real.safetensors"), str(tmp_path / "f.zarr")
+    here = ("--engine", "array", "--task", "0/1", "--out", store)
+    assert run("field", real, "--points", "3", *here).returncode == 0
+    done = run("field", "plot", store, "--out", str(tmp_path / "f.jpg"))
+    assert "out: expected the name of a .png file, got" in done.stderr
+    assert not (tmp_path / "f.jpg").exists()
+    done = run("geodesic", real, "#1", "#2", "--plot", str(tmp_path / "f.pdf"))
+    assert "plot: expected the name of a .png file, got" in done.stderr
+    assert not (tmp_path / "f.pdf").exists()

@@ -21,8 +21,8 @@ from tests.fields.test_work import ROOT, events, until
 
 
 @contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The address of a scheduler, and its process; workers are restarted by their nannies."""
+def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """The address of a scheduler, its process and its workers', which nannies restart."""
     where = {
         "cwd": ROOT,
         "stdout": subprocess.DEVNULL,
@@ -44,8 +44,9 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, subprocess.Popen]
         for _ in range(workers):
             command = [sys.executable, "-m", "distributed.cli.dask_worker", found[1]]
             more = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
+            more += ["--death-timeout", "5"]  # else they wait for a scheduler for ever
             started.append(subprocess.Popen([*command, *more], **where, stderr=subprocess.DEVNULL))
-        yield found[1], scheduler
+        yield found[1], started
     finally:
         for process in reversed(started):  # a scheduler last: workers would wait for it
             process.terminate()
@@ -93,7 +94,7 @@ def test_a_worker_that_is_killed_costs_its_own_task_alone(tmp_path: Path) -> Non
 @pytest.mark.thorough
 def test_a_scheduler_that_is_killed_loses_nothing_finished(tmp_path: Path) -> None:
     job = Squares(tmp_path / "a.zarr", seconds=0.5).create()
-    with cluster(tmp_path, 2) as (address, scheduler):
+    with cluster(tmp_path, 2) as (address, (scheduler, *workers)):
         killer = threading.Thread(
             target=lambda: (until(lambda: len(job.notes("ended")) > 3), scheduler.kill())
         )
@@ -101,6 +102,7 @@ def test_a_scheduler_that_is_killed_loses_nothing_finished(tmp_path: Path) -> No
         with pytest.raises(FieldError, match="was lost; what is done is kept"):
             carry_out(job, Dask(address), Log(job.path))
         killer.join()
+        until(lambda: all(worker.poll() is not None for worker in workers))  # by themselves
     ended = job.times("ended")
     assert 3 < len(ended) < 12
     summary = carry_out(job, Array(), Log(job.path))

@@ -67,7 +67,8 @@ def expected(name: str, metric: Metric, z: Tensor) -> Tensor:
     if name == "det":
         return torch.linalg.det(metric.metric_matrix(z)).real
     if name == "condition":
-        return torch.linalg.cond(metric.metric_matrix(z))
+        g = metric.real_metric_matrix(z) if z.is_complex() else metric.metric_matrix(z)
+        return torch.linalg.cond(g)
     if name == "sectional_curvature":
         x = torch.cat([z.real, z.imag], -1) if z.is_complex() else z
         real = metric.riemannian() if z.is_complex() else metric

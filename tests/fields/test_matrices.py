@@ -147,6 +147,10 @@ def test_the_command_goes_on(folder: Path, tmp_path: Path) -> None:  # noqa: F81
     ):
         done = run(*what, *more)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    done = run("field", what[1], "--points", "3", "--out", str(out))
+    assert "expected a store of kind field, but" in done.stderr
+    done = run("field", "plot", str(out), "--out", str(tmp_path / "d.png"))
+    assert "expected a field of format 1, but it is one of distances" in done.stderr
     done = run(*what[:-1], str(tmp_path / "d.npz"), "--workers", "2")
     assert "out: expected a store (.zarr) where an engine is named" in done.stderr
 

@@ -33,6 +33,13 @@ def test_lines_have_rate_and_remaining_time(
     ]
 
 
+def test_what_is_a_task_itself_is_counted_once() -> None:
+    out = StringIO()
+    with progress.work_bar(Console(file=out, width=200), "rows", "rows") as tell:
+        tell(Progress(0, 8, 0, 8, 0))
+    assert out.getvalue().splitlines() == ["0 of 8 rows"]
+
+
 def test_a_terminal_has_a_bar() -> None:
     out = StringIO()
     console = Console(file=out, width=100, force_terminal=True, _environ={"TERM": "xterm"})

@@ -100,7 +100,7 @@ def test_rows_of_a_command(here: Path) -> None:
     done = run(
         "sweep", "--seeds", "1", "--engine", "array", "--task", "0/1", "--out", "bad", "--", "false"
     )
-    assert "false ended with 1" in done.stderr
+    assert "false ended with 1: it said nothing" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,7 @@ def test_rows_of_a_command(here: Path) -> None:
             "set: expected all values of power at once",
         ),
         (("--", "echo", "{what}"), "command: expected {seed}, {folder} in braces"),
+        (("--", "no-such-program", "{seed}"), "command: expected a program to run, but there is"),
     ],
 )
 def test_bad_input_writes_nothing(here: Path, arguments: tuple[str, ...], message: str) -> None:

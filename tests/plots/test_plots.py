@@ -20,8 +20,8 @@ from kahler_verify.errors import InputError
 from kahler_verify.plots import (
     CLASSES,
     QUANTITIES,
-    Drawn,
     Plane,
+    Quantity,
     plot_codes,
     plot_field,
     plot_frames,
@@ -193,7 +193,9 @@ def test_a_condition_is_grey_where_the_metric_is_not_known() -> None:
 
 
 def test_a_quantity_of_ones_own() -> None:
-    drawn = Drawn(lambda metric, z: metric.metric_matrix(z)[:, 0, 0], "g₁₁", "log")
+    drawn = Quantity(
+        "first", "g₁₁", lambda metric, z: metric.metric_matrix(z)[:, 0, 0], scale="log"
+    )
     axes = plot_field(HALF_PLANE, drawn, plane=STRIP, resolution=5, legend=False, cmap="magma")
     assert np.allclose(_map(axes), (STRIP.grid(5)[..., 1].flatten() ** -2).numpy())
     assert axes.collections[0].get_cmap().name == "magma"
@@ -367,7 +369,10 @@ class _Nowhere:
 PATH = SPHERE.geodesic(A, B)
 NAN = torch.full((3, 3), math.nan)
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
-    "quantity": (lambda: plot_field(SPHERE, "volume"), "quantity: expected log_volume, condition"),
+    "quantity": (
+        lambda: plot_field(SPHERE, "volume"),
+        "quantity: expected log_volume, det, condition",
+    ),
     "defect of a real metric": (lambda: plot_field(SPHERE, "kahler_defect"), "complex latents"),
     "no metric": (lambda: plot_field(lift), "metric: expected a metric, got function"),
     "axes": (lambda: plot_field(SPHERE, axes=Figure()), "axes: expected matplotlib axes"),

@@ -22,7 +22,7 @@ from kahler_verify.evidence.ledger.kernels import (
     variant_items,
 )
 from kahler_verify.evidence.ledger.parts import SIZES
-from kahler_verify.evidence.ledger.working import Work, done
+from kahler_verify.evidence.working import Work, done
 
 
 def prove(

@@ -12,9 +12,9 @@ from torch import Tensor
 from kahler_verify import plots
 from kahler_verify.evidence.report.histograms import empty_figure
 from kahler_verify.geometry import FisherMetric
+from kahler_verify.geometry.quantities import QUANTITIES
 from kahler_verify.models.data import to_images
 from kahler_verify.models.vae import ComplexVAE
-from kahler_verify.plots.quantities import kahler_defect
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 GRID = 41
@@ -53,7 +53,7 @@ def latent_plane(model: ComplexVAE, held_out: Tensor | None) -> Plane:
     with torch.no_grad():
         for z in points.reshape(-1, d).split(BATCH):
             volumes.append(metric.log_volume(z))
-            defects.append(kahler_defect(metric, z))
+            defects.append(QUANTITIES["kahler_defect"].value(metric, z))
     shape = (GRID, GRID)
     own = None if held_out is None else held_out[:, j].numpy()
     volume, defect = torch.cat(volumes).reshape(shape), torch.cat(defects).reshape(shape)
@@ -67,25 +67,24 @@ def plane_maps(plane: Plane) -> Figure:
     zero = bool(found.size) and found.max() < 1e-10
     name = r"$\|\partial_c g_{a\bar b}-\partial_a g_{c\bar b}\|_g$"
     panels = (
-        (plane.log_volume, "Volume density", r"$\log\sqrt{\det g_\mathbb{R}}$  (nats)", "cividis"),
+        (plane.log_volume, "Volume density", r"$\log\sqrt{\det g_\mathbb{R}}$  (nats)"),
         (
             plane.defect,
             "Closedness defect: zero (Kähler)" if zero else "Closedness defect (0 where Kähler)",
             f"{name}, rounding errors" if zero else name,
-            "magma",
         ),
     )
     drawn = plots.Plane.complex_coordinate(
         plane.points.shape[-1], plane.coordinate, extent=plane.radius
     )
-    for n, (values, title, label, colours) in enumerate(panels, start=1):
+    for n, (values, title, label) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, 2, n)
         axes.set_title(title, loc="left")
         if not np.isfinite(values).any():
             axes.text(0.5, 0.5, "not defined", ha="center", transform=axes.transAxes)
             continue
         field = torch.from_numpy(values)
-        plots.plot_values(field, drawn, axes=axes, label=label, cmap=colours)
+        plots.plot_values(field, drawn, axes=axes, label=label)
         if plane.held_out is not None:
             z = torch.zeros(len(plane.held_out), drawn.dimension, dtype=torch.complex128)
             z[:, plane.coordinate] = torch.from_numpy(plane.held_out)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -36,13 +34,13 @@ def latent_maps(model: RealVAE, held_out: Tensor | None) -> Figure:
         axes.set(xlabel="$z_1$", ylabel=r"$\log\sqrt{\det g}$  (nats)", title="Volume density")
         return figure
     plane = Plane.coordinates(d, extent=radius)
-    panels: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("log_volume", "Volume density", {"cmap": "cividis"}),
-        ("scalar_curvature", "Scalar curvature (Levi-Civita)", {}),
-    )
-    for n, (quantity, title, style) in enumerate(panels, start=1):
+    panels = {
+        "log_volume": "Volume density",
+        "scalar_curvature": "Scalar curvature (Levi-Civita)",
+    }
+    for n, (quantity, title) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, 2, n)
-        plot_field(metric, quantity, axes=axes, plane=plane, resolution=GRID, **style)
+        plot_field(metric, quantity, axes=axes, plane=plane, resolution=GRID)
         if held_out is not None:
             plot_codes(held_out, axes=axes, plane=plane, s=5)
         axes.set_title(title, loc="left")

@@ -54,6 +54,8 @@
     fetch("cancel", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ kind }) });
   }
 
+  const drop = (...kinds) => { for (const kind of kinds) if (asking.has(kind)) cancel(kind); };
+
   // ------------------------------------------------------------ the plane
   const basis = () => about.bases[state.basis];
   const dot = (u, v) => u.reduce((sum, x, k) => sum + x * v[k], 0);
@@ -85,7 +87,8 @@
     map.whole = spanned();
     map.setCodes(about.codes ? about.codes.map(project) : [], about.labels);
     drawHeld();
-    clusters = null;
+    drop("map"); // its colours are of another plane
+    map.setField(null);
     map.show(map.whole);
     redraw();
   }
@@ -142,7 +145,15 @@
   let begun = 0;
   function compute(moving = false) {
     remember();
-    if (state.tool === "cluster" || !ready()) { showInputs(); return; }
+    if (state.tool === "cluster") { showInputs(); return; }
+    if (!ready()) { // what is still on its way is of other points
+      drop(state.tool, "path", "tighten");
+      busy(null);
+      $("result").replaceChildren(); $("frames").replaceChildren(); $("live").textContent = "";
+      showInputs();
+      return;
+    }
+    drop("tighten");
     const { a, b, c, v } = state, tool = state.tool;
     if (moving && (tool === "analogy" || tool === "transport")) { showInputs(); return; }
     const body = { path: { a, b }, ball: { centre: a, radius: state.radius, plane: plane() }, exp: { a, vector: v }, transport: { a, b, vector: v }, analogy: { a, b, c } }[tool];
@@ -229,7 +240,7 @@
       const centres = found.centres.map((centre, n) => row(`Centre ${n + 1}`, cell(list(centre) + (found.weights ? `, weight ${KV.format(found.weights[n], 3)}` : ""))));
       const says = found.kind === "kmeans" ? `mean squared distance ${KV.format(found.inertia, 5)}${found.settled ? "" : ", not settled"}` : `${KV.format(found.likelihood, 5)} nats per code${found.left_out ? `, without ${found.left_out} codes that no geodesic reached` : ""}`;
       $("live").textContent = `${found.kind === "kmeans" ? "k-means" : "Normal laws"} fitted: ${says}`;
-      const explained = found.kind === "kmeans" ? "Borders are found by shortest paths on a grid, to a few per cent." : "Contours hold 50%, 90% and 99% of the density in this window, by the chart's measure.";
+      const explained = found.kind === "kmeans" ? (found.lines.length ? "Borders are found by shortest paths on a grid, to a few per cent." : "Borders are drawn in latent planes alone.") : "Contours hold 50%, 90% and 99% of the density in this window, by the chart's measure.";
       return [KV.element("table", {}, KV.element("tbody", {}, ...centres)), note(explained), ...onTable(found)];
     },
   };
@@ -237,17 +248,17 @@
   function show(tool, found) { $("result").replaceChildren(...SHOWS[tool](found)); }
   function frames(rows) { $("frames").replaceChildren(...rows.filter(([, found]) => found).map(([words, found]) => KV.strip(words, found))); }
   function tighten() {
-    $("tightened").textContent = "computing …";
+    const place = $("tightened"); // a later answer's table has another
+    place.textContent = "computing …";
     ask("tighten", { a: state.a, b: state.b }, ({ result, error }) => {
-      if (!$("tightened")) return;
-      $("tightened").textContent = error ?? (result ? `${KV.format(result.inside, 6)} of all curves in a box about the codes, ${result.proved ? "proved" : "estimated"}` : "");
+      place.textContent = error ?? (result ? `${KV.format(result.inside, 6)} of all curves in a box about the codes, ${result.proved ? "proved" : "estimated"}` : "");
     });
   }
   function redraw() {
     const shapes = [], line = (name, points, more = {}) => points && shapes.push({ class: name, points: points.map(p => p.every(x => x !== null) ? project(p) : null), ...more });
     const { path, ball, exp, transport, analogy } = answer, tool = state.tool;
     if (clusters) {
-      for (const { line: border } of clusters.lines) shapes.push({ group: "regions", class: "border", points: border });
+      for (const { line: border } of clusters.lines) shapes.push({ group: "regions", class: "border", points: border.map(project) });
       for (const centre of clusters.centres) shapes.push({ group: "arrows", kind: "mark", class: "centre", points: [project(centre)] });
     }
     const pair = state.a && state.b;
@@ -275,23 +286,29 @@
 
   // ------------------------------------------------------------ controls
   const choose = (select, pairs, value) => select.replaceChildren(...pairs.map(([v, text]) => KV.element("option", { value: v, selected: String(v) === String(value) }, text)));
+  function sayHeld(rest) {
+    const all = rest.every(([n]) => state.held[n] === state.held[rest[0][0]]);
+    $("held").firstElementChild.textContent = `The other coordinates are held${!rest.length ? "" : all ? ` at ${KV.format(state.held[rest[0][0]], 3)}` : `: ${rest.map(([n, label]) => `${label} ${KV.format(state.held[n], 3)}`).join(", ")}`}`;
+  }
   function drawHeld() {
     const labels = basis().labels, some = labels.map((label, n) => [n, label]);
     choose($("first"), some, state.i);
     choose($("second"), some, state.j);
     const rest = some.filter(([n]) => n !== state.i && n !== state.j);
     $("held").hidden = !rest.length;
+    sayHeld(rest);
     $("held-list").replaceChildren(...rest.map(([n, label]) => KV.element("label", {}, `${label} `,
       KV.element("input", { type: "number", step: "0.1", value: Number(state.held[n].toPrecision(5)), onchange: event => {
         const x = Number(event.target.value);
         if (!Number.isFinite(x)) return;
         state.held[n] = x;
+        sayHeld(rest);
         viewChanged();
         compute();
       } }))));
   }
   function chooseTool(tool) {
-    if (asking.size) for (const kind of [...asking.keys()]) if (kind !== "map") cancel(kind);
+    drop(...[...asking.keys()].filter(kind => kind !== "map"));
     state.tool = tool;
     busy(null);
     problem("error");
@@ -347,7 +364,8 @@
       problem("error");
       begun = performance.now();
       busy("cluster", "beginning", 0);
-      ask("cluster", { kind: state.kind, components: state.components, window: map.window }, message => received("cluster", message));
+      const [l, r, b, t] = map.window; // of the latents themselves, where they are a plane
+      ask("cluster", { kind: state.kind, components: state.components, window: state.i > state.j ? [b, t, l, r] : [l, r, b, t] }, message => received("cluster", message));
     } }, "Fit");
     return KV.element("div", { className: "row" }, count, kind, start);
   }
@@ -411,6 +429,7 @@
       if (n === state[other]) state[other] = state[own];
       state[own] = n;
       planeChanged();
+      if (state.tool === "ball") compute(); // it begins in the plane
     };
     $("tools").replaceChildren(...Object.entries(TOOLS).map(([tool, [title]]) => KV.element("button", { type: "button", role: "radio", "data-tool": tool, onclick: () => chooseTool(tool) }, title)));
     $("tools").onkeydown = event => {

@@ -60,8 +60,9 @@
     pan(dx, dy) { const [l, r, b, t] = this.window; this.show([l + dx, r + dx, b + dy, t + dy]); }
 
     // ---------------------------------------------------------- what is shown
-    setField(field, colours, unit, title) {
+    setField(field, colours, unit, title) { // none: nothing is known of this plane yet
       Object.assign(this, { field, colours, unit, title });
+      if (!field) { this.image.removeAttribute("href"); this.draw(); return; }
       const { size, values, range } = field, canvas = KV.element("canvas", { width: size, height: size });
       const pixels = canvas.getContext("2d").createImageData(size, size);
       for (let j = 0; j < size; j++) for (let i = 0; i < size; i++) {
@@ -150,7 +151,7 @@
       for (const { group = "curves", kind = "line", class: name, points, says } of this.shapes) {
         if (kind === "line") {
           for (const piece of pieces(points)) {
-            if (group === "curves") found[group].push(KV.svg("polyline", { class: "halo", points: this.path(piece) }));
+            found[group].push(KV.svg("polyline", { class: group === "curves" ? "halo" : "halo thin", points: this.path(piece) }));
             const line = KV.svg("polyline", { class: name, points: this.path(piece) });
             if (says) line.append(Object.assign(KV.svg("title"), { textContent: says }));
             found[group].push(line);

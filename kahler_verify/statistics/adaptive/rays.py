@@ -18,6 +18,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.running.kernel_set import KernelSet
 
 SHORTEST_STEP = 1e-6  # of the whole time, below which a ray counts as out of the domain
+ENDS = 10  # times the tolerance, to which the place is found where it leaves
 MOST_STEPS = 2000  # between two times
 _KERNELS = KernelSet("jacobi_fields")
 
@@ -183,7 +184,7 @@ def _advance(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """Rows y with slopes k, a time span farther; as far as they come, and what part that is."""
     stages, result, errors = (x.to(y) for x in _tableau())
-    shortest = SHORTEST_STEP * whole
+    shortest = max(SHORTEST_STEP, ENDS * tolerance) * whole
     y_end, k_end, step_end, t_end = y.clone(), k.clone(), step.clone(), torch.zeros_like(step)
     going, evaluations = torch.arange(len(y), device=y.device), 0
     for _ in range(MOST_STEPS):

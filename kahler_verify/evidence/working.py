@@ -1,4 +1,4 @@
-"""Pieces of work of a ledger, done one after another or by several processes.
+"""Pieces of work of a ledger or a cross-check, done one after another or by several processes.
 
 What comes out does not depend on how many processes there are: each piece draws its own numbers
 from its own seeds, and results stand in the order of the pieces.
@@ -12,12 +12,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context, parent_process
-from typing import Any
+from typing import Any, TypeVar
 
-from kahler_verify.evidence.ledger.items import Item, Judgement
-
-Result = Judgement | list[Item]
+Result = TypeVar("Result")
 Work = Callable[[], Result]
+MOST_PROCESSES = 8  # each takes half a gigabyte
 
 
 def cores() -> int:
@@ -27,7 +26,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def done(work: Sequence[Work], processes: int = 1) -> Iterator[tuple[int, Result | None]]:
+def done(work: Sequence[Work[Result]], processes: int = 1) -> Iterator[tuple[int, Result | None]]:
     """The place of each piece with its result, as they come; with None where it only begins.
 
     In several processes pieces must be picklable.  An error of a piece is raised here, and what has

@@ -14,7 +14,7 @@ import pytest
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.items import Judgement
 from kahler_verify.evidence.ledger.proving import judge_shipped, prove
-from kahler_verify.evidence.ledger.working import Work, cores, done
+from kahler_verify.evidence.working import Work, cores, done
 
 CLAIMS = ("S5-discrete", "C2-form", "O9", "P3")
 PIECES: list[Work] = [partial(judge_shipped, "claim", name, "default") for name in CLAIMS]
@@ -50,7 +50,7 @@ def test_an_error_in_another_process_is_raised_here() -> None:
 WAITING = """
 import sys, time
 from functools import partial
-from kahler_verify.evidence.ledger.working import done
+from kahler_verify.evidence.working import done
 
 if __name__ == "__main__":
     list(done([partial(print, "begun", flush=True), *[partial(time.sleep, 600)] * 2], 2))
