@@ -8,7 +8,6 @@ torch's reverse mode in double precision.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from torch.distributions import Bernoulli
 from torch.func import jacfwd, jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.page import put
 from benchmarks.peoples_models import (
     AutoencoderKL,
     BaseAE,
@@ -335,19 +335,7 @@ def main() -> None:
     for block in blocks.values():
         print(block, end="\n\n")
     if arguments.page is not None:
-        rewrite(arguments.page, blocks)
-
-
-def rewrite(page: Path, blocks: dict[str, str]) -> None:
-    """Whatever stands between ``<!-- models NAME -->`` and ``<!-- end -->``."""
-    text = page.read_text(encoding="utf-8")
-    for name, block in blocks.items():
-        pattern = rf"<!-- models {name} -->\n.*?<!-- end -->"
-        new = f"<!-- models {name} -->\n{block}\n<!-- end -->"
-        text, count = re.subn(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"page: expected one block <!-- models {name} --> in {page}")
-    page.write_text(text, encoding="utf-8")
+        put(arguments.page, blocks, "models")
 
 
 if __name__ == "__main__":

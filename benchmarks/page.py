@@ -7,12 +7,29 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import label
 from benchmarks.targets import target_table
 from kahler_verify.errors import InputError
+
+
+def put(page: Path, blocks: Mapping[str, str], kind: str) -> None:
+    """Rewrite what stands between ``<!-- KIND NAME -->`` and ``<!-- end -->``.
+
+    Raises:
+        InputError: the page has not one such block for each.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        pattern = rf"<!-- {kind} {name} -->\n.*?<!-- end -->"
+        new = f"<!-- {kind} {name} -->\n{block}\n<!-- end -->"
+        text, count = re.subn(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
+        if count != 1:
+            raise InputError(f"page: expected one block <!-- {kind} {name} --> in {page.name}")
+    page.write_text(text, encoding="utf-8")
 
 
 def rewrite(path: Path, report: dict[str, Any]) -> None:
@@ -23,21 +40,7 @@ def rewrite(path: Path, report: dict[str, Any]) -> None:
     """
     on_gpu = report["machine"]["device"].startswith("cuda")
     blocks = {"gpu": gpu_block(report)} if on_gpu else cpu_blocks(report)
-    text = path.read_text(encoding="utf-8")
-    found = set()
-
-    def replace(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in blocks:
-            return match[0]
-        found.add(name)
-        return f"<!-- bench {name} -->\n{blocks[name]}\n<!-- end -->"
-
-    text = re.sub(r"<!-- bench (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
-    missing = blocks.keys() - found
-    if missing:
-        raise InputError(f"page: expected the markers of {sorted(missing)} in {path.name}")
-    path.write_text(text, encoding="utf-8")
+    put(path, blocks, "bench")
 
 
 def cpu_blocks(report: dict[str, Any]) -> dict[str, str]:

@@ -135,7 +135,7 @@ def test_every_dependency_is_pinned() -> None:
         assert name is not None
         if name[0] != project["name"]:  # its own extras, which are looked at below
             assert _normal(name[0]) in pinned, requirement
-    for extra in ("fields", "explore"):
+    for extra in ("arviz", "fields", "explore"):
         for requirement in extras[extra]:
             assert _normal(re.split(r"[<>=]", requirement)[0]) in pinned, requirement
 

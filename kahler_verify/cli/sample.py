@@ -24,7 +24,9 @@ def sample(
     ] = "log_volume",
     prior: Annotated[bool, typer.Option(help="Multiply by the standard normal prior.")] = True,
     radius: Annotated[float | None, typer.Option(help="Restrict to |z| < radius.")] = None,
-    method: Annotated[str, typer.Option(help="importance or chains.")] = "importance",
+    method: Annotated[
+        str, typer.Option(help="importance, chains (64 at once) or nuts (Pyro's).")
+    ] = "importance",
     seed: Annotated[int, typer.Option(help="Of proposals, starts and momenta.")] = 0,
 ) -> None:
     """Draw latents in proportion to prior × volume^γ, and decode them."""
@@ -34,7 +36,12 @@ def sample(
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry.fisher_rao import FisherRaoMetric
     from kahler_verify.models import ComplexVAE, load_checkpoint
-    from kahler_verify.statistics import VolumeTarget, importance_resample, run_chains
+    from kahler_verify.statistics import (
+        VolumeTarget,
+        importance_resample,
+        run_chains,
+        vectorised_chains,
+    )
 
     require_writable("out", out)
     loaded = load_checkpoint(checkpoint)
@@ -52,17 +59,20 @@ def sample(
     if method == "importance":
         draws = importance_resample(target, count, seed=seed)
     elif method == "chains":
+        draws = vectorised_chains(target, max(50, -(-count // 64)), seed=seed)
+    elif method == "nuts":
         draws = run_chains(target, max(10, -(-count // 4)), seed=seed)
     else:
-        raise InputError(f"method: expected importance or chains, got {method!r}")
-    z = draws.z[:count]
+        raise InputError(f"method: expected importance, chains or nuts, got {method!r}")
+    # of all chains' draws as many as are wanted, evenly
+    z = draws.z[torch.linspace(0, len(draws.z) - 1, count).round().long()]
     with torch.no_grad():
         mean = model.decoder.mean(z)
     archive = BytesIO()
     np.savez(archive, z=z.numpy(), mean=mean.numpy())
     write_bytes(out, archive.getvalue())
-    extra = f", acceptance {draws.acceptance:.2f}, R-hat {draws.r_hat:.3f}" if draws.r_hat else ""
-    say(
-        f"{out}: {len(z)} samples, effective sample size {draws.effective_sample_size:.0f}{extra}",
-        to=beside(out),
-    )
+    said = f"{out}: {len(z)} samples, effective sample size {draws.effective_sample_size:.0f}"
+    if draws.r_hat:
+        drawn = f" of {len(draws.z)} draws, acceptance {draws.acceptance:.2f}"
+        said += f"{drawn}, R-hat {draws.r_hat:.3f}"
+    say(said, to=beside(out))

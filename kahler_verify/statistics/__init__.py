@@ -11,6 +11,7 @@ from kahler_verify.statistics.importance import importance_resample
 from kahler_verify.statistics.neighbours import NearestNeighbourDensity
 from kahler_verify.statistics.proxy import Agreement, ProxyFit, agreement, fit_mixture
 from kahler_verify.statistics.tangent_pca import TangentPCA
+from kahler_verify.statistics.vectorised import vectorised_chains
 from kahler_verify.statistics.volume import Draws, ImproperTargetWarning, VolumeTarget
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "importance_resample",
     "portrait",
     "run_chains",
+    "vectorised_chains",
 ]

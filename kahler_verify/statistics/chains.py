@@ -1,6 +1,11 @@
-"""Markov chains with gradients: Pyro's no-U-turn sampler on R^m, with R-hat over chains."""
+"""Markov chains with gradients on R^m: Pyro's no-U-turn sampler, and what any chains share.
+
+:mod:`kahler_verify.statistics.vectorised` runs many at once.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -20,6 +25,8 @@ def run_chains(
 ) -> Draws:
     """Run NUTS chains one after the other, each from a start of its own.
 
+    ``vectorised_chains`` runs many at once, which costs much less for an effective sample.
+
     Chains run in the m real coordinates of latents, m = d on R^d and 2d on C^d.  A region |z| < R
     is reached by z = R w/√(1 + |w|²), whose Jacobian is part of the density, so
     that no chain meets a wall.
@@ -35,19 +42,13 @@ def run_chains(
         InputError: samples, chains or warmup are too few.
     """
     from pyro.infer.mcmc import MCMC, NUTS  # slow to import, and of chains alone
-    from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
-    if samples < 10 or chains < 2 or warmup < 10:
-        raise InputError(
-            f"samples, chains, warmup: expected at least 10, 2, 10, got {samples}, {chains}, "
-            f"{warmup}"
-        )
-    require_memory("samples", samples, 8 * 16 * target.dimension * chains)
+    check_sizes(target, samples, chains, warmup)
     target.warn_if_improper()
-    space, m = target.space, target.real_dimension
+    m = target.real_dimension
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
-        return -_log_density(target, parameters["u"])
+        return -log_density(target, parameters["u"])
 
     drawn, acceptance = [], []
     for chain in range(chains):
@@ -65,17 +66,43 @@ def run_chains(
             run.run()
         drawn.append(run.get_samples()["u"])
         acceptance.append(run.diagnostics()["acceptance rate"]["chain 0"])
-    u = torch.stack(drawn)
-    z = _to_region(target, u)[0]
+    rate, u = sum(acceptance) / chains, torch.stack(drawn)
+    with torch.no_grad():
+        statistics = {"lp": log_density(target, u.flatten(0, 1)).unflatten(0, u.shape[:2])}
+    return as_draws(target, u, rate, {"warmup": float(warmup)}, statistics)
+
+
+def check_sizes(target: VolumeTarget, samples: int, chains: int, warmup: int) -> None:
+    """Refuse what is too little for diagnostics, or too much for memory."""
+    if samples < 10 or chains < 2 or warmup < 10:
+        raise InputError(
+            f"samples, chains, warmup: expected at least 10, 2, 10, got {samples}, {chains}, "
+            f"{warmup}"
+        )
+    require_memory("samples", samples, 8 * 16 * target.dimension * chains)
+
+
+def as_draws(
+    target: VolumeTarget,
+    u: Tensor,
+    acceptance: float,
+    details: Mapping[str, float],
+    statistics: Mapping[str, Tensor],
+) -> Draws:
+    """Chains u [chains, n, m] with their effective sample size and R-hat."""
+    from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+
+    z = to_region(target, u)[0]
     # |z|² mixes more slowly than coordinates where tails are heavy, so it is watched as well
-    watched = torch.cat([space.to_real(z), torch.log1p(_square(z))], -1)
+    watched = torch.cat([target.space.to_real(z), torch.log1p(_square(z))], -1)
     dtype, device = target.home
     return Draws(
         z.flatten(0, 1).to(device, dtype),
         effective_sample_size(watched).min().item(),
-        sum(acceptance) / chains,
+        acceptance,
         split_gelman_rubin(watched).max().item(),
-        {"chains": float(chains), "warmup": float(warmup)},
+        {"chains": float(len(u)), **details},
+        statistics,
     )
 
 
@@ -83,14 +110,14 @@ def _square(z: Tensor) -> Tensor:
     return (z * z.conj()).real.sum(-1, keepdim=True)
 
 
-def _log_density(target: VolumeTarget, u: Tensor) -> Tensor:
+def log_density(target: VolumeTarget, u: Tensor) -> Tensor:
     """Of u; a density of 0, as where the volume is 0 and γ > 0, has no gradient and is a wall."""
-    z, log_jacobian = _to_region(target, u)
+    z, log_jacobian = to_region(target, u)
     density = target.log_density(z)
     return torch.where(density == -torch.inf, -torch.inf, density) + log_jacobian
 
 
-def _to_region(target: VolumeTarget, u: Tensor) -> tuple[Tensor, Tensor]:
+def to_region(target: VolumeTarget, u: Tensor) -> tuple[Tensor, Tensor]:
     """From u in R^m to z, and the log of the Jacobian up to a constant."""
     square = (u * u).sum(-1)
     if target.radius is None:

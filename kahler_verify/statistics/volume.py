@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -191,6 +191,9 @@ class Draws:
         acceptance: mean acceptance probability of the chains, None for importance resampling.
         r_hat: largest split R-hat over the same, None for importance resampling.
         details: what else the sampler knows.
+        statistics: of chains, by name as ArviZ has them, [chains, n] each: the log density ``lp``,
+            in the coordinates that chains run in; of vectorised ones also ``acceptance_rate``,
+            ``diverging`` and ``n_steps``.
     """
 
     z: Tensor
@@ -198,3 +201,9 @@ class Draws:
     acceptance: float | None
     r_hat: float | None
     details: Mapping[str, float]
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def by_chain(self) -> Tensor:
+        """Draws of chains as [chains, n, d]; of importance resampling [1, n, d]."""
+        return self.z.unflatten(0, (int(self.details.get("chains", 1)), -1))

@@ -288,7 +288,7 @@ def test_plots_and_page(report: dict[str, Any], tmp_path: Path) -> None:
     rewrite(page, report)
     assert page.read_text("utf-8") == once
     page.write_text("nothing", "utf-8")
-    with pytest.raises(InputError, match="markers of"):
+    with pytest.raises(InputError, match="expected one block"):
         rewrite(page, report)
     report["machine"]["gpu"] = "a card"
     assert "a card" in gpu_block(report)

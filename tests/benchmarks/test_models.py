@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.models import Case, cases, jacobians, rewrite, row, table
+from benchmarks.models import Case, cases, jacobians, row, table
+from benchmarks.page import put
+from kahler_verify.errors import InputError
 
 CASES = {case.name: case for case in cases(quick=True)}
 
@@ -23,10 +25,10 @@ def test_the_page_has_the_blocks_of_the_command(tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "peoples-decoders.md"
     copy = tmp_path / "page.md"
     copy.write_text(page.read_text())
-    rewrite(copy, {"table": "| new |", "jacobians": "none", "large": "0"})
+    put(copy, {"table": "| new |", "jacobians": "none", "large": "0"}, "models")
     assert "<!-- models table -->\n| new |\n<!-- end -->" in copy.read_text()
-    with pytest.raises(SystemExit, match="expected one block"):
-        rewrite(copy, {"other": ""})
+    with pytest.raises(InputError, match="expected one block"):
+        put(copy, {"other": ""}, "models")
     for name in CASES:
         assert f"| {name} |" in page.read_text()
 
