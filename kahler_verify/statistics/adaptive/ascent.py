@@ -82,7 +82,7 @@ def ascended(
     spread = float(torch.linalg.eigvalsh(old.covariance)[-1]) ** 0.5
     length = float(torch.linalg.solve(frame, step).norm())
     size = min(1.0, LONGEST * spread / length)
-    found = old.logs.found
+    farthest = 1.1 * float(old.logs.v[old.logs.found & (weights > 0)].norm(dim=-1).max())
     for _ in range(HALVINGS):
         try:
             there = component(
@@ -90,9 +90,9 @@ def ascended(
                 x,
                 weights,
                 mean + size * step,
-                old.covariance,
+                old.moments,
                 settings,
-                reach=1.1 * float(old.logs.v[found & (weights > 0)].norm(dim=-1).max()),
+                reach=max(old.reach, farthest),
                 guess=_carried(old, mean + size * step),
                 needed=needed,
                 strict=False,

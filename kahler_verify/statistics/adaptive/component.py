@@ -18,6 +18,7 @@ from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics.adaptive.fans import Fan, fan
 from kahler_verify.statistics.adaptive.logs import Logs, logs
 from kahler_verify.statistics.adaptive.precision import fit_precision
+from kahler_verify.statistics.adaptive.whitening import evened
 
 FAR = 8.0  # standard deviations that a fan reaches at least
 ENOUGH = 6.5  # that one reaches whose precision has changed since
@@ -25,6 +26,7 @@ FINEST, COARSEST = 320, 24  # panels of a ray
 PANEL = 0.6  # standard deviations of the least spread direction
 UNSEEN = 1e-9  # of the weights, that points without a logarithm may have
 GROWTHS = 8
+EVEN = 1.1  # ratio of second moments where the fan is whitened, in three or more dimensions
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,26 @@ class Component(NamedTuple):
         """Γ⁻¹; what the fan was whitened by, where Γ is not positive definite."""
         return torch.linalg.inv(self.precision) if self.proper else self.fan.root @ self.fan.root.mT
 
+    @property
+    def moments(self) -> Tensor:
+        """E[vvᵀ] [d, d]: where it is whitened, the law's mass is spread evenly over directions."""
+        second = (self.fan.v * self.probabilities[:, None]).mT @ self.fan.v
+        return (second + second.mT) / 2
+
+    @property
+    def reach(self) -> float:
+        """How far a fan should go, for as far as the law has mass."""
+        return FAR * float(torch.linalg.eigvalsh(self.covariance)[-1]) ** 0.5
+
     def log_density(self) -> Tensor:
         """Of the points, by the Riemannian volume, [N]; -inf beyond the fan's reach."""
         exponent = -((self.logs.v @ self.precision) * self.logs.v).sum(-1) / 2
         return torch.where(self.logs.found, exponent - self.log_normaliser, -torch.inf)
+
+
+def fewest_rays(d: int) -> int:
+    """That a law in d dimensions takes: fewer do not span it."""
+    return max(8, 2 * d)
 
 
 def prepared_fan(
@@ -108,6 +126,21 @@ def prepared_fan(
     return made
 
 
+def fan_of_law(
+    metric: RiemannianMetric, mean: Tensor, covariance: Tensor, settings: Settings
+) -> Fan:
+    """The fan for a law known by its covariance Γ⁻¹ in the orthonormal frame.
+
+    In three or more dimensions rays are few for their sphere, and are spread anew as
+    :func:`evened` says.
+    """
+    made = prepared_fan(metric, mean, covariance, 0.0, settings)
+    if len(mean) < 3:
+        return made
+    spread = evened(made, torch.linalg.inv(covariance))
+    return prepared_fan(metric, mean, spread, made.reach, settings)
+
+
 def component(
     metric: RiemannianMetric,
     x: Tensor,
@@ -128,7 +161,7 @@ def component(
         x: points.
         weights: none negative.
         mean: μ.
-        covariance: about that of the law, in the orthonormal frame at μ.
+        covariance: about E[vvᵀ] of the law, in the orthonormal frame at μ.
         settings: see :class:`Settings`.
         reach: of the fan, at least.
         guess: first guesses of logarithms, in three or more dimensions.
@@ -140,25 +173,27 @@ def component(
         CurveError: a point that has weight has no logarithm.
     """
     whitened = False  # by the points' own second moments
+    found: Logs | None = None
     for _ in range(GROWTHS):
         made = prepared_fan(metric, mean, covariance, reach, settings)
-        found = logs(
-            made,
-            x,
-            guess=guess,
-            needed=needed,
-            periods=settings.periods,
-            tolerance=settings.tolerance,
-            exact=settings.exact,
-        )
-        settings.evaluations[0] += found.evaluations
+        if found is None or made.patches is not None:
+            found = logs(
+                made,
+                x,
+                guess=guess,
+                needed=needed,
+                periods=settings.periods,
+                tolerance=settings.tolerance,
+                exact=settings.exact,
+            )
+            settings.evaluations[0] += found.evaluations
         fitted = refitted(Component(made, found, *[mean] * 4), weights)
         least = float(torch.linalg.eigvalsh(fitted.precision)[0])
-        if made.closed or (least > 0 and ENOUGH * least**-0.5 <= made.reach):
-            break
         if least > 0:
-            covariance, reach = fitted.covariance, FAR * least**-0.5
-        elif whitened:  # and far enough: it is the directions that are too few
+            if even(fitted) and (made.closed or ENOUGH * least**-0.5 <= made.reach):
+                break
+            covariance, reach = fitted.moments, fitted.reach
+        elif whitened:  # and far enough: it is the directions that are too few, or there is no law
             break
         else:
             covariance, whitened = second_moments(fitted, weights), True
@@ -170,6 +205,17 @@ def component(
     if least <= 0 and strict:
         raise InputError(no_law(fitted, weights))
     return fitted
+
+
+def even(fitted: Component) -> bool:
+    """Whether the law's mass is spread evenly over the rays, as many dimensions need it."""
+    root = fitted.fan.root
+    if len(root) < 3:
+        return True
+    half = torch.linalg.solve_triangular(root, fitted.moments, upper=False)
+    white = torch.linalg.solve_triangular(root, half.mT, upper=False)
+    sizes = torch.linalg.eigvalsh((white + white.mT) / 2)
+    return float(sizes[-1]) <= EVEN * float(sizes[0])
 
 
 def refitted(old: Component, weights: Tensor) -> Component:

@@ -24,7 +24,7 @@ def draw(fan: Fan, precision: Tensor, count: int, generator: torch.Generator) ->
     while sum(map(len, kept)) < count:
         missing = count - sum(map(len, kept))
         rays, ends, jacobian = _proposed(fan, 2 * missing + 8, generator)
-        panels, where = _panel_masses(rays, ends, precision)
+        panels, where = panel_masses(rays, ends, precision)
         mass = panels.sum(-1) * jacobian
         if float(mass.max()) > bound:  # too low a bound: all that was drawn is drawn anew
             bound, kept = MARGIN * float(mass.max()), []
@@ -50,7 +50,7 @@ def _shortest(fan: Fan, x: Tensor, r: Tensor) -> Tensor:
 
 
 def _mass_of_rays(fan: Fan, precision: Tensor) -> Tensor:
-    panels, _ = _panel_masses(fan.rays, domain(fan.rays)[0], precision)
+    panels, _ = panel_masses(fan.rays, domain(fan.rays)[0], precision)
     size = torch.linalg.solve_triangular(fan.root, fan.rays.directions.mT, upper=False).norm(dim=0)
     # u = A a/|A a|: |A a| = 1/|A⁻¹u|
     d = len(fan.mean)
@@ -72,7 +72,7 @@ def _proposed(fan: Fan, count: int, generator: torch.Generator) -> tuple[Rays, T
     return rays, ends, torch.linalg.det(fan.root) / size**d
 
 
-def _panel_masses(rays: Rays, ends: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+def panel_masses(rays: Rays, ends: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
     """∫ exp(-½ r² uᵀΓu) det W/r dr over each panel [B, T], and what part of it is inside [B, T]."""
     whole = rays.times[:, 1:] - rays.times[:, :-1]
     inside = (ends[:, None] - rays.times[:, :-1]) / whole.clamp_min(1e-300)

@@ -83,8 +83,9 @@ class ExpectationMaximisation:
                     self.x,
                     share,
                     part.fan.mean,
-                    part.covariance,
+                    part.moments,
                     self.settings,
+                    reach=part.reach,
                     needed=missing,
                     strict=False,
                 )
@@ -174,7 +175,7 @@ class ExpectationMaximisation:
         """What :meth:`restore` needs."""
         return {
             "means": torch.stack([part.fan.mean for part in self.parts]).numpy(),
-            "covariances": torch.stack([part.covariance for part in self.parts]).numpy(),
+            "moments": torch.stack([part.moments for part in self.parts]).numpy(),
             "weights": self.weights.numpy(),
             "shares": self.shares.numpy(),
             "reaches": np.array([part.fan.reach for part in self.parts]),
@@ -192,7 +193,7 @@ class ExpectationMaximisation:
                     self.x,
                     self.shares[k],
                     torch.from_numpy(saved["means"][k]),
-                    torch.from_numpy(saved["covariances"][k]),
+                    torch.from_numpy(saved["moments"][k]),
                     self.settings,
                     reach=float(reach),
                     needed=none if self.count > 1 else None,

@@ -19,12 +19,13 @@ from torch import Tensor
 from kahler_verify.curves.elements import gauss
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics.adaptive.patches import Patches, solved
-from kahler_verify.statistics.adaptive.rays import Rays, State, orthonormal_frame, trace
+from kahler_verify.statistics.adaptive.rays import Rays, State, orthonormal_frame, passed, trace
 
 OFFSET = 0.3819660112501051  # of the first ray, between axes: charts' singularities lie on these
 IN_A_PANEL = 4  # Gauss' points
 BISECTIONS = 50
 CUT_STEPS = 10
+BALANCINGS = 300
 
 
 class End(IntEnum):
@@ -162,7 +163,7 @@ def fan(
 
 
 def _spread(d: int, count: int, seed: int) -> Tensor:
-    """Unit vectors [count, d]: a regular polygon, or a quasi Monte Carlo rule reflected."""
+    """Unit vectors [count, d]: a regular polygon, or quasi-random ones, balanced and reflected."""
     if d == 1:
         return torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     if d == 2:
@@ -173,8 +174,27 @@ def _spread(d: int, count: int, seed: int) -> Tensor:
         half, dtype=torch.float64
     )
     normal = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
-    unit = normal / normal.norm(dim=-1, keepdim=True)
+    unit = _balanced(normal / normal.norm(dim=-1, keepdim=True))
     return torch.cat([unit, -unit])
+
+
+def _balanced(unit: Tensor) -> Tensor:
+    """Unit vectors [B, d] moved until their mean u uᵀ is 1/d: Tyler's fixed point.
+
+    With their reflections they are exact for polynomials of degree 3, and so is a law's second
+    moment in a flat space.  Fewer than d of them cannot be.
+    """
+    count, d = unit.shape
+    if count < d:
+        return unit
+    one = torch.eye(d).to(unit)
+    for _ in range(BALANCINGS):
+        second = d / count * unit.mT @ unit
+        if float((second - one).abs().max()) < 1e-14:
+            break
+        moved = torch.linalg.solve_triangular(torch.linalg.cholesky(second), unit.mT, upper=False)
+        unit = (moved / moved.norm(dim=0)).mT
+    return unit
 
 
 def _angles(index: Tensor, count: int) -> Tensor:
@@ -194,12 +214,15 @@ def _turned(root: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 def domain(rays: Rays) -> tuple[Tensor, Tensor]:
     """How far rays [B] have no conjugate point, and why they end."""
     state = rays.state
-    fields = torch.linalg.det(torch.nan_to_num(state.spread))
     here = rays.states.isfinite().all(-1)
     last = here.sum(1) - 1  # the last time that each ray came to
     rows = torch.arange(len(last), device=last.device)
     end = rays.times[rows, last]
-    conjugate = (fields[rows, last] <= 0) & (last > 0)
+    first = torch.eye(state.spread.shape[-1]).to(end).expand_as(state.spread[:, 0])
+    before = torch.where(
+        (last > 1)[:, None, None], state.spread[rows, (last - 1).clamp_min(0)], first
+    )
+    conjugate = passed(state.spread[rows, last], before) & (last > 0)
     reasons = torch.where(rays.left, int(End.LEFT_DOMAIN), int(End.REACH))
     some = conjugate.nonzero().squeeze(-1)
     if len(some):
@@ -207,9 +230,8 @@ def domain(rays: Rays) -> tuple[Tensor, Tensor]:
         low, high = torch.zeros_like(end[some]), torch.ones_like(end[some])
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            spread = interpolated(rays, some, panel, middle)[0]
-            before = torch.linalg.det(spread) > 0
-            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
+            beyond = passed(interpolated(rays, some, panel, middle)[0], before[some])
+            low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
         begin = rays.times[some, panel]
         end = end.clone()
         end[some] = begin + low * (rays.times[some, panel + 1] - begin)

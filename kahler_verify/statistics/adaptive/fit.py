@@ -24,7 +24,7 @@ from kahler_verify.errors import InputError, PropertyViolation
 from kahler_verify.files import require_writable, write_bytes
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets.kinks import AT_C1
-from kahler_verify.statistics.adaptive.component import Settings
+from kahler_verify.statistics.adaptive.component import Settings, fewest_rays
 from kahler_verify.statistics.adaptive.expectation import ExpectationMaximisation
 from kahler_verify.statistics.adaptive.law import AdaptiveLaw
 from kahler_verify.statistics.estimators import points
@@ -162,9 +162,10 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
     def _check_settings(self, x: Tensor) -> None:
         if type(self.components) is not int or self.components < 1:
             raise InputError(f"components: expected a whole number ≥ 1, got {self.components!r}")
-        if type(self.rays) is not int or self.rays < 8:
-            raise InputError(f"rays: expected a whole number ≥ 8, got {self.rays!r}")
         count, d = x.shape
+        least = fewest_rays(d)
+        if type(self.rays) is not int or self.rays < least:
+            raise InputError(f"rays: expected a whole number ≥ {least}, got {self.rays!r}")
         if self.periods and len(self.periods) != d:
             raise InputError(f"periods: expected {d} numbers, got {self.periods!r}")
         if count <= d:
@@ -216,7 +217,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
     # ------------------------------------------------------------- interruptions
     def _fingerprint(self, x: Tensor) -> str:
         """Of the data, the metric at them, and the settings that a fit depends on."""
-        digest = hashlib.sha256(x.numpy().tobytes())
+        digest = hashlib.sha256(b"2" + x.numpy().tobytes())  # of what is kept, the second form
         digest.update(self.metric.metric_matrix(x).contiguous().numpy().tobytes())
         settings = (self.components, self.rays, tuple(self.periods), self.precision, self.seed)
         digest.update(repr(settings).encode())

@@ -20,7 +20,7 @@ from torch.distributions import Distribution, constraints
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.adaptive.component import Settings, prepared_fan
+from kahler_verify.statistics.adaptive.component import Settings, fan_of_law, fewest_rays
 from kahler_verify.statistics.adaptive.draws import draw
 from kahler_verify.statistics.adaptive.fans import End, Fan
 from kahler_verify.statistics.adaptive.logs import logs
@@ -100,8 +100,8 @@ class AdaptiveLaw(Distribution):
             )
         if bool((torch.linalg.cholesky_ex(covariances)[1] != 0).any()):
             raise InputError("covariances: expected positive definite matrices")
-        if rays < 8:
-            raise InputError(f"rays: expected at least 8, got {rays}")
+        if rays < fewest_rays(d):
+            raise InputError(f"rays: expected at least {fewest_rays(d)}, got {rays}")
         self.metric, self.means, self.covariances = metric, means, covariances
         self.weights = weights / weights.sum()
         self.periods, self.raise_on_failure = tuple(periods), raise_on_failure
@@ -124,7 +124,7 @@ class AdaptiveLaw(Distribution):
                     frame = torch.linalg.cholesky(self.metric.metric_matrix(mean)).mT
                     white = frame @ covariance @ frame.mT
                     self._fans.append(
-                        prepared_fan(self.metric, mean, (white + white.mT) / 2, 0.0, self.settings)
+                        fan_of_law(self.metric, mean, (white + white.mT) / 2, self.settings)
                     )
         return self._fans
 

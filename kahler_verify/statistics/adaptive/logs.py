@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kahler_verify.curves import Starts, Status, connect, initial_velocity
 from kahler_verify.statistics.adaptive.fans import Fan, interpolated, shifts
-from kahler_verify.statistics.adaptive.rays import orthonormal_frame, trace
+from kahler_verify.statistics.adaptive.rays import orthonormal_frame, passed, trace
 
 NEWTON = 8  # steps
 RIVAL = 1.001  # of the shortest length, up to which another logarithm is looked at too
@@ -173,7 +173,7 @@ def _polished(fan: Fan, v: Tensor, goals: Tensor, tolerance: float) -> tuple[Ten
         evaluations += rays.evaluations
         state = rays.state
         point, frame, spread, lean = (part[:, 1] for part in state[:4])
-        here = ~rays.left & (torch.linalg.det(torch.nan_to_num(spread)) > 0)
+        here = ~rays.left & ~passed(spread)
         safe = here[:, None, None]
         gap = torch.linalg.solve(torch.where(safe, frame, one), (goals[active] - point)[..., None])
         spread = torch.where(safe, spread, one)

@@ -92,6 +92,23 @@ def orthonormal_frame(metric: RiemannianMetric, z: Tensor) -> Tensor:
     return frame.reshape(*z.shape, z.shape[-1])
 
 
+def passed(spread: Tensor, before: Tensor | None = None) -> Tensor:
+    """Whether rays with fields W [..., d, d] have a conjugate point behind them, [...].
+
+    Of W relative to an earlier one of no such point (1 by default) an eigenvalue has then changed
+    its sign; the determinant alone misses those that vanish two by two, as on a sphere.
+
+    Args:
+        spread: W.
+        before: an earlier W.
+    """
+    if spread.shape[-1] <= 2:
+        return torch.linalg.det(torch.nan_to_num(spread)) <= 0
+    if before is not None:
+        spread = torch.linalg.solve_ex(before, spread)[0]
+    return (torch.linalg.eigvals(torch.nan_to_num(spread)).real <= 0).any(-1)
+
+
 def trace(
     metric: RiemannianMetric,
     mean: Tensor,
@@ -128,6 +145,7 @@ def trace(
     for n in range(1, len(times)):
         if not len(active):
             break
+        before = State.unpacked(y, d).spread if n > 1 else None
         y, k, step, reached, used = _advance(
             metric, directions[active], y, k, step, times[n] - times[n - 1], times[-1], tolerance
         )
@@ -137,7 +155,7 @@ def trace(
         left[active] = ~going
         own_times[active, n] = torch.lerp(times[n - 1], times[n], reached)
         if stop:
-            going &= torch.linalg.det(State.unpacked(y, d).spread) > 0
+            going &= ~passed(State.unpacked(y, d).spread, before)
         active, y, k, step = (x[going] for x in (active, y, k, step))
     return Rays(own_times, directions, states, rates, left, evaluations)
 

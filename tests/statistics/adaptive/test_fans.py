@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.adaptive.fans import End, Fan, fan
+from kahler_verify.statistics.adaptive.fans import End, Fan, _spread, fan
 from kahler_verify.statistics.adaptive.logs import logs
 from kahler_verify.statistics.adaptive.precision import log_normaliser
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Mercator, SpaceForm, sphere_exp
@@ -84,9 +84,21 @@ def test_another_chart_and_other_spaces() -> None:
     assert relative_error(plane, 0.36 * EYE, 2.5539701715630620) < 1e-9
     eye = torch.eye(3, dtype=DOUBLE)
     ball = fan(
-        SpaceForm(1, 3), torch.tensor([0.3, 0.2, 0.1], dtype=DOUBLE), 0.36 * eye, 3.2, rays=32
+        SpaceForm(1, 3), torch.tensor([0.3, 0.2, 0.1], dtype=DOUBLE), 0.36 * eye, 4.8, rays=32
     )
     assert relative_error(ball, 0.36 * eye, 2.4250354987955680) < 1e-9
+    # where two fields vanish together and the volume does not change its sign
+    assert (ball.ends - math.pi).abs().max() < 1e-5
+    assert math.isclose(float(ball.weights.sum()), 2 * math.pi**2, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("d", [3, 5])
+def test_directions_are_balanced(d: int) -> None:
+    """With their reflections a rule of degree 3: second moments are those of the sphere."""
+    u = _spread(d, 24, 0)
+    assert torch.allclose(u.mT @ u / len(u), torch.eye(d, dtype=DOUBLE) / d, atol=1e-12)
+    assert torch.allclose(u.norm(dim=-1), torch.ones(24, dtype=DOUBLE))
+    assert torch.equal(u[:12], -u[12:])
 
 
 def test_the_cylinder_ends_half_way_round() -> None:

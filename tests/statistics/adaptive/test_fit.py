@@ -27,6 +27,7 @@ EYE = torch.eye(2, dtype=DOUBLE)
 SPHERE = SpaceForm(1)
 
 
+SECOND_MOMENT_S3 = 0.28387946139624048  # of .36 I along each axis: a radial integral, by mpmath
 ON_SPHERE = sphere_exp(MEAN, draw(40, 2) * torch.tensor([0.7, 0.25], dtype=DOUBLE))
 
 
@@ -54,6 +55,51 @@ def test_points_narrower_than_the_first_rays_can_carry() -> None:
     found = component(Flat(EYE), x, ones, x.mean(0), EYE, Settings(8))
     exact = x.T.cov(correction=0)
     assert torch.allclose(found.covariance, exact, rtol=1e-3, atol=1e-6)
+
+
+def test_too_few_rays_are_named_at_once() -> None:
+    """Four lines do not span five dimensions: said after a second fan, whatever its reach."""
+    settings = Settings(8, tolerance=1e-4)
+    x = draw(40, 5)
+    with pytest.raises(InputError, match="rays: expected more than 8, as no law"):
+        component(
+            Flat(torch.eye(5, dtype=DOUBLE)),
+            x,
+            torch.ones(40, dtype=DOUBLE),
+            x.mean(0),
+            torch.eye(5, dtype=DOUBLE),
+            settings,
+        )
+    assert settings.fans[0] <= 3
+    with pytest.raises(InputError, match="rays: expected a whole number ≥ 10"):
+        AdaptiveNormal(Flat(torch.eye(5, dtype=DOUBLE)), rays=8).fit(x)
+
+
+def test_a_flat_metric_gives_the_gaussian_in_three_dimensions() -> None:
+    """Exactly, with eight rays: their directions are balanced where the points are whitened."""
+    root = torch.tensor([[1.0, 0.5, 0.2], [0.0, 0.6, -0.3], [0.0, 0.0, 0.05]], dtype=DOUBLE)
+    odd = torch.tensor([[2.0, 0.7, -0.3], [0.7, 1.5, 0.4], [-0.3, 0.4, 0.8]], dtype=DOUBLE)
+    x = draw(12, 3) @ root
+    exact = torch.distributions.MultivariateNormal(x.mean(0), x.T.cov(correction=0))
+    fit = AdaptiveNormal(Flat(odd), rays=8, precision=1e-3, tolerance=1e-7).fit(x)
+    assert np.allclose(fit.means_[0], x.mean(0), atol=1e-6)
+    assert np.allclose(fit.covariances_[0], exact.covariance_matrix, rtol=1e-5, atol=1e-8)
+    assert math.isclose(fit.log_likelihoods_[-1], float(exact.log_prob(x).mean()), abs_tol=1e-9)
+
+
+def test_a_law_of_the_three_dimensional_sphere() -> None:
+    """Points on three axes, as far as .36 I has its mass: symmetry leaves that law about μ."""
+    mean = torch.tensor([0.3, 0.2, 0.1], dtype=DOUBLE)
+    axes = torch.linalg.qr(draw(3, 3))[0]
+    far = math.sqrt(3 * SECOND_MOMENT_S3)
+    x = sphere_exp(mean, far * torch.cat([axes, -axes]))
+    fit = AdaptiveNormal(SpaceForm(1, 3), rays=16, precision=1e-6, tolerance=1e-8).fit(x)
+    assert np.allclose(fit.means_[0], mean, atol=1e-4)
+    own = fit.covariances_[0] * 4 / (1 + float(mean @ mean)) ** 2
+    assert np.allclose(own, 0.36 * np.eye(3), atol=1e-4)
+    value = -(far**2) / 0.72 - math.log(2.4250354987955680)
+    volume = float(SpaceForm(1, 3).log_volume(x).mean())
+    assert math.isclose(fit.log_likelihoods_[-1] - volume, value, abs_tol=1e-7)
 
 
 def test_johnsons_law() -> None:
