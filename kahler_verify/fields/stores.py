@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,9 +274,17 @@ def write_block(
     Raises:
         OSError: the disk is full or read-only, or the store has vanished; nothing is half-written.
     """
-    if not (path / METADATA).is_file():
-        raise FileNotFoundError(2, "the store has vanished", str(path))
+    mark, gone = path / METADATA, FileNotFoundError(2, "the store has vanished", str(path))
+    if not mark.is_file():
+        raise gone
     group[variable.name][variable.layout.slices(task)] = values  # type: ignore[index]
+    if not mark.is_file():  # meanwhile: its folders were made anew
+        place = chunk_file(path, variable, task)
+        place.unlink(missing_ok=True)
+        for folder in takewhile(lambda each: each != path.parent, place.parents):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        raise gone
 
 
 def remove_drafts(path: Path) -> None:

@@ -1,7 +1,6 @@
 """What is done is never lost or done twice, whoever is killed: with real processes and stores."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import ANY
 
+import numpy as np
 import pytest
 
 from kahler_verify.errors import FieldError, InputError
 from kahler_verify.fields.engines import Array, Processes, engine
 from kahler_verify.fields.log import Log, logged
-from kahler_verify.fields.stores import chunk_file, require_store
+from kahler_verify.fields.stores import chunk_file, opened, require_store, write_block
 from kahler_verify.fields.work import (
     ATTEMPTS,
     DEATHS,
@@ -32,7 +32,7 @@ from kahler_verify.fields.work import (
     carry_out,
     perform,
 )
-from tests.fields.jobs import EVERY, Squares
+from tests.fields.jobs import CHUNK, EVERY, Squares
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -237,6 +237,24 @@ class Frail(Engine):
                 waiting.appendleft(waiting.pop())  # which was put back
 
 
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    """Its processes would begin it again, and so on: it was an error of many pages, three times."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\nfrom kahler_verify import fields\n"
+        "from kahler_verify.geometry import PulledBackMetric\n"
+        "source = fields.of_metric(PulledBackMetric(torch.nn.Linear(2, 3).double()), 2)\n"
+        "draws = lambda chunk: fields.prior(source.space, 10, seed=0, chunk=chunk)\n"
+        "plan = fields.plan_for(source, 'det', draws)\n"
+        f"fields.compute(source, plan, {str(tmp_path / 'f.zarr')!r}, engine=fields.Processes(1))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "InputError: engine: a new process ended before it began" in done.stderr
+    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert done.stderr.count("Traceback") == 2
+
+
 def test_deaths_count_one_after_another(tmp_path: Path) -> None:
     job = Squares(tmp_path / "a.zarr").create()
     assert work(job, Frail()).done == list(range(12))
@@ -292,13 +310,27 @@ def test_a_store_that_vanishes_is_not_made_again(tmp_path: Path) -> None:
 
     def remove() -> None:
         until(lambda: len(job.notes("ended")) > 2)
-        shutil.rmtree(job.path)
+        job.path.rename(tmp_path / "gone")  # at once, whatever is being written
 
     remover = threading.Thread(target=remove)
     remover.start()
     with pytest.raises(FieldError, match="the store has vanished"):
         work(job, Array())
     remover.join()
+    assert not job.path.exists()
+
+
+def test_a_store_that_vanishes_while_it_is_written_is_not_made_again(tmp_path: Path) -> None:
+    job = Squares(tmp_path / "a.zarr").create()
+    array = opened(job.path)["square"]
+
+    class Vanishing:
+        def __getitem__(self, name: str) -> object:
+            job.path.rename(tmp_path / "gone")
+            return array
+
+    with pytest.raises(FileNotFoundError, match="the store has vanished"):
+        write_block(job.path, Vanishing(), job.variable, 0, np.zeros(CHUNK))  # type: ignore[arg-type]
     assert not job.path.exists()
 
 

@@ -13,12 +13,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 
 from kahler_verify.errors import InputError
 from kahler_verify.fields.work import Engine, Job, Outcome, Waiting, perform, require_picklable
 
 LOOK = 0.5  # seconds after which a signal is noticed at the latest
+
+UNGUARDED = (
+    'engine: expected a script that keeps what it does under `if __name__ == "__main__":`, as each '
+    "process of this engine imports it"
+)
 
 _job: Job  # a worker's own
 
@@ -42,16 +47,18 @@ class Processes(Engine):
         if workers is not None and workers < 1:
             raise InputError(f"workers: expected at least 1, got {workers}")
         self.workers = workers or cores()
-        self._idle: list[ProcessPoolExecutor] = []
+        self._idle: list[_Worker] = []
 
     def run(self, job: Job, waiting: Waiting) -> Iterator[Outcome]:
         """See :class:`Engine`."""
         require_picklable(job)
+        if getattr(current_process(), "_inheriting", False):
+            raise InputError(UNGUARDED)
         idle = [
             _worker(job, self._idle.pop() if self._idle else None)
             for _ in range(min(self.workers, len(waiting)))
         ]
-        running: dict[Future[Outcome], tuple[ProcessPoolExecutor, int, int]] = {}
+        running: dict[Future[Outcome], tuple[_Worker, int, int]] = {}
         try:
             while waiting or running:
                 while waiting and idle:
@@ -65,6 +72,11 @@ class Processes(Engine):
                         outcomes.append(future.result())
                     except BrokenProcessPool:
                         worker.shutdown(wait=False)
+                        if not worker.has_begun:
+                            raise InputError(
+                                "engine: a new process ended before it began; where it ran a "
+                                f"script, that says why: {UNGUARDED}"
+                            ) from None
                         worker = _worker(job)
                         outcomes.append(Outcome(task, attempt, died=True))
                     idle.append(worker)
@@ -81,18 +93,35 @@ class Processes(Engine):
             self._idle += idle
 
 
-def _worker(job: Job, worker: ProcessPoolExecutor | None = None) -> ProcessPoolExecutor:
+class _Worker(ProcessPoolExecutor):
+    """One process, which imports what it needs: a fork would copy torch's threads."""
+
+    taken: Future[None]
+
+    def __init__(self) -> None:
+        super().__init__(1, mp_context=get_context("spawn"), initializer=_begin)
+
+    def take(self, job: Job) -> None:
+        """Give it the job."""
+        self.taken = self.submit(_take, job)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it took the job; asked once it is dead."""
+        return self.taken.exception() is None
+
+
+def _worker(job: Job, worker: _Worker | None = None) -> _Worker:
     """A worker that has the job: this one, or a new one."""
     if worker is not None:
         try:
-            worker.submit(_take, job)
+            worker.take(job)
         except BrokenProcessPool:  # it was killed meanwhile
             worker.shutdown(wait=False)
         else:
             return worker
-    # a fork would copy torch's threads; a new process imports what it needs
-    worker = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
-    worker.submit(_take, job)
+    worker = _Worker()
+    worker.take(job)
     return worker
 
 
