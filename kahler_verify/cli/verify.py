@@ -22,7 +22,9 @@ def verify(
     ] = None,
     module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
     latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
-    points: Annotated[int, typer.Option(help="Random latents of --module to look at.")] = 3,
+    points: Annotated[
+        int, typer.Option(help="Random points of each kernel, and random latents of --module.")
+    ] = 3,
     kernels: Annotated[bool, typer.Option(help="Check kernels, not the decoder alone.")] = True,
     processes: Annotated[
         int | None,
@@ -56,9 +58,9 @@ def verify(
     for name, output in (("json", json), ("html", html)):
         require_writable(name, output)
     subject: Path | UsersDecoder | None = checkpoint
+    if points < 1:
+        raise InputError(f"points: expected at least 1, got {points}")
     if module is not None:
-        if points < 1:
-            raise InputError(f"points: expected at least 1, got {points}")
         user = open_module(module, latents)
         metric = require_metric(module, user.metric)
         subject = UsersDecoder(module, metric, user.draws(points))
@@ -68,6 +70,7 @@ def verify(
             subject,
             derivations=chosen,
             data=data,
+            points=points,
             progress=progress,
             processes=processes or min(cores(), MOST_PROCESSES),
         )

@@ -6,6 +6,7 @@ measured; what stays is computed on the metric itself.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
@@ -25,6 +26,7 @@ from kahler_verify.explorer.work import Job, interruptible
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
 ROOM = 0.35  # of the codes' box, that is looked at beyond it
+PATIENCE = 8.0  # seconds of a map beyond three coordinates
 
 
 class Session:
@@ -105,14 +107,17 @@ class Session:
 
     # ----------------------------------------------------------- answers
     def map(self, asked: dict[str, Any], job: Job) -> Any:
-        """A layer over a plane: coarse first, which is told, and then fine."""
+        """A layer over a plane: coarse first, which is told, and then as fine as time allows."""
         d = self.subject.dimension
         layer = layer_named(self.subject, asked.get("layer"))
         where = reading.plane(asked.get("plane"), d), reading.window(asked.get("window"))
         size = whole("size", asked.get("size", maps.FINE), 8, maps.FINEST)
         subject = maps.watched(self.subject, job.check)
-        coarse = min(maps.COARSE, size)
+        coarse, begun = min(maps.COARSE, size), time.perf_counter()
         job.tell(plain(maps.over(subject, layer, *where, coarse, job.check)))
+        if d > paths.MANY:  # a curvature takes milliseconds at each point
+            seconds = time.perf_counter() - begun
+            size = max(coarse, min(size, int(coarse * (PATIENCE / seconds) ** 0.5)))
         if size == coarse:
             return job.news[-1]
         return plain(maps.over(subject, layer, *where, size, job.check))

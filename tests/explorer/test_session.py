@@ -371,3 +371,19 @@ def test_codes_that_no_geodesic_reaches_are_left_out_and_counted() -> None:
     assert "without 2 codes" in job.news[-1]["words"]
     with pytest.raises(CurveError):
         clusters._without_unreached(Fit(), x, 3, job)
+
+
+def test_a_map_of_many_coordinates_is_as_fine_as_time_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metric = RiemannianMetric.from_function(
+        lambda z: torch.diag_embed((1 + z.square().sum(-1, keepdim=True)).expand(-1, 4))
+    )
+    session = Session(of_metric(metric, "four", (4,)))
+    axes = torch.eye(4)[:2].tolist()
+    asked_ = {"plane": {"origin": [0.0] * 4, "axes": axes}, "window": WINDOW, "size": 31}
+    sizes = {}
+    for patience in (1e-9, 1e9):
+        monkeypatch.setattr("kahler_verify.explorer.session.PATIENCE", patience)
+        sizes[patience] = result(session, "map", layer="log_volume", **asked_)["size"]
+    assert sizes == {1e-9: 21, 1e9: 31}
