@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli
 from torch.func import jacfwd, jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks import jax_rivals
+from benchmarks.jax_networks import array, translated
 from benchmarks.page import put
 from benchmarks.peoples_models import (
     AutoencoderKL,
@@ -234,10 +237,10 @@ def table(rows: list[Row]) -> str:
 
 
 def jacobians(quick: bool) -> str:
-    """J of the 28 × 28 decoder at one point, by four ways."""
+    """J of the 28 × 28 decoder at one point, by five ways, JAX's where it is installed."""
     lines = [
-        "| d | stacked tangents | vmap(jvp) | jacfwd | jacrev |",
-        "|---|---|---|---|---|",
+        "| d | stacked tangents | vmap(jvp) | jacfwd | jacrev | JAX, jit | its decoding |",
+        "|---|---|---|---|---|---|---|",
     ]
     for d in (16, 32) if quick else (16, 32, 128, 256):
         net, z = conv28(d), torch.randn(1, d, generator=torch.Generator().manual_seed(0))
@@ -256,16 +259,35 @@ def jacobians(quick: bool) -> str:
                     "stacked": lambda net=net, z=z: propagate(net, z, 1),
                     "vmap": lambda along=along, axes=axes: vmap(along)(axes),
                     "jacfwd": lambda flat=flat, z=z: jacfwd(flat)(z[0]),
+                    **by_jax(net, z, flat),
                 },
                 3,
             )
-        reverse = ratios({"jacrev": lambda flat=flat, z=z: jacrev(flat)(z[0])}, 2)
-        taken |= reverse
-        cells = [
-            f"{taken[k] / taken['decode']:.0f}" for k in ("stacked", "vmap", "jacfwd", "jacrev")
-        ]
-        lines.append(f"| {d} | {' | '.join(cells)} |")
+        taken |= ratios({"jacrev": lambda flat=flat, z=z: jacrev(flat)(z[0])}, 2)
+        ways = ("stacked", "vmap", "jacfwd", "jacrev", "jax")
+        cells = [f"{taken[k] / taken['decode']:.2g}" if k in taken else "–" for k in ways]
+        own = f"{taken['jax decode'] / taken['decode']:.1f}" if "jax" in taken else "–"
+        lines.append(f"| {d} | {' | '.join(cells)} | {own} |")
     return "\n".join(lines)
+
+
+def by_jax(
+    net: nn.Module, z: Tensor, flat: Callable[[Tensor], Tensor]
+) -> dict[str, Callable[[], Any]]:
+    """The same Jacobian and decoding under JAX's jit, compared with torch's; {} without JAX."""
+    jax = jax_rivals.load()
+    if jax is None:
+        return {}
+    assert isinstance(net, nn.Sequential)
+    run, point = translated(net), array(z)
+    jacobian = jax.jit(jax.jacfwd(lambda x: run(x[None])[0].ravel()))
+    decode = jax.jit(run)
+    found, wanted = torch.from_numpy(np.array(jacobian(point[0]))), jacfwd(flat)(z[0])
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    return {
+        "jax": lambda: jax.block_until_ready(jacobian(point[0])),
+        "jax decode": lambda: jax.block_until_ready(decode(point)),
+    }
 
 
 LARGE = """

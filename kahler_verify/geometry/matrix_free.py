@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
+from kahler_verify.torch_state import alone
 
 __all__ = ["ALONG_FROM", "COVECTOR_FROM", "LawAt", "Linearised", "MatrixFreeMetric"]
 
@@ -45,6 +47,10 @@ COVECTOR_FROM = 8
 # ones, takes .1 – .8 of their time from this d on, for some points (measured at h = 128, D = 256).
 ALONG_FROM = 6
 _TANGENTS = 24
+_FEW = 2  # vectors that go without a stack
+# Bytes kept for a backward pass.  One through it keeps three times as much, and where these are
+# many it gains a tenth only, for a third and more where calls weigh more than arithmetic.
+_TURNED_UP_TO = 16 * 2**20
 _NUMBERS = 12  # held at one time for each tangent's entry of the widest layer
 
 
@@ -135,18 +141,25 @@ class Linearised:
 
     def __init__(self, metric: MatrixFreeMetric, z: Tensor):
         self.metric, self.passes, self.widest = metric, 0, 1
+        self._kept = 0  # bytes, for the backward pass
+        self._first: tuple[Tensor, Letters] | None = None  # u, and J u
+        self._turned: tuple[Tensor, Letters] | None = None  # Jᵀw with its graph, and w
         with torch.no_grad():
             self._law = metric._law(z.detach())
         self.z = z.detach().clone().requires_grad_()
         with (
+            alone(),
+            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second backward pass
             torch.enable_grad(),
             torch.autograd.graph.saved_tensors_hooks(self._seen, lambda x: x),
         ):
             self.letters = metric._letters(self.z)
         self.passes += 2
+        self._turns = len(z) == 1 and self._kept <= _TURNED_UP_TO
 
     def _seen(self, x: Tensor) -> Tensor:
         self.widest = max(self.widest, x.numel() // len(self.z))
+        self._kept += x.numel() * x.element_size()
         return x
 
     @property
@@ -197,6 +210,58 @@ class Linearised:
         )
         return out
 
+    def along(self, u: Tensor) -> Letters:
+        """J u as :meth:`push` has it; a few vectors may go without a pass of the value.
+
+        Jᵀw is linear in w, so that J u is a backward pass through a backward pass: the derivative
+        of ⟨Jᵀw, u⟩ by w.  Where little is kept it is taken from the second time on.  Not every
+        function has one, so the first vectors' tangents have to come out the same.
+        """
+        if not self._turns or len(u) > _FEW:
+            return self.push(u)
+        if self._first is None:
+            self._first = u.detach().clone(), self.push(u)
+            return self._first[1]
+        if self._turned is None:
+            self._turns = self._turn()
+        return self._transposed(u) if self._turns else self.push(u)
+
+    def _turn(self) -> bool:
+        """Make Jᵀw of weights w with its graph; is the transpose J?"""
+        assert self._first is not None
+        u, tangents = self._first
+        known = {name: x for name, x in self.letters.items() if x.requires_grad}
+        weights = {name: torch.zeros_like(x, requires_grad=True) for name, x in known.items()}
+        self.passes += 1
+        try:
+            with torch.enable_grad():
+                (back,) = torch.autograd.grad(
+                    list(known.values()), self.z, list(weights.values()), create_graph=True
+                )
+            self._turned = back, weights
+            found = self._transposed(u)
+        except RuntimeError:  # some function has no second derivative, or Jᵀw no graph
+            return False
+        size = max(t.abs().max() for t in tangents.values())
+        gap = max((found[name] - t).abs().max() for name, t in tangents.items())
+        return bool(gap <= torch.finfo(u.dtype).eps ** 0.5 * size)
+
+    def _transposed(self, u: Tensor) -> Letters:
+        assert self._turned is not None
+        back, weights = self._turned
+        self.passes += len(u)
+        rows = [
+            torch.autograd.grad(
+                back, list(weights.values()), row[None], retain_graph=True, materialize_grads=True
+            )
+            for row in u
+        ]
+        columns = zip(weights, zip(*rows, strict=True), strict=True)
+        found = {name: torch.cat(column) for name, column in columns}
+        still = {name: x for name, x in self.letters.items() if name not in found}
+        zeros = {name: x.new_zeros(len(u), *x.shape[1:]) for name, x in still.items()}
+        return found | zeros
+
     def product(self, u: Tensor) -> Tensor:
         """G u [r, d]."""
-        return self.pull(self.lower(self.push(u)))
+        return self.pull(self.lower(self.along(u)))

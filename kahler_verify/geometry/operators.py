@@ -80,7 +80,7 @@ class MetricOperator:
 
     @property
     def dense_passes(self) -> int:
-        """What making g takes."""
+        """What making g takes, at most."""
         if self._linear is None:
             return 1
         pushed = self.d + math.ceil(self.d / self._linear.at_once)

@@ -1,10 +1,15 @@
 """The table of people's decoders: each is right, and its page can be rewritten."""
 
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from benchmarks.models import Case, cases, jacobians, row, table
+from benchmarks.jax_networks import array, translated
+from benchmarks.models import Case, cases, conv28, jacobians, row, table
 from benchmarks.page import put
 from kahler_verify.errors import InputError
 
@@ -36,3 +41,18 @@ def test_the_page_has_the_blocks_of_the_command(tmp_path: Path) -> None:
 def test_jacobians_have_a_line_for_each_dimension() -> None:
     lines = jacobians(quick=True).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["16", "32"]
+    jax = importlib.util.find_spec("jax") is not None
+    for line in lines[2:]:
+        cells = [cell.strip() for cell in line.split("|")[2:-1]]
+        assert len(cells) == 6
+        assert all(float(cell) > 0 for cell in cells[: 6 if jax else 4])
+        assert cells[4:] == ["–", "–"] or jax
+
+
+def test_the_network_is_the_same_under_jax() -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    net, z = conv28(16), torch.randn(3, 16)
+    found = np.array(translated(net)(array(z)))
+    np.testing.assert_allclose(found, net(z).detach().numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="known here, got ReLU"):
+        translated(nn.Sequential(nn.ReLU()))
