@@ -27,7 +27,8 @@ def fit_land(
     data: Annotated[
         str,
         typer.Argument(
-            help="Points: .npy, .npz or .csv; a name, semicircle, moons, spirals or gaussian; or, "
+            help="Points: .npy, .npz or .csv; a recording of sleep, .edf or .bdf, as two principal "
+            "components of its band powers; a name, semicircle, moons, spirals or gaussian; or, "
             "with a checkpoint, #200 for its first 200 held-out samples, encoded."
         ),
     ],
@@ -151,12 +152,15 @@ def _read(data: str, seed: int) -> Tensor:
     import torch
 
     from kahler_verify.models.arrays import FORMAT_ERRORS, read_arrays
+    from kahler_verify.models.recordings import SUFFIXES, band_powers, principal
 
     if data in NAMED:
         return torch.from_numpy(named_points(data, seed))
     path = Path(data)
     if not path.exists():
         raise InputError(f"data: {data!r} is no file and none of {', '.join(NAMED)}")
+    if path.suffix.lower() in SUFFIXES:
+        return torch.from_numpy(principal(band_powers(path)))
     try:
         if path.suffix == ".csv":
             array = np.genfromtxt(path, delimiter=",", dtype=np.float64)

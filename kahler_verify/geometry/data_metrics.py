@@ -20,6 +20,8 @@ from kahler_verify.linear_algebra.cholesky import factored
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.kernel_set import KernelSet
 
+DATA_AT_ONCE = 1000  # on a grid
+
 
 class _DataMetric(RiemannianMetric):
     """A metric of the differences z - x_k to data or centres x [K, d]."""
@@ -145,6 +147,21 @@ class LocalVarianceMetric(_DataMetric):
             return self._inverted(self._evaluate(self._full, "cometric", order, tensors))
         parts = self._evaluate(self._diagonal, "metric", order, tensors)
         return MetricJet(*[torch.diag_embed(part) for part in parts])
+
+    def _on_grid(self, first: Tensor, second: Tensor) -> Tensor:
+        """See :meth:`RiemannianMetric._on_grid`.
+
+        A kernel on a grid is a product of one on each axis, and its sum over data one of matrices.
+        """
+        if self.structure == "full":
+            return super()._on_grid(first, second)
+        variances = torch.zeros(len(first), len(second), 2).to(first)
+        for x in self.data.split(DATA_AT_ONCE):
+            gaps = [axis[:, None] - x[:, i] for i, axis in enumerate((first, second))]
+            a, b = (torch.exp(-((gap / self.sigma) ** 2) / 2) for gap in gaps)
+            variances[..., 0] += (a * gaps[0] ** 2) @ b.mT
+            variances[..., 1] += a @ (b * gaps[1] ** 2).mT
+        return torch.diag_embed(1 / (variances + self.rho)).flatten(0, 1)
 
     def _covector(self, u: Tensor, z: Tensor) -> Tensor:
         if self.structure == "full":

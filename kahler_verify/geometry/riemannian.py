@@ -91,6 +91,10 @@ class RiemannianMetric(Metric):
         z = self._point(z)
         return self._checked(z, self._by_chunks(lambda z: self.jet(z, 0).g, 0, z))
 
+    def _on_grid(self, first: Tensor, second: Tensor) -> Tensor:
+        """g [n m, 2, 2] at all pairs of coordinates [n] and [m], of two; for tables."""
+        return self.metric_matrix(torch.cartesian_prod(first, second))
+
     def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         return (self._covector(u, z) * v).sum(-1)
 

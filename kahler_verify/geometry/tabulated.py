@@ -110,9 +110,8 @@ class TabulatedMetric(RiemannianMetric):
             self._first[i] + spacing * torch.arange(n, dtype=torch.float64)
             for i, n in enumerate(sizes)
         ]
-        nodes = torch.cartesian_prod(*axes)
         with torch.no_grad():
-            g = metric.metric_matrix(nodes)
+            g = metric._on_grid(*axes)
             parts = torch.stack(_parts(g), -1).reshape(*sizes, 3)
             if not bool(parts.isfinite().all()):
                 raise InputError(

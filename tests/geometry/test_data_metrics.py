@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
+from kahler_verify.geometry import data_metrics as module
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric, PrecisionWeightedMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
@@ -117,3 +118,14 @@ def test_few_and_repeated_points(count: int) -> None:
 def test_bad_input(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_grid_is_a_product_of_its_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LAND's metric on a grid, by products of matrices, is that at its points."""
+    monkeypatch.setattr(module, "DATA_AT_ONCE", 7)
+    data = _draw(20, 2)
+    axes = [torch.linspace(-9, 3, n, dtype=torch.float64) for n in (5, 8)]
+    for structure in ("diagonal", "full"):
+        metric = LocalVarianceMetric(data, 0.4, 1e-3, structure=structure)
+        exact = metric.metric_matrix(torch.cartesian_prod(*axes))
+        assert torch.allclose(metric._on_grid(*axes), exact, rtol=1e-12)

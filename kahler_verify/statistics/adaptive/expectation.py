@@ -10,6 +10,7 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics.adaptive.ascent import ascended
 from kahler_verify.statistics.adaptive.component import (
+    UNSEEN,
     Component,
     Settings,
     component,
@@ -135,7 +136,7 @@ class ExpectationMaximisation:
         self._suit()
         for k, share in enumerate(self.shares):
             # what has weight here must not be lost by a step: a fan has gaps far out
-            needed = self.parts[k].logs.found & (share > 0)
+            needed = self.parts[k].logs.found & (share > UNSEEN / len(share) * share.sum())
             step = ascended(
                 self.metric,
                 self.x,

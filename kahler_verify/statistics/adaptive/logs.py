@@ -2,11 +2,14 @@
 
 A fan's patches answer for all points at once; one Newton step on each point's own geodesic makes
 the answer exact, where that is asked for.  Points that patches do not have are searched for by
-:func:`kahler_verify.curves.connect`.  What is not found is NaN and says so: never a line.
+:func:`kahler_verify.curves.connect`; those far beyond the fan are shot to from its rays, as they go
+on, and no shorter way is looked for where the density is nothing.  What is not found is NaN and
+says so: never a line.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,11 +17,16 @@ import torch
 from torch import Tensor
 
 from kahler_verify.curves import Starts, Status, connect, initial_velocity
+from kahler_verify.curves.energy import unchecked
 from kahler_verify.statistics.adaptive.fans import Fan, interpolated, shifts
-from kahler_verify.statistics.adaptive.rays import orthonormal_frame, passed, trace
+from kahler_verify.statistics.adaptive.rays import State, orthonormal_frame, passed, trace
 
 NEWTON = 8  # steps
 RIVAL = 1.001  # of the shortest length, up to which another logarithm is looked at too
+AFAR = 10.0  # reaches that a straight line to a point is long, from which on none is searched for
+ON_A_LINE = 32  # points
+ROUGHLY = 1e-5  # tolerance there: of a density of exp(-1000) and less
+GUESSES = 4  # rays that are tried
 LONGEST = 0.5  # Newton step, over the geodesic's length
 
 
@@ -85,6 +93,15 @@ def logs(
     wanted = inside & (status != Status.MINIMUM)
     if needed is not None:
         wanted &= needed
+    if bool(wanted.any()):
+        far = wanted.clone()
+        far[wanted] = _line(fan, x[wanted]) > AFAR * fan.reach
+        if bool(far.any()):
+            v[far], hessians[far], used = _shot_afar(fan, x[far], max(tolerance, ROUGHLY))
+            lost = ~v[far].isfinite().all(-1)
+            status[far] = torch.where(lost, int(Status.NOT_CONVERGED), int(Status.MINIMUM))
+            evaluations += used
+        wanted &= ~far
     if bool(wanted.any()):
         found, ends, how, used = _searched(fan, x[wanted], periods)
         found, bends, more = _polished(fan, found, ends, tolerance)
@@ -154,16 +171,19 @@ def _between_rays(fan: Fan, v: Tensor) -> Tensor:
     return (out + out.mT) / 2
 
 
-def _polished(fan: Fan, v: Tensor, goals: Tensor, tolerance: float) -> tuple[Tensor, Tensor, int]:
+def _polished(
+    fan: Fan, v: Tensor, goals: Tensor, tolerance: float, times: Tensor | None = None
+) -> tuple[Tensor, Tensor, int]:
     """Newton's method from v: exact v, Hessians, and the number of evaluations.
 
-    NaN where it does not end, or has passed a conjugate point.
+    Geodesics pass ``times`` from 0 to 1, where steps have to grow.  NaN where it does not end, or
+    has passed a conjugate point.
     """
     count, d = v.shape
     out = torch.full_like(v, torch.nan)
     hessians = torch.full((count, d, d), torch.nan).to(v)
     active, v = v.isfinite().all(-1).nonzero().squeeze(-1), v.clone()
-    times = torch.tensor([0.0, 1.0]).to(v)
+    times = torch.tensor([0.0, 1.0]).to(v) if times is None else times
     one, evaluations = torch.eye(d).to(v), 0
     for _ in range(NEWTON):
         if not len(active):
@@ -172,7 +192,7 @@ def _polished(fan: Fan, v: Tensor, goals: Tensor, tolerance: float) -> tuple[Ten
         rays = trace(fan.metric, fan.mean, fan.frame, u, times, tolerance=tolerance, stop=False)
         evaluations += rays.evaluations
         state = rays.state
-        point, frame, spread, lean = (part[:, 1] for part in state[:4])
+        point, frame, spread, lean = (part[:, -1] for part in state[:4])
         here = ~rays.left & ~passed(spread)
         safe = here[:, None, None]
         gap = torch.linalg.solve(torch.where(safe, frame, one), (goals[active] - point)[..., None])
@@ -190,6 +210,49 @@ def _polished(fan: Fan, v: Tensor, goals: Tensor, tolerance: float) -> tuple[Ten
         v[active] = u
         active = active[here & ~done & u.isfinite().all(-1)]
     return out, hessians, evaluations
+
+
+def _line(fan: Fan, x: Tensor) -> Tensor:
+    """Lengths of straight lines from the mean to points [N, d]: no distance is longer."""
+    way = x - fan.mean
+    middles = (torch.arange(ON_A_LINE).to(x) + 0.5) / ON_A_LINE
+    places = fan.mean + middles[:, None, None] * way
+    return unchecked(fan.metric).norm(way.expand_as(places), places).mean(0)
+
+
+def _shot_afar(fan: Fan, x: Tensor, tolerance: float) -> tuple[Tensor, Tensor, int]:
+    """v and Hessians of points [N, d] far beyond the fan, by its rays going on, and evaluations.
+
+    A search for a curve would have to resolve the near at the scale of the far.  The nodes of a ray
+    are at distances that double; from where a step of Newton's method is shortest, in parts of the
+    distance, it leads to a first guess; of several rays where one does not do.
+    """
+    longest = float(_line(fan, x).max())
+    doublings = max(1, math.ceil(math.log2(longest / fan.reach)) + 1)
+    times = fan.reach * torch.cat([torch.zeros(1), 2.0 ** torch.arange(doublings + 1)]).to(x)
+    rays = trace(fan.metric, fan.mean, fan.frame, fan.rays.directions, times, tolerance=tolerance)
+    state = State(*[part[:, 1:] for part in rays.state])
+    known, r = rays.states[:, 1:].isfinite().all(-1), rays.times[:, 1:, None]
+    one = torch.eye(x.shape[1]).to(x)
+    back = torch.linalg.inv(torch.where(known[..., None, None], state.frame @ state.spread, one))
+    v, evaluations = torch.full_like(x, torch.nan), rays.evaluations
+    hessians = v[:, :, None] * one
+    places = torch.cat([torch.zeros(1), 2.0 ** torch.arange(-24, 1, 4)]).to(x)
+    guesses = torch.full((GUESSES, *x.shape), torch.nan).to(x)
+    for n, goal in enumerate(x):
+        step = r * (back @ (goal - state.point).unsqueeze(-1)).squeeze(-1)
+        size = torch.where(known, step.norm(dim=-1) / r[..., 0], torch.inf)
+        sizes, node = size.min(1)
+        ray = sizes.argsort()[:GUESSES]
+        at = (ray, node[ray])
+        guesses[:, n] = r[at] * rays.directions[ray] + step[at]
+    for guess in guesses:
+        lost = ~v.isfinite().all(-1)
+        if bool(lost.any()):
+            found, bends, used = _polished(fan, guess[lost], x[lost], tolerance, places)
+            v[lost], hessians[lost] = found, bends
+            evaluations += used
+    return v, hessians, evaluations
 
 
 def _searched(fan: Fan, x: Tensor, periods: Sequence[float]) -> tuple[Tensor, Tensor, Tensor, int]:

@@ -202,7 +202,7 @@ def _advance(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """Rows y with slopes k, a time span farther; as far as they come, and what part that is."""
     stages, result, errors = (x.to(y) for x in _tableau())
-    shortest = max(SHORTEST_STEP, ENDS * tolerance) * whole
+    shortest = max(SHORTEST_STEP, ENDS * tolerance) * torch.minimum(whole, span)
     y_end, k_end, step_end, t_end = y.clone(), k.clone(), step.clone(), torch.zeros_like(step)
     going, evaluations = torch.arange(len(y), device=y.device), 0
     for _ in range(MOST_STEPS):

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import CurveError, InputError
+from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.statistics import AdaptiveLaw
+from kahler_verify.statistics.adaptive import logs as module
 from kahler_verify.statistics.adaptive.logs import logs
+from kahler_verify.statistics.adaptive.rays import trace
 from tests.manifolds import draw
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Halves, Mercator, SpaceForm, sphere_exp
 
@@ -125,6 +128,32 @@ def test_unreached_points_are_named_or_nan() -> None:
         law.log_prob(x)
     law = AdaptiveLaw(Halves(), one, 0.1 * EYE[None], raise_on_failure=False, **options)
     assert law.log_prob(x).isnan().tolist() == [False, True]
+
+
+def test_points_very_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rays go on to them: no search, few evaluations, and a geodesic that ends at each."""
+
+    def none(*_: object, **__: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(module, "connect", none)
+    metric = LocalVarianceMetric(draw(12, 2, seed=3), 0.8, 0.1)
+    law = AdaptiveLaw(metric, MEAN, 0.1 * EYE[None], rays=16, tolerance=1e-6)
+    angle = torch.arange(4, dtype=DOUBLE) * math.pi / 2 + 0.1
+    x = 1e3 * torch.stack([angle.cos(), angle.sin()], -1)
+    found = logs(law.fans[0], x)
+    assert bool(found.found.all())
+    assert found.evaluations < 3000 * len(x)
+    # far from data the metric is I/ρ; near them it is less, and the way a part of the whole
+    ratio = found.v.norm(dim=-1) / 1e3 * 0.1**0.5
+    assert bool(((ratio > 0.97) & (ratio < 1.001)).all())
+    times = torch.tensor([0.0, 1e-3, 1.0], dtype=DOUBLE)
+    fan = law.fans[0]
+    end = trace(metric, fan.mean, fan.frame, found.v, times, stop=False).state.point[:, -1]
+    assert torch.allclose(end, x, atol=0.05)
+    density = law.log_prob(x)
+    assert bool((density < -1e6).all())
+    assert bool(density.isfinite().all())
 
 
 @pytest.mark.parametrize(
