@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics import AdaptiveNormal, AdaptiveNormalMixture, data_metric
+from kahler_verify.statistics import AdaptiveLaw, AdaptiveNormal, AdaptiveNormalMixture, data_metric
 from kahler_verify.statistics.adaptive.component import Settings, component
 from kahler_verify.statistics.adaptive.fans import Fan, fan, interpolated
 from kahler_verify.statistics.adaptive.logs import logs
@@ -31,6 +32,7 @@ from kahler_verify.statistics.adaptive.rays import orthonormal_frame, trace
 
 DOUBLE = torch.float64
 SIGMA, RHO = 0.15, 0.01
+MEAN_OF_THE_FIT = (-0.029321661965491873, 0.8677394558561338)  # of this semicircle
 
 
 def semicircle(seed: int = 1, count: int = 200) -> Tensor:
@@ -140,19 +142,17 @@ def spheres(repeats: int) -> dict[str, Any]:
         flat = (2 * math.pi) ** (d / 2) * float(scale.prod())
         found, simple, quasi = [], [], []
         for seed in range(repeats):
-            mean = torch.full((d,), 0.1, dtype=DOUBLE)
-            made = fan(
+            mean = torch.full((1, d), 0.1, dtype=DOUBLE)
+            chart = ((1 + float((mean**2).sum())) / 2) ** 2
+            law = AdaptiveLaw(  # of two fans: the second is spread by what the first one saw
                 Sphere(d),
                 mean,
-                torch.diag(sizes),
-                3.3,
-                rays=256,
-                panels=24,
+                chart * torch.diag(sizes)[None],
+                rays=128,
                 tolerance=1e-5,
                 seed=seed,
             )
-            value = log_normaliser(made.v, made.weights, torch.diag(1 / sizes))[0].exp()
-            found.append(float(value) / flat)
+            found.append(float(law.log_normalisers.exp()) / flat)
             random = np.random.default_rng(seed)
             simple.append(
                 float(_volume(torch.from_numpy(random.standard_normal((256, d))) * scale).mean())
@@ -292,35 +292,91 @@ def updates() -> dict[str, Any]:
     return out
 
 
+# ---------------------------------------------------------------- geodesics for an error
+
+
+def geodesics(repeats: int) -> dict[str, Any]:
+    """How many geodesics the likelihood's error costs, by rays and as the widely used code has it.
+
+    That code (geometric_ml, in its authors' Python) estimates C by geodesics in normal directions,
+    one for each sample, and by the volume that the paper prints.  So is it done here, and with the
+    right volume too.  The mean is that of the fit in ``updates``.
+    """
+    x = semicircle()
+    metric = data_metric(x, SIGMA, RHO)
+    mean = torch.tensor(MEAN_OF_THE_FIT, dtype=DOUBLE)
+    share, settings = torch.ones(len(x), dtype=DOUBLE), Settings(rays=256, tolerance=1e-8)
+    at = component(metric, x, share, mean, torch.eye(2, dtype=DOUBLE), settings, reach=9.0)
+    white, whole = at.covariance, at.fan
+    exact = float(at.log_normaliser)
+    root = torch.linalg.cholesky(white)
+    flat = math.log(2 * math.pi * float(torch.linalg.det(root)))
+
+    def printed_volume(v: Tensor) -> Tensor:
+        times = torch.tensor([0.0, 1.0], dtype=DOUBLE)
+        rays = trace(metric, mean, whole.frame, v, times, tolerance=1e-6, stop=False)
+        volume = metric.log_volume(rays.state.point[:, 1].nan_to_num(0)).exp()
+        return torch.where(rays.left, 0, volume * torch.linalg.det(whole.frame))  # of chart's v
+
+    def error(count: int, volume: Callable[[Tensor], Tensor]) -> float:
+        found = []
+        for seed in range(repeats):
+            normal = np.random.default_rng(seed).standard_normal((count, 2))
+            mean_volume = volume(torch.from_numpy(normal) @ root.mT).mean()
+            found.append(flat + float(mean_volume.log()) - exact)
+        return float(np.sqrt(np.mean(np.square(found))))
+
+    out: dict[str, Any] = {"log C": exact, "error of log C, nats": {}}
+    errors = out["error of log C, nats"]
+    for count in (16, 32, 64):
+        made = fan(metric, mean, white, 9.0, rays=count, panels=90, tolerance=1e-7)
+        value = log_normaliser(made.v, made.weights, at.precision)[0]
+        errors[f"rays, {count}"] = abs(float(value) - exact)
+    for count in (256, 1024):
+        errors[f"Monte Carlo, {count}"] = error(count, lambda v: by_points(whole, v))
+        errors[f"Monte Carlo of the printed volume, {count}"] = error(count, printed_volume)
+    constant = errors["Monte Carlo, 1024"] * 1024**0.5
+    out["geodesics of Monte Carlo for the error of rays"] = {
+        count: round((constant / errors[f"rays, {count}"]) ** 2) for count in (16, 32, 64)
+    }
+    return out
+
+
 # ---------------------------------------------------------------- many points
 
 
-def many(count: int, components: int) -> dict[str, Any]:
-    """A mixture fitted to many points of five arcs, by logarithms that fans interpolate."""
+def many(count: int, components: int, kept: Path | None) -> dict[str, Any]:
+    """A mixture fitted to many points of five arcs, by logarithms that fans interpolate.
+
+    It goes on from ``kept`` where it was interrupted, and then says no seconds.
+    """
     random = np.random.default_rng(0)
     x = semicircle(0, count).numpy()
     centres = np.stack([2.6 * np.arange(components), random.standard_normal(components)], 1)
     x = torch.from_numpy(x + centres[np.arange(count) % components])
-    begin = time.perf_counter()
+    resumed = kept is not None and kept.exists()
+    begin, cpu = time.perf_counter(), time.process_time()
     metric = data_metric(x, SIGMA)
     table = time.perf_counter() - begin
     fit = AdaptiveNormalMixture(
-        metric, components, precision=1e-6, tolerance=1e-4, exact=False, rays=96
+        metric, components, precision=1e-6, tolerance=1e-4, exact=False, rays=96, kept=kept
     ).fit(x)
     return {
         "points": count,
         "components": components,
-        "seconds": round(time.perf_counter() - begin, 1),
+        "seconds": None if resumed else round(time.perf_counter() - begin, 1),
+        "CPU seconds": None if resumed else round(time.process_time() - cpu, 1),
         "of these, for the table": round(table, 1),
         "table's error": metric.error if hasattr(metric, "error") else None,
         "iterations": len(fit.log_likelihoods_) - 1,
         "fans": fit.fans_,
+        "searched": fit.searched_,
         "log-likelihood": fit.log_likelihoods_[-1],
         "unreached": fit.unreached_,
     }
 
 
-PARTS = ("plane", "spheres", "updates", "many")
+PARTS = ("plane", "spheres", "updates", "geodesics", "many")
 
 
 def main() -> None:
@@ -330,6 +386,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--points", type=int, default=10_000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--kept", type=Path, help="of many: a file that a fit goes on from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
@@ -340,7 +397,8 @@ def main() -> None:
         "plane": lambda: plane(arguments.repeats),
         "spheres": lambda: spheres(arguments.repeats),
         "updates": updates,
-        "many": lambda: many(arguments.points, 5),
+        "geodesics": lambda: geodesics(arguments.repeats),
+        "many": lambda: many(arguments.points, 5, arguments.kept),
     }
     for part in arguments.parts:
         found[part] = runs[part]()
