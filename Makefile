@@ -46,7 +46,7 @@ demo: setup
 	$(bin)/kahler-verify geodesic demo/vae.safetensors '#104' '#157' --plot demo/geodesic.png
 	$(bin)/kahler-verify train --data digits --decoder holomorphic --latent-dim 4 --epochs 150 --seed 0 \
 		--out demo/digits.safetensors
-	$(bin)/kahler-verify verify demo/digits.safetensors --points 1 --json demo/verify.json --html demo/report.html
+	$(bin)/kahler-verify verify demo/digits.safetensors --json demo/verify.json --html demo/report.html
 	@echo "An ordinary VAE: demo/vae.html and demo/geodesic.png; a complex one, and every kernel: demo/report.html"
 	@echo "To look around: $(bin)/kahler-verify explore demo/vae.safetensors"
 

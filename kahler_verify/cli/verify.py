@@ -22,9 +22,7 @@ def verify(
     ] = None,
     module: Annotated[str | None, typer.Option(help=MODULE_HELP)] = None,
     latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
-    points: Annotated[
-        int, typer.Option(help="Random points of each kernel, and random latents of --module.")
-    ] = 3,
+    points: Annotated[int, typer.Option(help="Random latents of --module to look at.")] = 3,
     kernels: Annotated[bool, typer.Option(help="Check kernels, not the decoder alone.")] = True,
     processes: Annotated[
         int | None,
@@ -70,7 +68,6 @@ def verify(
             subject,
             derivations=chosen,
             data=data,
-            points=points,
             progress=progress,
             processes=processes or min(cores(), MOST_PROCESSES),
         )

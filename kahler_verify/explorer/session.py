@@ -76,6 +76,7 @@ class Session:
                 "labels": subject.labels,
                 "corners": None if subject.field is None else subject.field.points.aminmax(dim=0),
                 "decodes": subject.decode is not None,
+                "known": subject.known,
                 "layers": layers,
                 "colours": {x["colours"]: colour_table(x["colours"]) for x in layers.values()},
                 "bases": bases,

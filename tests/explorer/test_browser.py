@@ -51,6 +51,7 @@ class Page:
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
         self.driver.get("about:blank")
+        self.complaints()  # of the page before, which may come late
         self.driver.get(address)
 
     def ready(self) -> None:

@@ -290,6 +290,7 @@ def test_a_users_model_and_a_stored_field(
     alone = Session(of_field(tmp_path / "store.zarr"))
     about = alone.describe()
     assert list(about["layers"]) == ["field"]
+    assert not about["known"]
     assert about["corners"] == [[-1.0, -1.0], [1.0, 1.0]]
     plane = {"origin": [0.0, 0.0], "axes": [[1.0, 0.0], [0.0, 1.0]]}
     found = asked(alone, "map", layer="field", plane=plane, window=[-1, 1, -1, 1], size=21).outcome

@@ -114,7 +114,7 @@
   // ------------------------------------------------------------ points
   const tip = () => state.a.map((x, k) => x + state.v[k]);
   function place(where, name) {
-    if (state.tool === "cluster") return;
+    if (state.tool === "cluster" || !about.known) return;
     const code = $("snap").checked ? map.nearestCode(where, 6) : null;
     const z = code === null ? lift(where) : about.codes[code];
     const order = NEEDS[state.tool].filter(each => each !== "v");
@@ -309,6 +309,10 @@
   }
   function chooseTool(tool) {
     drop(...[...asking.keys()].filter(kind => kind !== "map"));
+    if (!about.known) {
+      $("hint").textContent = "A stored field has no metric to compute with: these are its colours. With its model too, explore CHECKPOINT --field STORE, there are geodesics.";
+      return;
+    }
     state.tool = tool;
     busy(null);
     problem("error");
@@ -431,6 +435,8 @@
       planeChanged();
       if (state.tool === "ball") compute(); // it begins in the plane
     };
+    $("tools").hidden = !about.known;
+    $("snap").parentElement.hidden = !about.codes;
     $("tools").replaceChildren(...Object.entries(TOOLS).map(([tool, [title]]) => KV.element("button", { type: "button", role: "radio", "data-tool": tool, onclick: () => chooseTool(tool) }, title)));
     $("tools").onkeydown = event => {
       const names = Object.keys(TOOLS), step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
