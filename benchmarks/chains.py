@@ -92,13 +92,14 @@ def main() -> None:
     """Print the table, and put it into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--gamma", type=float, nargs="+", default=[-1.0])
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [
         row(name, VolumeTarget(metric, d, gamma), options.rounds)
         for name, (metric, d) in metrics().items()
-        for gamma in (-1.0, 1.0)
+        for gamma in options.gamma
     ]
     table = "\n".join([HEAD, *rows])
     print(table)
