@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.adapters import AdaptedDecoder, Output, adapted, described
+from kahler_verify.distributions import ComplexNormal
 from kahler_verify.geometry.base import LARGEST_THRESHOLD, MEMORY_BUDGET
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.latent_shapes import keeps_latent_shape
@@ -33,10 +34,12 @@ from kahler_verify.jets.layers import is_holomorphic
 from kahler_verify.jets.tangents import (
     hidden_tangents,
 )
+from kahler_verify.likelihoods.complex_normal import of_real_parts
 from kahler_verify.linear_algebra.heads import AffineHeads
 from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.running.parameters import moved_module
+from kahler_verify.spaces import COMPLEX
 
 __all__ = ["FisherMetric", "Fold", "Plan"]
 
@@ -142,6 +145,19 @@ class FisherMetric(PartwiseMetric):
         self._on_real.fold, self._on_real.fold_ratio = self.fold, self.fold_ratio
         return self._on_real
 
+    def _matrix_free(self, z: Tensor) -> RiemannianMetric:
+        with torch.no_grad():
+            law = self.decoder(z[None])
+        if isinstance(law, ComplexNormal) and of_real_parts(law) is None:
+            return self.riemannian()
+
+        def on_coordinates(x: Tensor) -> Any:
+            law = self.decoder(COMPLEX.from_real(x))
+            return of_real_parts(law) if isinstance(law, ComplexNormal) else law
+
+        budget = self.memory_budget
+        return FisherRaoMetric(on_coordinates, check=self.check, memory_budget=budget)
+
     metric_matrix = by_latents(HermitianMetric.metric_matrix)
     inner_product = by_latents(HermitianMetric.inner_product)
     squared_norm = by_latents(HermitianMetric.squared_norm)
@@ -158,8 +174,8 @@ class FisherMetric(PartwiseMetric):
     curvature_tensor = by_latents(HermitianMetric.curvature_tensor)
     holomorphic_sectional_curvature = by_latents(HermitianMetric.holomorphic_sectional_curvature)
     kahler_defect = by_latents(HermitianMetric.kahler_defect)
-    # at real z alone
     operator = by_latents(RiemannianMetric.operator)
+    # at real z alone
     log_volume_gradient = by_latents(RiemannianMetric.log_volume_gradient)
     geodesic_acceleration = by_latents(RiemannianMetric.geodesic_acceleration)
     transport_rate = by_latents(RiemannianMetric.transport_rate)

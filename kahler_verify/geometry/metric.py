@@ -29,6 +29,7 @@ from kahler_verify.running.kernel_set import KernelSet
 from kahler_verify.spaces import COMPLEX
 
 if TYPE_CHECKING:
+    from kahler_verify.geometry.operators import Method, MetricOperator
     from kahler_verify.geometry.riemannian import RiemannianMetric
 
 
@@ -162,6 +163,23 @@ class HermitianMetric(Metric):
         from kahler_verify.geometry.real_form import RealForm
 
         return RealForm(self)
+
+    def operator(self, z: Tensor, *, method: Method = "auto") -> MetricOperator:
+        """The real form 2 Re g(u, ū) + 2 Re k(u, u) at one point [d] as a linear operator.
+
+        Its vectors are complex, with the inner product Re w̄v of R^{2d}: ``product(u)`` is the w
+        with Re w̄v = ⟨u, v⟩ for all v, and directions are orthonormal so.  A holomorphic mean with
+        constant variances has its eigenvalues twice, of v and of iv.
+
+        See :class:`kahler_verify.geometry.operators.MetricOperator`.
+        """
+        from kahler_verify.geometry.operators import MetricOperator
+
+        return MetricOperator(self._matrix_free(self._point(z)), z, method=method)
+
+    def _matrix_free(self, z: Tensor) -> RiemannianMetric:  # noqa: ARG002
+        """The real form, at z [d] without its matrix where that can be."""
+        return self.riemannian()
 
     # ------------------------------------------------------------- volumes
     def log_det_hermitian(self, z: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ the multiplications of one decoding.  An answer says what it took, and how far i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from kahler_verify.linear_algebra.krylov import (
     nystrom,
 )
 from kahler_verify.linear_algebra.quadrature import log_det, trace
+from kahler_verify.spaces import Space
 
 __all__ = ["DENSE_UP_TO", "Method", "MetricOperator"]
 
@@ -40,7 +42,8 @@ class MetricOperator:
 
     Args:
         metric: on real latents.
-        z: one point [d], or in the metric's latent shape.
+        z: one point [d], or in the metric's latent shape; complex [d] of a metric on R^{2d}, whose
+            coordinates are (x, y): vectors are complex then.
         method: make g, or never make it; by default g is made where d is at most 4096 and the
             metric's memory budget holds it, but not for a few top directions that cost less
             without.
@@ -55,6 +58,9 @@ class MetricOperator:
         self.metric, self.method = metric, method
         shape = getattr(metric, "latent_shape", None)
         self.latent_shape: tuple[int, ...] | None = shape if is_shaped(z, shape) else None
+        self._space = Space(z.is_complex())
+        if z.is_complex():  # of a metric's real form
+            z = self._space.to_real(z)
         z = metric.space.check("z", z.flatten() if is_shaped(z, shape) else z)
         if z.ndim != 1 or not bool(torch.isfinite(z).all()):
             raise InputError(f"z: expected one finite point [d], got {list(z.shape)}")
@@ -106,7 +112,7 @@ class MetricOperator:
     def product(self, u: Tensor) -> Tensor:
         """G u, of u [..., d] or in the latent shape."""
         rows, shape = self._rows("u", u)
-        return self._multiplied(rows).reshape(shape)
+        return self._shaped(self._multiplied(rows), shape)
 
     def _multiplied(self, rows: Tensor) -> Tensor:
         """Of any number of rows [r, d], in their own precision and place."""
@@ -141,8 +147,13 @@ class MetricOperator:
             g = torch.cat([linear.product(some) for some in axes])
         return (g + g.mT) / 2
 
+    def _shaped(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        return self._space.from_real(rows).reshape(shape)
+
     def _rows(self, name: str, u: Tensor) -> tuple[Tensor, torch.Size]:
         shape = u.shape
+        if self._space.complex:
+            u = self._space.to_real(self._space.check(name, u))
         given: tuple[int, ...] | None = getattr(self.metric, "latent_shape", None)
         rows = u.reshape(-1, self.d) if is_shaped(u, given) else u
         self.metric._check_vectors(self.z, **{name: rows})
@@ -178,8 +189,8 @@ class MetricOperator:
                 out.values, out.vectors, out.errors, out.converged
             )  # fmt: skip
             how = f"Lanczos, {out.products} steps"
-        shape = (k, *(self.latent_shape or (self.d,)))
-        directions = directions.to(self.z.dtype).reshape(shape)
+        directions = self._space.from_real(directions.to(self.z.dtype))
+        directions = directions.reshape(k, *(self.latent_shape or directions.shape[1:]))
         return TopDirections(found, directions, errors, converged, self.passes - before, how)
 
     def _rounding(self, largest: float) -> float:
@@ -242,7 +253,7 @@ class MetricOperator:
                 preconditioner=preconditioner,
             )
             x, residual, converged = out.x, out.residual, out.converged
-        x = x.to(self.z.dtype).reshape(shape)
+        x = self._shaped(x.to(self.z.dtype), shape)
         return Solved(x, residual.max().item(), ridge, converged, self.passes - before, how)
 
     def trace(self, *, probes: int = 18, seed: int = 0) -> Measured:

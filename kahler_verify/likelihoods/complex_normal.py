@@ -1,6 +1,7 @@
 """Circular complex Gaussians at real latents."""
 
 import torch
+from torch.distributions import Normal
 
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
@@ -29,3 +30,12 @@ likelihood(
         positive=("Sigma",),
     ),
 )
+
+
+def of_real_parts(law: ComplexNormal) -> Normal | None:
+    """The law of (Re x, Im x), of halves of Σ each; None unless x is circular and Σ diagonal."""
+    if not law.is_circular or law.scale_diag is None:
+        return None
+    mean = torch.cat([law.loc.real, law.loc.imag], -1)
+    scale = law.scale_diag.expand_as(law.loc.real) * 0.5**0.5
+    return Normal(mean, torch.cat([scale, scale], -1))

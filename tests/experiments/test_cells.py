@@ -9,6 +9,7 @@ import pytest
 from experiments import cells, page
 from experiments.cells import Experiment
 from experiments.generators.__main__ import EXPERIMENT as GENERATORS
+from experiments.oddity.__main__ import EXPERIMENT as ODDITY
 from experiments.rgdgm.__main__ import EXPERIMENT as RGDGM
 from experiments.spheres.__main__ import EXPERIMENT as SPHERES
 from experiments.store import Json
@@ -39,7 +40,7 @@ def reported(experiment: Experiment, folder: Path) -> Json:
     return made_up(experiment).report(folder, range(8), quick, lambda _: None)
 
 
-@pytest.mark.parametrize("experiment", [GENERATORS, SPHERES, RGDGM], ids=lambda e: e.name)
+@pytest.mark.parametrize("experiment", [GENERATORS, SPHERES, RGDGM, ODDITY], ids=lambda e: e.name)
 def test_reports_make_the_page(experiment: Experiment, tmp_path: Path) -> None:
     report = reported(experiment, tmp_path)
     json.dumps(report, allow_nan=False)
