@@ -25,7 +25,7 @@ def compute(folder: Path, seed: int, cell: str, sizes: Sizes) -> Json:
             folder,
             f"{name}-{seed}",
             depends,
-            partial(densities.compared, name, seed, sizes),
+            partial(densities.compared, folder, name, seed, sizes),
         )
     arms = (ARMS[cell][0], *ARMS[cell][1])
     if cell == "equal":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
 import torch
 from scipy.spatial import cKDTree
 from sklearn.mixture import GaussianMixture
@@ -19,7 +23,7 @@ from experiments.land.declaration import (
     WIDTHS,
     Sizes,
 )
-from experiments.store import Json
+from experiments.store import Json, remembered
 from kahler_verify.cli.fit_land import named_points
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.statistics import AdaptiveNormalMixture, data_metric
@@ -75,11 +79,27 @@ def kernels(x: Tensor, others: list[Tensor], width: float) -> Json:
     return {"scores": [float(fit.score(y.numpy())) / len(y) for y in others]}
 
 
-def compared(name: str, seed: int, sizes: Sizes) -> Json:
-    """All candidates of a data set, and test scores of those that validate best."""
+def compared(folder: Path, name: str, seed: int, sizes: Sizes) -> Json:
+    """All candidates of a data set, and test scores of those that validate best.
+
+    Each fit of a LAND is kept in ``folder``: who lets them have more components repeats none.
+    """
     x, *others = drawn(name, seed, sizes)
     numbers = range(1, DATA[name][1] + 1)
-    lands = {k: adaptive(x, others, FACTOR, k, sizes) for k in numbers}
+    depends = {
+        "sizes": asdict(sizes),
+        "metric": [FACTOR, NEIGHBOUR],
+        "floor": FLOOR,
+    }
+    lands = {
+        k: remembered(
+            folder,
+            f"fit-{name}-{seed}-{k}",
+            depends,
+            partial(adaptive, x, others, FACTOR, k, sizes),
+        )
+        for k in numbers
+    }
     mixtures = {k: gaussian(x, others, k, sizes) for k in range(1, sizes.gaussians + 1)}
     widths = {w: kernels(x, others, w) for w in WIDTHS}
     land, mixture, kernel = (

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from experiments import page
 from experiments.land import __main__ as command
@@ -54,7 +55,7 @@ def test_a_land_scores_by_lebesgue_measure() -> None:
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     """Of values that were made up: LANDs are better by .1 and a little noise."""
 
-    def made(name: str, seed: int, sizes: Sizes) -> dict:
+    def made(folder: Path, name: str, seed: int, sizes: Sizes) -> dict:
         base, gain = -float(seed), 0.1 + 0.01 * (seed % 3)
         lands = {"1": {"unreached": 2}, "2": {"unreached": 0, "failure": "no law"}}
         return {
@@ -95,3 +96,23 @@ def test_sets_are_kept_one_by_one(report: dict, tmp_path: Path) -> None:
     for name in DATA:
         assert len(list(tmp_path.glob(f"{name}-*.json"))) == 8
     assert len(list(tmp_path.glob("*.json"))) == 8 * (len(DATA) + len(ARMS))
+
+
+def test_more_components_repeat_no_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who raises a bound computes what is new alone."""
+    fitted: list[int] = []
+
+    def fit(x: Tensor, others: list[Tensor], factor: float, k: int, sizes: Sizes) -> dict:
+        fitted.append(k)
+        return {"scores": [float(k)] * len(others), "unreached": 0}
+
+    monkeypatch.setattr(densities, "adaptive", fit)
+    words, _ = DATA["moons"]
+    monkeypatch.setitem(DATA, "moons", (words, 2))
+    densities.compared(tmp_path, "moons", 0, QUICK)
+    monkeypatch.setitem(DATA, "moons", (words, 4))
+    found = densities.compared(tmp_path, "moons", 0, QUICK)
+    assert fitted == [1, 2, 3, 4]
+    assert found["chosen"]["land"] == 4
+    densities.compared(tmp_path, "moons", 1, QUICK)
+    assert fitted[4:] == [1, 2, 3, 4]

@@ -176,28 +176,29 @@ class ExpectationMaximisation:
         """What :meth:`restore` needs."""
         return {
             "means": torch.stack([part.fan.mean for part in self.parts]).numpy(),
-            "moments": torch.stack([part.moments for part in self.parts]).numpy(),
+            "roots": torch.stack([part.fan.root for part in self.parts]).numpy(),
+            "found": torch.stack([part.logs.found for part in self.parts]).numpy(),
             "weights": self.weights.numpy(),
             "shares": self.shares.numpy(),
             "reaches": np.array([part.fan.reach for part in self.parts]),
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """The components that were saved, on new fans."""
+        """The components that were saved, on fans like theirs, with all points that they had."""
         self.weights = torch.from_numpy(saved["weights"])
         self.shares = torch.from_numpy(saved["shares"])
-        none = torch.zeros(len(self.x), dtype=torch.bool)
         for k, reach in enumerate(saved["reaches"]):
+            root = torch.from_numpy(saved["roots"][k])
             self.parts.append(
                 component(
                     self.metric,
                     self.x,
                     self.shares[k],
                     torch.from_numpy(saved["means"][k]),
-                    torch.from_numpy(saved["moments"][k]),
+                    root @ root.mT,
                     self.settings,
                     reach=float(reach),
-                    needed=none if self.count > 1 else None,
+                    needed=torch.from_numpy(saved["found"][k]),
                     strict=False,
                 )
             )

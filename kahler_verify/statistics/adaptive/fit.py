@@ -217,7 +217,7 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
     # ------------------------------------------------------------- interruptions
     def _fingerprint(self, x: Tensor) -> str:
         """Of the data, the metric at them, and the settings that a fit depends on."""
-        digest = hashlib.sha256(b"2" + x.numpy().tobytes())  # of what is kept, the second form
+        digest = hashlib.sha256(b"3" + x.numpy().tobytes())  # of what is kept, the third form
         digest.update(self.metric.metric_matrix(x).contiguous().numpy().tobytes())
         settings = (self.components, self.rays, tuple(self.periods), self.precision, self.seed)
         digest.update(repr(settings).encode())

@@ -304,8 +304,11 @@ def test_points_that_no_geodesic_reaches() -> None:
     assert int(caught.value.report.flatten()[8]) != 0
 
 
-def test_a_step_does_not_lose_what_has_weight() -> None:
-    """Fans have gaps far out: points in them are searched for, or else no mean could move."""
+def test_a_step_does_not_lose_what_has_weight(tmp_path: Path) -> None:
+    """Fans have gaps far out: points in them are searched for, or else no mean could move.
+
+    And a fit that goes on from a file has them too.
+    """
     random = np.random.default_rng(0)
     noise = 0.1 * random.standard_normal((200, 2))
     angle = np.pi * random.random(200)
@@ -316,8 +319,14 @@ def test_a_step_does_not_lose_what_has_weight() -> None:
         rays=48,
         precision=1e-4,
         exact=False,
-        most_iterations=1,
+        most_iterations=2,
+        kept=tmp_path / "fit.npz",
     ).fit(x)
     # two first fans, and one step each: without the search the second took eight, and stood still
     assert fit.fans_ <= 6
     assert fit.log_likelihoods_[1] > fit.log_likelihoods_[0] + 0.05
+    resumed = clone(fit).fit(x)
+    # its precisions suit the shares that were kept: one half of a step more
+    assert resumed.log_likelihoods_[-1] >= fit.log_likelihoods_[-1] - 1e-9
+    assert resumed.log_likelihoods_[-1] < fit.log_likelihoods_[-1] + 0.01
+    assert resumed.unreached_ == fit.unreached_
