@@ -98,4 +98,5 @@ def test_a_sweep_computes_what_the_command_finds(
     assert found["cells"]["paths"]["values"]["line"]["excess"][0] == row["line"]["excess"]
     with pytest.raises(InputError, match="cell: expected one of directions, paths, got 'path'"):
         experiment.one(3, "path")
-    of_function("experiments.generators.__main__:EXPERIMENT.one")  # as the page on fields has it
+    asked = {"seed": 0, "cell": "clusters"}
+    of_function("experiments.generators.__main__:EXPERIMENT.one", asked)  # as the page has it
