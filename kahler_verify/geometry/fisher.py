@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from kahler_verify.adapters import AdaptedDecoder, Output, adapted, described
 from kahler_verify.distributions import ComplexNormal
@@ -148,12 +149,11 @@ class FisherMetric(PartwiseMetric):
     def _matrix_free(self, z: Tensor) -> RiemannianMetric:
         with torch.no_grad():
             law = self.decoder(z[None])
-        if isinstance(law, ComplexNormal) and of_real_parts(law) is None:
+        if isinstance(law, ComplexNormal) and not isinstance(of_real_parts(law), Normal):
             return self.riemannian()
 
         def on_coordinates(x: Tensor) -> Any:
-            law = self.decoder(COMPLEX.from_real(x))
-            return of_real_parts(law) if isinstance(law, ComplexNormal) else law
+            return self.decoder(COMPLEX.from_real(x))
 
         budget = self.memory_budget
         return FisherRaoMetric(on_coordinates, check=self.check, memory_budget=budget)

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from kahler_verify.adapters.outputs import in_torch, read
+from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
+from kahler_verify.likelihoods.complex_normal import of_real_parts
 from kahler_verify.likelihoods.normal import DIAGONAL, SCALAR, with_one_variance
 from kahler_verify.likelihoods.register import Likelihood, family_of
 
@@ -57,6 +59,8 @@ def fields_of(output: Any, points: int) -> Fields:
     while isinstance(law, Independent):
         law = law.base_dist
     law = in_torch(law)
+    if isinstance(law, ComplexNormal):
+        law = of_real_parts(law)
     family = with_one_variance(family_of(law), law)
     letters = {
         name: x
