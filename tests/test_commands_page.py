@@ -42,7 +42,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CALLS = {
     "geodesic": ("0.5,-0.2", "0.1,0.9", "--json", "-"),
     "analogy": ("0.5,-0.2", "0.1,0.9", "0.4,0.3", "--json", "-"),
-    "distances": ("--data", "{data}", "--points", "3", "--out", "{out}", "--json", "-"),
+    "distances": (
+        *("--data", "{data}", "--points", "3", "--segments", "8"),
+        *("--out", "{out}", "--json", "-"),
+    ),
     "diagnose": ("--data", "{data}", "--points", "3", "--json", "-"),
     "fit-land": ("--json", "-", "--sigma", "1", "--rays", "32"),
 }
