@@ -1,6 +1,7 @@
 """Settings shared by all tests: threads, Hypothesis profiles, markers that skip."""
 
 import os
+import random
 
 import pytest
 import torch
@@ -32,10 +33,25 @@ def validated_distributions() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that this machine or this profile cannot run, and say so."""
     profile = config.getoption("hypothesis_profile") or os.environ.get("KAHLER_PROFILE")
-    thorough = [i for i in items if "thorough" in i.keywords and profile != "thorough"]
-    if thorough:
-        config.hook.pytest_deselected(items=thorough)
-        items[:] = [item for item in items if "thorough" not in item.keywords]
+    if profile != "thorough":
+        left = {i for i in items if "thorough" in i.keywords} | _not_sampled(items)
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _not_sampled(items: list[pytest.Item]) -> set[pytest.Item]:
+    """What is not chosen of tests that are marked ``sampled(n)``; always the same for a test."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if "sampled" in item.keywords and "thorough" not in item.keywords:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left: set[pytest.Item] = set()
+    for name, own in cases.items():
+        mark = own[0].get_closest_marker("sampled")
+        assert mark is not None
+        chosen = random.Random(name).sample(own, min(mark.args[0], len(own)))
+        left |= set(own) - set(chosen)
+    return left

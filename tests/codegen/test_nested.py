@@ -24,6 +24,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fourth_derivatives_have_few_terms_and_operations(shape: str) -> None:
     made = potential(shape, SHAPES[shape])
@@ -35,6 +36,7 @@ def test_fourth_derivatives_have_few_terms_and_operations(shape: str) -> None:
     assert body.partition("    return ")[0].count("\n") < 500
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shape", ["composition", "product", "quotient"])
 @pytest.mark.parametrize("kernel", ["metric", "metric_d"])
 def test_staged_kernels_equal_the_definition_which_has_no_stages(shape: str, kernel: str) -> None:

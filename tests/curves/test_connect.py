@@ -237,6 +237,7 @@ def test_paths_of_a_data_metric_solve_the_equation(structure: str) -> None:
     assert path.report.gap.max() < 1e-8
 
 
+@pytest.mark.thorough
 def test_collocation_finds_the_same_geodesics() -> None:
     a, b = 0.5 * draw(2, 3, 2)
     path = SPHERE.geodesic(a, b, solver=Collocation())

@@ -46,6 +46,7 @@ def test_distances_of_a_grid_are_those_of_the_sphere_from_above() -> None:
     assert float(ratio.max()) < 1.014
 
 
+@pytest.mark.thorough
 def test_clusters_are_those_of_riemannian_k_means() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = torch.tensor([[0.0, 0.0], [1.2, 0.2], [0.1, 1.1]]).double()

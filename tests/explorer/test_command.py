@@ -45,6 +45,7 @@ def test_it_serves_until_ctrl_c(checkpoint: Path) -> None:
     assert out == ""
 
 
+@pytest.mark.thorough
 def test_what_has_to_be_installed_is_said(checkpoint: Path) -> None:
     without = (
         "import sys; sys.modules['uvicorn'] = None\n"

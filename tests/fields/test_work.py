@@ -237,6 +237,7 @@ class Frail(Engine):
                 waiting.appendleft(waiting.pop())  # which was put back
 
 
+@pytest.mark.thorough
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     """Its processes would begin it again, and so on: it was an error of many pages, three times."""
     script = tmp_path / "script.py"

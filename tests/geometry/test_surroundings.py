@@ -83,6 +83,7 @@ def unchanged() -> Iterator[None]:
 # ------------------------------------------------------------------ threads
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", METRICS)
 def test_one_metric_in_many_threads(name: str) -> None:
     metric, right = METRICS[name](), expected(name)
@@ -231,6 +232,7 @@ def test_validation_of_others_comes_back_after_the_last_thread() -> None:
 # ------------------------------------------------------------------ autocast
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "half"),
     [*[(name, torch.bfloat16) for name in METRICS], ("mixture", torch.float16)],
@@ -311,6 +313,7 @@ MODES: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", METRICS)
 def test_modes(name: str, mode: str) -> None:

@@ -95,6 +95,7 @@ def test_the_same_numbers_of_any_likelihood(law: str, graphs: list[str]) -> None
     assert graphs == ["torch.float64"]  # traced once
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("covariance", ["constant", "scalar", "diagonal"])
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh", "modulus_sigmoid"])
 def test_the_same_numbers_at_complex_latents(

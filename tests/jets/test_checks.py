@@ -305,6 +305,7 @@ def decoder_with(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tup
     return decoder
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("recording", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", RULES)
 def test_missing_and_wrong_rules_are_gone_around(name: str, recording: bool) -> None:

@@ -131,6 +131,7 @@ def _information(decoder, z: Tensor) -> Tensor:
     return torch.einsum("xn,xna,xnb->ab", density, scores, scores)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", WITHOUT_DIVERGENCE)
 def test_the_metric_is_the_information_of_the_score(name: str) -> None:
     decoder = ZOO[name]

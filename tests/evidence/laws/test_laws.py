@@ -79,7 +79,7 @@ APPLICABLE = {
 CASES = [
     pytest.param(name, law, id=f"{name}-{law}") for name, laws in APPLICABLE.items() for law in laws
 ]
-MANY = {True: 2, False: 10}  # laws with many examples by default, of real and of other latents
+MANY = {True: 1, False: 4}  # laws with many examples by default, of real and of other latents
 
 
 def _with_many_examples() -> list[ParameterSet]:

@@ -113,7 +113,12 @@ SIBLINGS = {  # of families that are above, by the same lines
     f"PB1-{family}": "holds" for family in ("poisson", "exponential", "gamma", "beta", "dirichlet")
 }
 
-LONG = {*SIBLINGS, "G1", "R1", "PB1-student_t", "PB1", "O1", "O1-form", "O2-form", "O3", "C1"}
+LONG = {  # a second or more; `prove` judges them, and the rest too
+    *SIBLINGS,
+    *("G1", "G2", "G3", "G3b", "G4", "G5-form", "R1", "L3", "L5", "L5-speed", "C1"),
+    *("O1", "O1-form", "O2-form", "O3", "O4", "O9-form"),
+    *("PB1", "PB1-student_t", "PB1-gaussian_natural", "PB1-negative_binomial", "PB1-laplace"),
+}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def _module(name: str) -> Module:
     return _modules[name]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("name", "kernel", "sizes", "entries"),
     [

@@ -62,6 +62,7 @@ def _heavy(name: str, kernel: str) -> bool:
     return mixed or (name.startswith("real_gaussian") and ("_dd" in kernel or "_db" in kernel))
 
 
+@pytest.mark.sampled(25)
 @pytest.mark.parametrize(
     ("name", "kernel"),
     [pytest.param(*c, marks=pytest.mark.thorough) if _heavy(*c) else c for c in CASES],

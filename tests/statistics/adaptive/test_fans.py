@@ -72,6 +72,7 @@ def test_moments_of_the_sphere(whole_sphere: Fan) -> None:
     assert torch.allclose(moments, exact, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_another_chart_and_other_spaces() -> None:
     """Longitude and latitude, the hyperbolic plane, and a sphere of three dimensions."""
     small = torch.diag(torch.tensor([0.09, 0.04], dtype=DOUBLE))

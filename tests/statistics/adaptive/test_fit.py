@@ -75,6 +75,7 @@ def test_too_few_rays_are_named_at_once() -> None:
         AdaptiveNormal(Flat(torch.eye(5, dtype=DOUBLE)), rays=8).fit(x)
 
 
+@pytest.mark.thorough
 def test_a_flat_metric_gives_the_gaussian_in_three_dimensions() -> None:
     """Exactly, with eight rays: their directions are balanced where the points are whitened."""
     root = torch.tensor([[1.0, 0.5, 0.2], [0.0, 0.6, -0.3], [0.0, 0.0, 0.05]], dtype=DOUBLE)
@@ -173,6 +174,7 @@ def test_gradients_are_those_of_the_likelihood() -> None:
     assert math.isclose(float(slope @ direction), difference, abs_tol=bound)
 
 
+@pytest.mark.thorough
 def test_no_law_beyond_the_uniform_one() -> None:
     """On the sphere E r² has to be less than (π² - 4)/2."""
     angle = 2 * math.pi * torch.arange(8, dtype=DOUBLE) / 8
@@ -304,6 +306,7 @@ def test_points_that_no_geodesic_reaches() -> None:
     assert int(caught.value.report.flatten()[8]) != 0
 
 
+@pytest.mark.thorough
 def test_a_step_does_not_lose_what_has_weight(tmp_path: Path) -> None:
     """Fans have gaps far out: points in them are searched for, or else no mean could move.
 
