@@ -86,6 +86,7 @@ def test_import_is_from_the_wheel_and_without_sympy(installed: Path) -> None:
     assert sympy_loaded == "False"
 
 
+@pytest.mark.thorough
 @pytest.mark.xdist_group("packaging")
 def test_installed_derivations_can_be_derived(installed: Path) -> None:
     """`derive` without a name lists the shipped derivations; with one, it works on it."""

@@ -47,6 +47,7 @@ def _kernel(derivation: Derivation, name: str) -> Kernel:
     return next(k for k in derivation.kernels if k.name == name)
 
 
+@pytest.mark.sampled(120)
 @pytest.mark.parametrize(
     ("name", "kernel", "sizes"),
     [

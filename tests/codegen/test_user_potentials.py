@@ -138,6 +138,7 @@ def _module(name: str) -> Module:
     return generate_module(DERIVATIONS[name])
 
 
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize("arithmetic", [prime_field, decimal], ids=lambda x: x.name[:6])
 @pytest.mark.parametrize("name", DERIVATIONS)
 def test_text_equals_definition(name: str, arithmetic: Arithmetic) -> None:

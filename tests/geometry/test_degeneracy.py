@@ -114,6 +114,7 @@ def hidden(d: int, outputs: int) -> Tensor:
     return w
 
 
+@pytest.mark.sampled(8)
 @each_dtype
 @pytest.mark.parametrize("make", [rank_deficient, duplicated, hidden])
 @pytest.mark.parametrize(("d", "outputs"), [(3, 5), (3, 784), (8, 64)])

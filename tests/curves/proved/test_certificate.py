@@ -113,6 +113,7 @@ def known() -> list[dict[str, Any]]:
     return items(nn.Tanh(), cells=40)[0]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("which", "change"), CHANGES)
 def test_what_is_changed_fails(
     which: int, change: Any, known: list[dict[str, Any]], tmp_path: Path

@@ -35,6 +35,7 @@ Wider = Literal["full", "reduced", "gram", "sketched"]
 RULES = [(group, rule) for group, rules in GEOMETRY_RULES.items() for rule in rules]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("group", GROUPS)
 def test_variants_are_their_kernels_to_twelve_digits(group: str) -> None:
     found = compared(group)

@@ -48,6 +48,7 @@ def test_a_flat_metric_gives_the_gaussian() -> None:
         assert math.isclose(fit.score(x), fit.log_likelihoods_[-1], abs_tol=1e-9)
 
 
+@pytest.mark.thorough
 def test_points_narrower_than_the_first_rays_can_carry() -> None:
     """No law on 8 rays spread evenly has their second moments: rays whitened by those do."""
     x = draw(30, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.02]], dtype=DOUBLE) + MEAN
