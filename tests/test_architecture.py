@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kahler_verify"
 # each room may import those before it; see docs/architecture.md
 ROOMS = (
     ("moved", "errors", "kernels"),
-    ("spaces", "files", "memory", "derivations", "bessel"),
+    ("spaces", "files", "memory", "processes", "derivations", "bessel"),
     ("linear_algebra",),
     ("torch_state",),
     ("distributions", "calculus", "adapters"),

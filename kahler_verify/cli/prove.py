@@ -30,7 +30,8 @@ def prove(
     from kahler_verify.evidence.ledger.proving import prove as judge
     from kahler_verify.evidence.ledger.writing import write_evidence, write_ledger
     from kahler_verify.evidence.listing import print_ledger
-    from kahler_verify.evidence.working import MOST_PROCESSES, cores
+    from kahler_verify.evidence.working import MOST_PROCESSES
+    from kahler_verify.processes import cores
 
     for name, output in (("json", json), ("evidence", evidence)):
         require_writable(name, output)

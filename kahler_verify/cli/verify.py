@@ -40,7 +40,8 @@ def verify(
     from kahler_verify.evidence.crosscheck import crosscheck
     from kahler_verify.evidence.listing import checking_bar, print_faults, print_support
     from kahler_verify.evidence.routes.users_decoders import UsersDecoder, require_metric
-    from kahler_verify.evidence.working import MOST_PROCESSES, cores
+    from kahler_verify.evidence.working import MOST_PROCESSES
+    from kahler_verify.processes import cores
 
     if self_test:
         from kahler_verify.evidence.routes.torch_faults.self_test import run_self_test

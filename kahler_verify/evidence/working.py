@@ -6,24 +6,17 @@ from its own seeds, and results stand in the order of the pieces.
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, parent_process
-from typing import Any, TypeVar
+from multiprocessing import get_context
+from typing import TypeVar
+
+from kahler_verify.processes import end_with_parent
 
 Result = TypeVar("Result")
 Work = Callable[[], Result]
 MOST_PROCESSES = 8  # each takes half a gigabyte
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def done(work: Sequence[Work[Result]], processes: int = 1) -> Iterator[tuple[int, Result | None]]:
@@ -52,13 +45,7 @@ def done(work: Sequence[Work[Result]], processes: int = 1) -> Iterator[tuple[int
 def _alone() -> None:
     """One thread for each process, which ends with the one that asked for it, and at Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_ends_with, args=(parent_process(),), daemon=True).start()
+    end_with_parent()
     import torch
 
     torch.set_num_threads(1)
-
-
-def _ends_with(parent: Any) -> None:
-    """A worker that waits for its next piece does not notice that nobody is left to send it."""
-    parent.join()
-    os._exit(1)

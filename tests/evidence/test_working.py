@@ -14,7 +14,8 @@ import pytest
 from kahler_verify.errors import EvidenceError
 from kahler_verify.evidence.ledger.items import Judgement
 from kahler_verify.evidence.ledger.proving import judge_shipped, prove
-from kahler_verify.evidence.working import Work, cores, done
+from kahler_verify.evidence.working import Work, done
+from kahler_verify.processes import cores
 
 CLAIMS = ("S5-discrete", "C2-form", "O9", "P3")
 PIECES: list[Work] = [partial(judge_shipped, "claim", name, "default") for name in CLAIMS]

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kahler_verify.errors import FieldError, InputError
-from kahler_verify.fields.engines.processes import cores
 from kahler_verify.fields.work import Engine, Job, Outcome, Waiting, perform, require_picklable
+from kahler_verify.processes import cores
 
 if TYPE_CHECKING:
     from distributed import Client

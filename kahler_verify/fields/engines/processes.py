@@ -7,16 +7,15 @@ known, and only that task is done again.
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import current_process, get_context, parent_process
+from multiprocessing import current_process, get_context
 
 from kahler_verify.errors import InputError
 from kahler_verify.fields.work import Engine, Job, Outcome, Waiting, perform, require_picklable
+from kahler_verify.processes import cores, end_with_parent
 
 LOOK = 0.5  # seconds after which a signal is noticed at the latest
 
@@ -26,13 +25,6 @@ UNGUARDED = (
 )
 
 _job: Job  # a worker's own
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Processes(Engine):
@@ -128,19 +120,12 @@ def _worker(job: Job, worker: _Worker | None = None) -> _Worker:
 def _begin() -> None:
     """Ctrl-C is the parent's to hear; whoever kills the parent ends its workers too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _take(job: Job) -> None:
     global _job
     _job = job
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _perform(task: int, attempt: int) -> Outcome:
