@@ -1,12 +1,13 @@
-"""Settings shared by all tests: threads, Hypothesis profiles, markers that skip."""
+"""Settings shared by all tests: threads, Hypothesis profiles, markers that leave out."""
 
 import os
-import random
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from torch.distributions import Distribution
+
+from tests.sampled import not_sampled
 
 # One worker per core: more threads per worker would fight over them. The variables reach the
 # programs that tests start.
@@ -34,24 +35,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests that this machine or this profile cannot run, and say so."""
     profile = config.getoption("hypothesis_profile") or os.environ.get("KAHLER_PROFILE")
     if profile != "thorough":
-        left = {i for i in items if "thorough" in i.keywords} | _not_sampled(items)
+        left = {i for i in items if "thorough" in i.keywords} | not_sampled(items)
         config.hook.pytest_deselected(items=[item for item in items if item in left])
         items[:] = [item for item in items if item not in left]
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-def _not_sampled(items: list[pytest.Item]) -> set[pytest.Item]:
-    """What is not chosen of tests that are marked ``sampled(n)``; always the same for a test."""
-    cases: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if "sampled" in item.keywords and "thorough" not in item.keywords:
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    left: set[pytest.Item] = set()
-    for name, own in cases.items():
-        mark = own[0].get_closest_marker("sampled")
-        assert mark is not None
-        chosen = random.Random(name).sample(own, min(mark.args[0], len(own)))
-        left |= set(own) - set(chosen)
-    return left
