@@ -11,18 +11,13 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import current_process, get_context
+from multiprocessing import get_context
 
 from kahler_verify.errors import InputError
 from kahler_verify.fields.work import Engine, Job, Outcome, Waiting, perform, require_picklable
 from kahler_verify.processes import cores, end_with_parent
 
 LOOK = 0.5  # seconds after which a signal is noticed at the latest
-
-UNGUARDED = (
-    'engine: expected a script that keeps what it does under `if __name__ == "__main__":`, as each '
-    "process of this engine imports it"
-)
 
 _job: Job  # a worker's own
 
@@ -44,8 +39,6 @@ class Processes(Engine):
     def run(self, job: Job, waiting: Waiting) -> Iterator[Outcome]:
         """See :class:`Engine`."""
         require_picklable(job)
-        if getattr(current_process(), "_inheriting", False):
-            raise InputError(UNGUARDED)
         idle = [
             _worker(job, self._idle.pop() if self._idle else None)
             for _ in range(min(self.workers, len(waiting)))
@@ -66,8 +59,9 @@ class Processes(Engine):
                         worker.shutdown(wait=False)
                         if not worker.has_begun:
                             raise InputError(
-                                "engine: a new process ended before it began; where it ran a "
-                                f"script, that says why: {UNGUARDED}"
+                                "engine: a new process ended before it began; a script has to keep "
+                                'what it does under `if __name__ == "__main__":`, as each process '
+                                "of this engine imports it"
                             ) from None
                         worker = _worker(job)
                         outcomes.append(Outcome(task, attempt, died=True))
