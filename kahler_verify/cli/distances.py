@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from kahler_verify.fields.work import Engine
 
-COUNTED = ("status", "gap", "evaluations")
-BOUNDS = ("lower", "upper")
-
 
 def distances(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.")],
@@ -103,13 +100,11 @@ def distances(
     }
     np.savez(archive, codes=codes.numpy(), lengths=found.lengths.numpy(), **report)
     write_bytes(out, archive.getvalue())
+    values = {name: x.numpy() for name, x in vars(found.report).items()}
     summary = {
         "checkpoint": checkpoint.name,
         "points": len(codes),
-        **_counted(
-            {name: getattr(found.report, name).numpy() for name in (*COUNTED, *BOUNDS)}
-            | {"length": found.lengths.numpy()}
-        ),
+        **_counted(values | {"length": found.lengths.numpy()}),
     }
     _tell(summary, out, json)
 
@@ -139,8 +134,7 @@ def _into_store(
         )
     end_if_stopped(summary)
     found = fields.open_distances(out)
-    names = ("length", *COUNTED, *(BOUNDS if segments else ()))
-    counted = _counted({name: found[name] for name in names})
+    counted = _counted({name: found[name] for name in found.names})
     detours = found.detours()
     _tell(
         {"checkpoint": checkpoint.name, "points": len(codes), **counted, "detours": detours},

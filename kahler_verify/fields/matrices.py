@@ -234,7 +234,7 @@ def compute_distances(
         "versions": versions(),
     }
     x = np.asarray(codes.codes)
-    order = nearby(x, tile)
+    order = tile_order(x, tile)
     number: Mapping[str, Any] = {"long_name": "place among the codes that were given", "units": "1"}
     names = ", ".join(where.coordinate_names(source.space))
     about: Mapping[str, Any] = {"long_name": f"codes in real coordinates ({names})", "units": "1"}
@@ -262,7 +262,7 @@ def compute_distances(
     return summary
 
 
-def nearby(x: np.ndarray, tile: int) -> np.ndarray:
+def tile_order(x: np.ndarray, tile: int) -> np.ndarray:
     """An order [N] of codes x [N, d] in which those of a tile are near each other.
 
     They are cut across the direction in which they vary most, where tiles meet, and so on.
@@ -274,7 +274,7 @@ def nearby(x: np.ndarray, tile: int) -> np.ndarray:
     along = np.linalg.svd(away, full_matrices=False)[2][0]
     order, half = np.argsort(away @ along, kind="stable"), tiles // 2 * tile
     parts = order[:half], order[half:]
-    return np.concatenate([part[nearby(x[part], tile)] for part in parts])
+    return np.concatenate([part[tile_order(x[part], tile)] for part in parts])
 
 
 @dataclass(frozen=True)
@@ -292,15 +292,20 @@ class DistanceMatrix:
     path: Path
     plan: dict[str, Any]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the matrices that there are."""
+        return [name for name in MEANINGS if self.plan["segments"] or name not in BOUNDS]
+
     def __getitem__(self, name: str) -> np.ndarray:
         """Lengths, statuses, gaps, evaluations or bounds [N, N], or the codes ``z`` [N, d].
 
         Raises:
             InputError: there is no such array.
         """
+        if name not in (*self.names, "z"):
+            raise InputError(f"name: expected z or one of {self.names}, got {name!r}")
         group = opened(self.path, "r")
-        if name not in group:
-            raise InputError(f"name: expected z or one of {list(MEANINGS)}, got {name!r}")
         values, order = (np.asarray(group[each][...]) for each in (name, "code"))  # type: ignore[index]
         place = np.argsort(order)
         return values[place][:, place] if name in MEANINGS else values[place]

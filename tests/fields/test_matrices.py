@@ -11,7 +11,7 @@ import xarray
 from kahler_verify import fields
 from kahler_verify.curves import Status, distances
 from kahler_verify.errors import InputError
-from kahler_verify.fields.matrices import DistanceJob, nearby
+from kahler_verify.fields.matrices import DistanceJob, tile_order
 from kahler_verify.fields.stores import chunk_file
 from kahler_verify.geometry import PulledBackMetric
 from tests.command import run
@@ -93,10 +93,10 @@ def test_detours_are_counted(tmp_path: Path) -> None:
 def test_near_codes_come_into_one_tile() -> None:
     rng = np.random.default_rng(0)
     centres, names = rng.standard_normal((5, 3)), rng.permutation(np.repeat(np.arange(5), 8))
-    order = nearby(100 * centres[names] + rng.standard_normal((40, 3)), 8)
+    order = tile_order(100 * centres[names] + rng.standard_normal((40, 3)), 8)
     assert sorted(order) == list(range(40))
     assert all(len(set(tile)) == 1 for tile in names[order].reshape(5, 8))
-    assert np.array_equal(nearby(np.ones((3, 2)), 3), np.arange(3))
+    assert np.array_equal(tile_order(np.ones((3, 2)), 3), np.arange(3))
 
 
 def test_tiles_with_bounds(tmp_path: Path) -> None:
