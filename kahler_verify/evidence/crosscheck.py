@@ -34,6 +34,7 @@ from kahler_verify.geometry import Diagnosis, diagnose
 from kahler_verify.models.checkpoint import Checkpoint, Model, load_checkpoint
 from kahler_verify.models.data import held_out_labels
 from kahler_verify.models.real_vae import RealVAE
+from kahler_verify.processes import one_thread
 
 SCHEMA = 1
 LEAST_ROUTES = 3
@@ -137,14 +138,10 @@ def crosscheck(
     """
     if points < 1:
         raise InputError(f"points: expected at least 1, got {points}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # matrices are tiny here: threads would only wait for one another
-    try:
+    with one_thread():  # matrices are tiny here: threads would only wait for one another
         return _crosscheck(
             checkpoint, derivations, sources, data, points, seed, progress, processes
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _crosscheck(

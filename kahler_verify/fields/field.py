@@ -17,7 +17,7 @@ from kahler_verify.errors import InputError
 from kahler_verify.fields.engines import Processes
 from kahler_verify.fields.evaluation import values_at
 from kahler_verify.fields.log import Log
-from kahler_verify.fields.plan import Plan, one_thread, versions
+from kahler_verify.fields.plan import Plan, versions
 from kahler_verify.fields.points import Codes, Grid
 from kahler_verify.fields.sources import MEMORY, Source
 from kahler_verify.fields.stores import (
@@ -30,6 +30,7 @@ from kahler_verify.fields.stores import (
 )
 from kahler_verify.fields.work import Done, Engine, Progress, State, Summary, carry_out
 from kahler_verify.geometry.base import Metric
+from kahler_verify.processes import one_thread
 
 FEWER = 4  # a piece is cut into so many, where memory was refused
 
@@ -71,6 +72,7 @@ class FieldJob:
         """Of its chunks."""
         return state_of(self.path, opened(self.path), self.plan.variables, task)
 
+    @one_thread()
     def run(self, task: int, attempt: int) -> Done:
         """Evaluate a block, and write it."""
         plan = self.plan
@@ -106,7 +108,7 @@ class FieldJob:
         kind = getattr(torch, plan.dtype)
         z = plan.space.from_real(torch.from_numpy(x).to(kind))
         vectors = [torch.tensor(each, dtype=kind) for each in plan.plane]
-        with torch.no_grad(), one_thread():
+        with torch.no_grad():
             while True:
                 try:
                     values, said = values_at(plan.of, metric, z, vectors, piece)

@@ -21,7 +21,7 @@ from kahler_verify.fields import points as where
 from kahler_verify.fields.engines import Processes
 from kahler_verify.fields.layout import Layout
 from kahler_verify.fields.log import Log
-from kahler_verify.fields.plan import FORMAT, one_thread, versions
+from kahler_verify.fields.plan import FORMAT, versions
 from kahler_verify.fields.points import Codes
 from kahler_verify.fields.sources import MEMORY, Source
 from kahler_verify.fields.stores import (
@@ -38,6 +38,7 @@ from kahler_verify.fields.stores import (
 from kahler_verify.fields.work import Done, Engine, Progress, State, Summary, carry_out
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.processes import one_thread
 
 TILE = 64  # codes along a side
 PAIRS_AT_ONCE = 256
@@ -135,13 +136,14 @@ class DistanceJob:
         remove_block(self.path, self.variables, blocks[-1])
         return State.DAMAGED
 
+    @one_thread()
     def run(self, task: int, attempt: int) -> Done:
         """Find the distances of a tile, and write it."""
         group = opened(self.path)
         x = torch.from_numpy(np.asarray(group["z"][...]))  # type: ignore[index]
         row, column = self._tile(task)
         rows, columns = x[self._rows(row)], x[self._rows(column)]
-        with torch.no_grad(), one_thread():
+        with torch.no_grad():
             found = distances(
                 self._metric,
                 rows,

@@ -248,14 +248,3 @@ def _try(plan: Plan, metric: Metric) -> None:
     raise InputError(
         f"quantity: {plan.quantity} has no value at any point tried: {first}"
     ) from first
-
-
-class one_thread:
-    """Torch computes on one thread, so that sums do not depend on how many cores there are."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)

@@ -31,6 +31,7 @@ from kahler_verify.fields.engines import Processes
 from kahler_verify.fields.log import Log
 from kahler_verify.fields.work import Done, Engine, Progress, State, Summary, carry_out
 from kahler_verify.files import write_text
+from kahler_verify.processes import one_thread
 
 Cell = Mapping[str, Any]  # a seed with parameters
 PLAN, ROWS = "plan.json", "rows"
@@ -76,6 +77,7 @@ class SweepJob:
             return State.DAMAGED
         return State.WHOLE
 
+    @one_thread()
     def run(self, task: int, attempt: int) -> Done:  # noqa: ARG002
         """Compute a row, and write it."""
         if not (self.path / PLAN).is_file():

@@ -1,6 +1,7 @@
 """Fields: their values, points, coordinates and stores, and what does not fit."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +270,26 @@ def test_a_task_that_killed_its_worker_begins_with_fewer_points(
     refused = "memory was refused; now 2 points at a time"
     assert refused in job.run(0, 0).notes
     assert refused not in job.run(0, 2).notes  # 40 / 4²
+
+
+def test_a_task_keeps_to_one_thread_to_its_end(
+    sources: dict[str, Source],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Threads that have worked once wait for more, on the core of another worker."""
+    source, seen = sources["real"], []
+    plan = planned(source, "log_volume", draws(source, 40), chunk=40)
+    fields.compute(source, plan, tmp_path / "f.zarr", engine=fields.Array())
+    monkeypatch.setattr(
+        "kahler_verify.fields.field.write_block", lambda *_: seen.append(torch.get_num_threads())
+    )
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(2)
+    FieldJob(tmp_path / "f.zarr", source).run(0, 0)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_every_bit_of_a_chunk_is_under_its_checksum(

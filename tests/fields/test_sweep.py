@@ -4,9 +4,11 @@ import csv
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from kahler_verify.errors import FieldError
 from kahler_verify.fields import Array, sweep
@@ -55,6 +57,22 @@ def test_rows_of_a_function(here: Path) -> None:
     assert "chunk was damaged" in more.stderr
     assert len(calls(here)) == 9  # one that was damaged, and those of a new seed
     assert len(set(calls(here))) == 8
+
+
+def test_a_row_is_computed_on_one_thread(here: Path, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(2)
+    (here / "threads.py").write_text(
+        "def own(seed):\n    import torch\n    return {'threads': torch.get_num_threads()}\n"
+    )
+    for who in (["--engine", "array", "--task", "0/1"], ["--workers", "1"]):
+        out = "-".join(who)
+        done = run("sweep", "--function", "threads:own", "--seeds", "2", "--out", out, *who)
+        assert done.returncode == 0, done.stderr
+        assert [row["threads"] for row in json.loads((here / out / "rows.json").read_text())] == [
+            1,
+            1,
+        ]
 
 
 def test_a_row_that_fails_does_not_stop_the_others(here: Path) -> None:
