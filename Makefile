@@ -66,7 +66,7 @@ docs: setup
 # Rewrites constraints.txt with the newest releases that pyproject.toml admits; torch moves by hand only.
 constraints: setup
 	$(bin)/python -m venv --clear build/pin
-	build/pin/bin/python -m pip install "$$(grep '^torch==' constraints.txt)" '.[test,docs,bench]'
+	build/pin/bin/python -m pip install "$$(grep '^torch==' constraints.txt)" '.[test,docs,bench,experiments]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  build/pin/bin/python -m pip freeze --all --exclude pip --exclude kahler-verify | sed 's/+cpu$$//'; \
 	} > build/constraints.txt
