@@ -20,8 +20,8 @@ from kahler_verify.explorer.session import Session
 
 ASSETS = Path(__file__).parent / "assets"
 VIEWS = {
-    "explorer": (1280, 800, "light", "#layer=volume&tool=path&a=-1.2,-1.4&b=1.3,1.2"),
-    "explorer-phone": (390, 844, "dark", "#layer=curvature&tool=ball&a=0.4,0.3&radius=2"),
+    "explorer": (1280, 800, "light", "#layer=log_volume&tool=path&a=-1.2,-1.4&b=1.3,1.2"),
+    "explorer-phone": (390, 844, "dark", "#layer=scalar_curvature&tool=ball&a=0.4,0.3&radius=2"),
 }
 
 
@@ -46,6 +46,9 @@ def main(checkpoint: Path) -> None:
             driver.get("about:blank")
             driver.get(f"http://127.0.0.1:{port}/docs/{view}")
             settled(driver)
+            layer = driver.execute_script("return document.getElementById('layer').value")
+            if f"layer={layer}&" not in view:  # what it does not know it leaves out
+                raise ValueError(f"expected the layer of {view}, got {layer}")
             deep = driver.execute_script("return document.documentElement.scrollHeight")
             shown = min(deep, 1100)
             clip = {"x": 0, "y": 0, "width": width, "height": shown, "scale": 1}
