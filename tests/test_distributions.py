@@ -332,6 +332,7 @@ MODES = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 @pytest.mark.parametrize("where", ["off the diagonal", "on the diagonal"])
 def test_second_derivatives_of_kl_agree_in_every_mode(left: str, right: str, where: str) -> None:
@@ -390,6 +391,7 @@ def rebuild(
     return ComplexNormal(loc, relation=relation, validate_args=validate_args, **{name: factor})
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 def test_gradcheck_of_kl(left: str, right: str) -> None:
     p, q = make(left, 16), make(right, 17)

@@ -1,5 +1,6 @@
 """The Riemannian geometry of deep generative models (Shao, Kumar, Fletcher, arXiv 1711.08014)."""
 
+from functools import partial
 from itertools import product
 
 from sympy import Matrix, Rational, cos, eye, pi, simplify, sin, symbols, zeros
@@ -27,6 +28,13 @@ from kahler_verify.calculus.claims import Comparison
 from kahler_verify.derivations.geometry import real_geometry as levi_civita
 
 half = Rational(1, 2)
+
+flatness = partial(
+    Comparison,
+    baseline="flat",
+    arms=(("mean", "the mean's pull-back"), ("expected", "the expected metric, RBF σ")),
+    measures=(("excess", "shorter straight lines"), ("curvature", "less curvature")),
+)
 
 # The energy (T/2) Σ_i |x_{i+1} - x_i|² of the curve x_i = f(z_i), as a function of one point z:
 # the segment from the point p before it, and the one to the point q behind it.
@@ -257,19 +265,18 @@ deep_generative_models = paper(
             "S4",
             "learned manifolds are nearly flat",
             "RGDGM",
-            measured=Comparison(
+            measured=flatness(
                 results="generators.json",
                 command="python -m experiments.generators",
                 cell="flatness",
-                baseline="flat",
-                arms=(
-                    ("mean", "the mean's pull-back"),
-                    ("expected", "the expected metric, RBF σ"),
-                ),
-                measures=(
-                    ("excess", "shorter straight lines"),
-                    ("curvature", "less curvature"),
-                ),
+            ),
+        ),
+        Claim(
+            "S4-convolutional",
+            "those of convolutional decoders are nearly flat",
+            "RGDGM",
+            measured=flatness(
+                results="rgdgm.json", command="python -m experiments.rgdgm", cell="convolutional"
             ),
         ),
         Claim(

@@ -13,7 +13,7 @@ import torch
 from experiments import cells
 from experiments.generators import declaration, measures, pictures
 from experiments.generators.ablation import trained
-from experiments.generators.declaration import MEASURES, Sizes
+from experiments.generators.declaration import Sizes
 from experiments.generators.models import model_of
 from experiments.store import Json
 from kahler_verify.models import RealVAE, load_data, uniformity
@@ -54,11 +54,7 @@ class Seed:
         """Lengths and curvature, beside a flat manifold's."""
         model = self.model("rbf")
         codes = measures.codes_of(model, self.test)
-        values = {
-            name: measures.flatness(metric, codes, self.sizes, self.seed)
-            for name, metric in measures.metrics(model).items()
-        }
-        return {**values, "flat": dict.fromkeys(MEASURES["flatness"], 0.0)}
+        return measures.flatness_of(model, codes, self.sizes.pairs, self.seed)
 
     def clusters(self) -> Json:
         """Geodesic and Euclidean k-means."""

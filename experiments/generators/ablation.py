@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from experiments.generators.declaration import VARIANCE, Sizes, config
 from kahler_verify.models import RealVAE
@@ -22,15 +23,23 @@ def trained(data: Dataset, seed: int, sizes: Sizes, *, noise: bool, kl: bool) ->
     assert variance is not None
     unit = float(model.decoder.scale)
     variance.requires_grad_(False).fill_(math.log(VARIANCE / unit**2))
+    return minimised(model, data.train.x, sizes.ablation_epochs, noise=noise, kl=kl)
+
+
+def minimised(
+    model: RealVAE, x: Tensor, epochs: int, *, noise: bool = True, kl: bool = True, blur: float = 0
+) -> RealVAE:
+    """Adam's way down, by the model's own seed; ``blur`` is the deviation of noise in the data."""
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=RATE)
-    generator = torch.Generator().manual_seed(seed)
-    x = data.train.x
-    steps = sizes.ablation_epochs * math.ceil(len(x) / BATCH)
+    generator = torch.Generator().manual_seed(model.config.seed)
+    steps = epochs * math.ceil(len(x) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(sizes.ablation_epochs):
+    for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=generator).split(BATCH):
             batch = x[rows]
+            if blur:
+                batch = batch + blur * torch.randn(batch.shape, generator=generator)
             z, divergence = model.draw_latents(batch, generator=generator)
             if not noise:
                 z = model.encoder(batch)[0]

@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from experiments.generators.declaration import FAR, TRIPLES, Sizes
+from experiments.generators.declaration import FAR, MEASURES, TRIPLES, Sizes
 from experiments.store import Json
 from kahler_verify.curves import Curve, connect
 from kahler_verify.geometry import ExpectedMetric, PulledBackMetric, RiemannianMetric
@@ -51,10 +51,16 @@ class Mean(nn.Module):
         return self.decoder.mean(z)
 
 
-def flatness(metric: RiemannianMetric, codes: Tensor, sizes: Sizes, seed: int) -> Json:
+def flatness_of(model: RealVAE, codes: Tensor, pairs: int, seed: int) -> Json:
+    """Of the mean's pull-back and of the expected metric, beside a flat manifold's."""
+    found = {name: flatness(own, codes, pairs, seed) for name, own in metrics(model).items()}
+    return {**found, "flat": dict.fromkeys(MEASURES["flatness"], 0.0)}
+
+
+def flatness(metric: RiemannianMetric, codes: Tensor, pairs: int, seed: int) -> Json:
     """How much longer straight lines are than geodesics, and curvature over lengths squared."""
     order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))
-    a, b = codes[order[: 2 * sizes.pairs]].chunk(2)
+    a, b = codes[order[: 2 * pairs]].chunk(2)
     path = connect(metric, a, b, raise_on_failure=False)
     line = Curve.through(metric, lambda t: a[:, None] + t[:, None] * (b - a)[:, None]).length
     found = path.length.isfinite()

@@ -12,16 +12,17 @@ from experiments.generators import measures
 from experiments.generators.declaration import TRIPLES, Sizes
 from experiments.generators.models import model_of
 from kahler_verify.curves import STRAIGHT, Curve, analogy, connect
-from kahler_verify.geometry import RiemannianMetric
+from kahler_verify.geometry import RiemannianMetric, TabulatedMetric
 from kahler_verify.models import RealVAE, load_data
 from kahler_verify.plots import Plane, plot_codes, plot_field, plot_frames, plot_geodesics
 from kahler_verify.plots.maps import plot_values
-from kahler_verify.statistics import RiemannianKMeans
+from kahler_verify.statistics import AdaptiveNormalMixture, RiemannianKMeans, portrait
 
 SEED = 0
 PAIRS = 6
 SIDE = 12  # points along the longer side of the map of regions
 CLUSTERED = 12  # points of each class
+NODES = 48  # of the table of a metric, along the codes' extent
 
 
 def draw(folder: Path, sizes: Sizes, assets: Path) -> None:
@@ -39,6 +40,7 @@ def draw(folder: Path, sizes: Sizes, assets: Path) -> None:
     bent = int((line.length / path.length).nan_to_num(0).argmax())
     strips(model, metric, a[bent], b[bent]).savefig(assets / "generators_strips.png", dpi=130)
     regions(metric, codes, test.labels, sizes).savefig(assets / "generators_regions.png", dpi=110)
+    laws(metric, codes, test.labels).savefig(assets / "generators_laws.png", dpi=110)
     answer(model, metric, codes, test.labels).savefig(assets / "generators_analogy.png", dpi=130)
 
 
@@ -86,6 +88,32 @@ def regions(metric: RiemannianMetric, codes: Tensor, labels: Tensor, sizes: Size
     plot_values(found, where, axes=axes, cmap="Pastel2", legend=False)
     plot_codes(own, truth, axes=axes, plane=where, s=30)
     axes.scatter(centres[:, 0], centres[:, 1], marker="x", color="black", s=60, zorder=5)
+    return figure
+
+
+def laws(metric: RiemannianMetric, codes: Tensor, labels: Tensor) -> Figure:
+    """A mixture of locally adaptive normal laws, beside the classes of a triple that it is of."""
+    rows = torch.isin(labels, torch.tensor(TRIPLES[1]))
+    own, truth = codes[rows], labels[rows]
+    low, high = own.amin(0), own.amax(0)
+    wide = (high - low).max()
+    # away from data the metric is so large that no law has mass there: the plane may end
+    table = TabulatedMetric(metric, low - wide, high + wide, float(wide) / NODES, outside="nothing")
+    fit = AdaptiveNormalMixture(
+        table,
+        3,
+        rays=32,
+        precision=1e-3,
+        tolerance=1e-3,
+        most_iterations=25,
+        exact=False,
+        seed=SEED,
+    )
+    law = fit.fit(own).law_
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    portrait(law, axes, own)
+    plot_codes(own, truth, axes=axes, plane=Plane.of(own), s=30)
     return figure
 
 

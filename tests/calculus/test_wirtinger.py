@@ -76,6 +76,7 @@ RULES = {
 }
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("by", [(a,), (Bar(a),), (a, Bar(b)), (a, c, Bar(b))], ids=str)
 def test_rule(name: str, by: tuple) -> None:

@@ -96,7 +96,9 @@ def test_a_sweep_computes_what_the_command_finds(
     )
     assert file.stat().st_mtime_ns == before
     assert found["cells"]["paths"]["values"]["line"]["excess"][0] == row["line"]["excess"]
-    with pytest.raises(InputError, match="cell: expected one of directions, paths, got 'path'"):
+    with pytest.raises(
+        InputError, match="cell: expected one of directions, convolutional, paths, got 'path'"
+    ):
         experiment.one(3, "path")
     asked = {"seed": 0, "cell": "clusters"}
     of_function("experiments.generators.__main__:EXPERIMENT.one", asked)  # as the page has it

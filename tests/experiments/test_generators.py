@@ -26,7 +26,9 @@ def test_f_of_the_best_matching() -> None:
 
 def test_flatness_of_a_plane_and_of_a_sphere() -> None:
     codes = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 4
-    flat = measures.flatness(PulledBackMetric(lambda z: z @ torch.eye(2, 5).to(z)), codes, QUICK, 0)
+    flat = measures.flatness(
+        PulledBackMetric(lambda z: z @ torch.eye(2, 5).to(z)), codes, QUICK.pairs, 0
+    )
     assert abs(flat["excess"]) < 1e-12
     assert abs(flat["curvature"]) < 1e-12
 
@@ -35,7 +37,7 @@ def test_flatness_of_a_plane_and_of_a_sphere() -> None:
         return x / x.norm(dim=-1, keepdim=True)
 
     # straight lines are its geodesics, and yet its curvature is 1: the range of it is 0
-    round_one = measures.flatness(PulledBackMetric(gnomonic), codes, QUICK, 0)
+    round_one = measures.flatness(PulledBackMetric(gnomonic), codes, QUICK.pairs, 0)
     assert abs(round_one["largest_excess"]) < 1e-9
     assert round_one["not_found"] == 0
 
@@ -43,7 +45,7 @@ def test_flatness_of_a_plane_and_of_a_sphere() -> None:
 def test_straight_lines_on_the_sphere_are_too_long_by_a_known_part() -> None:
     """In stereographic coordinates |dx| = 2|dz|/(1 + |z|²); the angle is the geodesic's length."""
     codes = draw(40, 2)
-    found = measures.flatness(SPHERE, codes, QUICK, 0)
+    found = measures.flatness(SPHERE, codes, QUICK.pairs, 0)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     a, b = codes[order[: 2 * QUICK.pairs]].chunk(2)
     times = torch.linspace(0, 1, 20_001, dtype=codes.dtype)[:, None, None]

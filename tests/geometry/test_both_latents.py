@@ -82,6 +82,7 @@ def test_every_method_of_both_is_a_method_of_the_one() -> None:
     assert set(METHODS) == PUBLIC[HermitianMetric] | PUBLIC[RiemannianMetric]
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", METHODS)
 def test_the_kind_of_z_decides(name: str) -> None:
     metric = FisherMetric(NETWORK, check=False)

@@ -149,6 +149,7 @@ def daily(names: Iterable[str], every_day: Collection[str] = EVERY_DAY) -> list[
     ]
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", daily(KINKS))
 def test_kinks_have_a_metric_and_no_connection(name: str) -> None:
     decoder = Net(KINKS[name])

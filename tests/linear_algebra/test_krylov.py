@@ -80,6 +80,7 @@ def test_largest_eigenpairs(spectrum):
         assert found.products < 96
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("k", [1, 6, 10])
 def test_largest_eigenpairs_of_any_start(spectrum, k):
     """No eigenvalue is missed that a start is almost orthogonal to."""

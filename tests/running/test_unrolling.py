@@ -53,6 +53,7 @@ def equal(ours: list[Array], truth: list[Array]) -> bool:
 # ------------------------------------------------------------------ every generated kernel, exactly
 
 
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize(
     ("name", "kernel", "d"),
     [

@@ -102,6 +102,7 @@ SIZES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.sampled(80)
 @pytest.mark.parametrize(("name", "law"), _with_many_examples())
 @given(data=st.data())
 def test_property(name: str, law: str, data: st.DataObject) -> None:
@@ -112,6 +113,7 @@ def test_property(name: str, law: str, data: st.DataObject) -> None:
     check(LAWS[law], derivation, kernel, kernels(name), seed=seed, sizes=sizes)
 
 
+@pytest.mark.sampled(120)
 @pytest.mark.parametrize(("name", "law"), CASES)
 def test_property_of_every_kernel(name: str, law: str) -> None:
     """Hypothesis may leave out some of many kernels; here each has one trial."""
@@ -321,6 +323,7 @@ def test_a_false_claim_is_found() -> None:
 # ------------------------------------------------------------------ known answers to d = 8
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("d", range(1, 9))
 @pytest.mark.parametrize(
     ("name", "curvature", "squares"),

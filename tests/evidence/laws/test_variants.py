@@ -70,6 +70,7 @@ def test_default_mixtures_never_leave_their_layouts(
     assert bool(torch.isfinite(metric.log_volume(numbers(5, 3))).all())
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("group", "rule"), RULES[::7])
 def test_faults_in_geometry_are_noticed(group: str, rule: Rule) -> None:
     """A seventh of them; ``mutate`` plants all."""

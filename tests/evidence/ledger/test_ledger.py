@@ -121,6 +121,7 @@ LONG = {  # a second or more; `prove` judges them, and the rest too
 }
 
 
+@pytest.mark.sampled(25)
 @pytest.mark.parametrize(
     ("claim_id", "verdict"),
     [
