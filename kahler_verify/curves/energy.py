@@ -41,11 +41,15 @@ class Expansion(NamedTuple):
     gauss_newton: Tensor
 
     def chosen(self, rows: Tensor) -> Expansion:
-        """Some of the batch."""
+        """Those of the batch where ``rows`` [B] is true."""
+        if bool(rows.all()):
+            return self
         return Expansion(*[part[rows] for part in self])
 
     def where(self, condition: Tensor, other: Expansion) -> Expansion:
         """This one where the condition [B] holds, and the other elsewhere."""
+        if bool(condition.all()):
+            return self
         pairs = zip(self, other, strict=True)
         shaped = [(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs]
         return Expansion(*[torch.where(*some) for some in shaped])
@@ -188,12 +192,12 @@ class ImageEnergy:
         """See :class:`Energy`."""
         x = self.metric.embed(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2])
         x = self._relative(x, mesh)
-        return (x * (self._stiffness(nodes, mesh) @ x)).sum((1, 2, 3)) / 2
+        return (x * (mesh.stiffness.to(nodes) @ x)).sum((1, 2, 3)) / 2
 
     def expand(self, nodes: Tensor, mesh: Mesh) -> Expansion:
         """See :class:`Energy`."""
         (count, n, d), size = nodes.shape, (mesh.degree + 1) * nodes.shape[-1]
-        stiffness = self._stiffness(nodes, mesh)
+        stiffness = mesh.stiffness.to(nodes)
         points = nodes.flatten(0, 1)
         small = d <= SMALL
         jet = propagate(self.metric.embed, points, 2 if small else 1, chunk_size=POINTS_AT_ONCE)
@@ -204,9 +208,8 @@ class ImageEnergy:
         x_d = x_d[:, mesh.index]
         gradient = (x_d @ pull.unsqueeze(-1)).squeeze(-1)
         rows = x_d.reshape(count * mesh.elements, size, -1)
-        gram = torch.bmm(rows, rows.mT).reshape(count, mesh.elements, size, size)
-        repeated = stiffness.repeat_interleave(d, 0).repeat_interleave(d, 1)
-        main = gram * repeated
+        gram = torch.bmm(rows, rows.mT).view(-1, mesh.degree + 1, d, mesh.degree + 1, d)
+        main = (gram * stiffness[:, None, :, None]).view(count, mesh.elements, size, size)
         hessian = main.clone()
         # at a shared node the two elements' pulls add up before they meet x_dd
         whole = torch.zeros(count, n, pull.shape[-1], dtype=x.dtype, device=x.device)
@@ -244,9 +247,3 @@ class ImageEnergy:
         """Values by elements, from each element's first node on: the rest is lost to rounding."""
         own = x[:, mesh.index]
         return own - own[:, :, :1]
-
-    @staticmethod
-    def _stiffness(nodes: Tensor, mesh: Mesh) -> Tensor:
-        basis = rule(mesh.degree)
-        matrix = basis.slope.mT @ (basis.weights[:, None] * basis.slope)
-        return (matrix * mesh.elements).to(nodes)
