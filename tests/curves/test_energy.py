@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor, nn
 
-from kahler_verify.curves import Curve, Mesh, elimination, measure, shoot
+from kahler_verify.curves import Curve, Mesh, elimination, measure, regularised, shoot
 from kahler_verify.curves.elements import gauss, interpolation, rule
 from kahler_verify.curves.elimination import assembled, negative_eigenvalues, solve
 from kahler_verify.curves.energy import Energy, ImageEnergy, MetricEnergy, energy_of
@@ -86,6 +86,14 @@ def test_a_linear_last_layer_is_reduced_exactly() -> None:
     assert small.metric.embed(nodes[0]).shape == (13, 8)
     for one, other in zip(
         small.expand(nodes, mesh), ImageEnergy(metric).expand(nodes, mesh), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-11, atol=1e-12)
+    floored = regularised(metric, nodes[0], 0.1)
+    small = energy_of(floored)
+    assert small.metric.embed(nodes[0]).shape == (13, 8 + 3)
+    assert small.pairs_at_once(nodes) > 1
+    for one, other in zip(
+        small.expand(nodes, mesh), ImageEnergy(floored).expand(nodes, mesh), strict=True
     ):
         assert torch.allclose(one, other, rtol=1e-11, atol=1e-12)
     for kept in (nn.Sequential(*layers[:2]), nn.Sequential(*layers, nn.Tanh()), net.forward):
