@@ -1,24 +1,38 @@
-"""Geodesics beside stochman's, at its defaults: ``python -m benchmarks.geodesic_rivals``.
+"""Geodesics beside other libraries: ``python -m benchmarks.geodesic_rivals``.
 
-stochman 0.3.0 (Detlefsen, Pouplin and others) minimises the energy of a cubic spline by Adam.  It
-is not installed with us: ``python -m pip install --no-deps stochman==0.3.0 networkx``.  Both are
-given the same decoder, trained on the digits, and the same pairs, on one thread, by turns; what is
-compared is the median over turns.  Lengths are chords of the decoded curve between 2001 points,
-extrapolated, for both; the excess is over the shorter of all.
+stochman 0.3.0 (Detlefsen, Pouplin and others) minimises the energy of a cubic spline by Adam, here
+at its defaults.  With ``--rivals`` there are more: geomstats 2.8 (Miolane and others), and
+geometric_ml of LAND's author (Arvanitidis), which both solve a boundary value problem for a pair.
+They are given g and its derivatives by us, which is their best form; ``geomstats-own`` is their
+metric of an immersion as it comes, which takes minutes for a pair
+(``GEOMSTATS_BACKEND=pytorch``, ``--batches 1 --pairs 1 --turns 1``).  None is installed with us:
+
+- ``python -m pip install --no-deps stochman==0.3.0 networkx``
+- ``python -m pip install geomstats==2.8.0 "numpy<2.4"``
+- ``git clone https://github.com/georgiosarvanitidis/geometric_ml`` and its folder ``python`` on
+  PYTHONPATH; numpy < 2.4 too.
+
+All are given the same decoder, trained on the digits, and the same pairs, on one thread, by turns;
+what is compared is the median over turns.  Lengths are chords of the decoded curve between 2001
+points, extrapolated, for all; the excess is over the shorter of all.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.geodesics import timed, trained
-from kahler_verify.curves import STRAIGHT, connect
+from kahler_verify.curves import STRAIGHT, Mesh, connect
 from kahler_verify.geometry import PulledBackMetric
 
 TIMES = torch.linspace(0, 1, 2001, dtype=torch.float64)
@@ -73,6 +87,118 @@ def own_finder(net: Counted, **options: Any) -> Find:
     return find
 
 
+class Derived:
+    """The metric of a decoder, g and ∂g by our jets, as geometric_ml asks a manifold for them."""
+
+    def __init__(self, net: Counted):
+        self.net, self.metric = net, PulledBackMetric(net.net)
+
+    @staticmethod
+    def is_diagonal() -> bool:
+        """Whether g comes as its diagonal."""
+        return False
+
+    def metric_tensor(self, c: np.ndarray, nargout: int = 1) -> Any:
+        """g [N, d, d] at columns c [d, N], and ∂g with its own index last."""
+        z = torch.from_numpy(np.ascontiguousarray(c.T))
+        self.net.points += len(z)
+        jet = self.metric.jet(z, nargout - 1)
+        if nargout == 1:
+            return jet.g.numpy()
+        return jet.g.numpy(), jet.d.permute(0, 2, 3, 1).numpy()
+
+
+def geometric_ml_finder(net: Counted, name: str) -> Find:
+    """Their solver ``bvp``, by SciPy, or ``fp``, the fixed point, at their defaults.
+
+    Raises:
+        ModuleNotFoundError: their folder ``python`` is not on PYTHONPATH.
+    """
+    from core import geodesics
+
+    manifold = Derived(net)
+    times = TIMES.numpy()
+
+    def find(a: Tensor, b: Tensor) -> Tensor:
+        with redirect_stdout(StringIO()):
+            make = geodesics.SolverBVP if name == "bvp" else geodesics.SolverFP
+            solver = make() if name == "bvp" else make(D=a.shape[-1])
+            found = []
+            for one, other in zip(a.numpy(), b.numpy(), strict=True):
+                ends = one[:, None], other[:, None]
+                try:
+                    curve, *_, failed, _ = geodesics.compute_geodesic(solver, manifold, *ends)
+                except np.linalg.LinAlgError:  # astray, where g is singular to rounding
+                    found.append(torch.full((len(times), a.shape[-1]), torch.nan).double())
+                    continue
+                points = curve(times[None] if failed else times)[0]  # a line where it failed
+                found.append(torch.from_numpy(np.ascontiguousarray(points.T)))
+        return torch.stack(found)
+
+    return find
+
+
+def geomstats_finder(net: Counted) -> Find:
+    """Their ``LogODESolver``, SciPy's solve_bvp on Christoffel symbols, at its defaults.
+
+    Raises:
+        InputError: geomstats is not installed.
+    """
+    from kahler_verify.guests.geomstats import to_geomstats
+
+    class Asked(PulledBackMetric):
+        def christoffels(self, z: Tensor) -> Tensor:
+            net.points += z[..., 0].numel()
+            return super().christoffels(z)
+
+    def find(a: Tensor, b: Tensor) -> Tensor:
+        from geomstats.numerics.geodesic import LogODESolver
+
+        metric = to_geomstats(Asked(net.net, a.shape[-1]))
+        solver = LogODESolver(metric.space, use_jac=False)
+        found = []
+        for one, other in zip(a.numpy(), b.numpy(), strict=True):
+            path = solver.geodesic_bvp(other, one)
+            found.append(torch.as_tensor(path(TIMES.numpy())))
+        return torch.stack(found)
+
+    return find
+
+
+def geomstats_own_finder(net: Counted) -> Find:
+    """Their ``PullbackMetric`` as it comes, with GEOMSTATS_BACKEND=pytorch: shooting.
+
+    Raises:
+        ModuleNotFoundError: geomstats is not installed.
+    """
+    from geomstats.geometry.base import ImmersedSet
+    from geomstats.geometry.euclidean import Euclidean
+    from geomstats.geometry.pullback_metric import PullbackMetric
+
+    class Latents(ImmersedSet):  # type: ignore[misc]
+        def _define_embedding_space(self) -> Any:
+            return Euclidean(net.net(torch.zeros(1, self.dim, dtype=torch.float64)).shape[1])
+
+        def immersion(self, point: Tensor) -> Tensor:
+            return net(point)
+
+        @staticmethod
+        def default_metric() -> Any:
+            return PullbackMetric
+
+    def find(a: Tensor, b: Tensor) -> Tensor:
+        metric = Latents(a.shape[-1]).metric
+        velocities = metric.log_solver.log(b, a)
+        times = torch.linspace(0, 1, 101, dtype=torch.float64)
+        found = []
+        for one, velocity in zip(a, velocities, strict=True):
+            path = metric.geodesic(one, initial_tangent_vec=velocity)(times).detach()
+            found.append(Mesh(100, 1).evaluate(path, TIMES))
+        return torch.stack(found)
+
+    return find
+
+
 def lengths(net: nn.Module, points: Tensor) -> Tensor:
     """Of decoded curves [B, T, d] in float64: chords, extrapolated from half as many."""
     with torch.no_grad():
@@ -90,7 +216,24 @@ class Row(NamedTuple):
     lengths: Tensor
 
 
-def compared(net: nn.Module, a: Tensor, b: Tensor, turns: int, alone: bool) -> list[Row]:
+RIVALS: dict[str, list[tuple[str, bool, Callable[[Counted], Find]]]] = {
+    # what is installed: rows, each in single precision or not
+    "stochman": [
+        ("stochman", False, stochman_finder),
+        ("stochman, float32", True, stochman_finder),
+    ],
+    "geomstats": [("geomstats, solve_bvp", False, geomstats_finder)],
+    "geomstats-own": [("geomstats' PullbackMetric, shooting", False, geomstats_own_finder)],
+    "geometric_ml": [
+        ("geometric_ml, solve_bvp", False, partial(geometric_ml_finder, name="bvp")),
+        ("geometric_ml, fixed point", False, partial(geometric_ml_finder, name="fp")),
+    ],
+}
+
+
+def compared(
+    net: nn.Module, a: Tensor, b: Tensor, turns: int, alone: bool, rivals: Sequence[str]
+) -> list[Row]:
     """The same pairs by all solvers, in turns; one pair after the other where ``alone``."""
     single = Counted(copy_of(net, torch.float32))
     double = Counted(net)
@@ -98,12 +241,14 @@ def compared(net: nn.Module, a: Tensor, b: Tensor, turns: int, alone: bool) -> l
         ("spectral elements, several starts", double, own_finder(double)),
         ("the same, one start", double, own_finder(double, starts=STRAIGHT)),
         ("the same, float32", single, own_finder(single, starts=STRAIGHT)),
-        ("stochman", double, stochman_finder(double)),
-        ("stochman, float32", single, stochman_finder(single)),
     ]
+    for rival in rivals:
+        for name, short, finder in RIVALS[rival]:
+            counter = single if short else double
+            cases.append((name, counter, finder(counter)))
     rows = [Row(name, [], 0, torch.empty(0)) for name, *_ in cases]
     for _, counter, find in cases:  # nobody is timed cold
-        find(*(x[:2].to(next(counter.parameters()).dtype) for x in (a, b)))
+        find(*(x[:1].to(next(counter.parameters()).dtype) for x in (a, b)))
     for _ in range(turns):
         for k, (_, counter, find) in enumerate(cases):
             ends = [x.to(next(counter.parameters()).dtype) for x in (a, b)]
@@ -129,15 +274,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 1024])
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rivals", nargs="*", choices=RIVALS, default=["stochman"])
+    parser.add_argument("--pairs", type=int, default=8, help="where B = 1")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     net, codes = trained(arguments.dimension, arguments.epochs)
     generator = torch.Generator().manual_seed(1)
     for batch in arguments.batches:
-        alone, count = batch == 1, 8 if batch == 1 else batch
+        alone, count = batch == 1, arguments.pairs if batch == 1 else batch
         order = torch.stack([torch.randperm(len(codes), generator=generator) for _ in range(2)])
         a, b = codes[order[:, :count]]
-        rows = compared(net, a, b, arguments.turns if batch < 1000 else 1, alone)
+        turns = arguments.turns if batch < 1000 else 1
+        rows = compared(net, a, b, turns, alone, arguments.rivals)
         best = torch.stack([row.lengths for row in rows]).nan_to_num(torch.inf).amin(0)
         own = statistics.median(rows[1].seconds)
         print(f"\n| B = {batch} | ms a pair | of one start | points | excess, median | < 1e-3 |")

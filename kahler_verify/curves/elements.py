@@ -11,6 +11,9 @@ import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
+# what is kept is ordinary, even where it is first made under inference mode
+_ordinary = torch.inference_mode(False)
+
 
 class Rule(NamedTuple):
     """Polynomials of one degree p on [0, 1], by their values at p + 1 nodes; double precision.
@@ -29,6 +32,7 @@ class Rule(NamedTuple):
 
 
 @cache
+@_ordinary
 def rule(degree: int) -> Rule:
     """The nodes and matrices of a degree.
 
@@ -88,8 +92,12 @@ class Mesh:
     @property
     def index(self) -> Tensor:
         """The nodes of each element, [E, p + 1]."""
-        starts = torch.arange(self.elements)[:, None] * self.degree
-        return starts + torch.arange(self.degree + 1)
+        return _index(self.elements, self.degree)
+
+    @property
+    def stiffness(self) -> Tensor:
+        """∫ ẋ² dt over one element is x K x, of values x at its nodes; [p + 1, p + 1]."""
+        return _stiffness(self.elements, self.degree)
 
     def local(self, nodes: Tensor, inside: Tensor, derivative: int = 0) -> Tensor:
         """Values at the same ``inside`` [m] of every element, [..., E, m, d].
@@ -129,6 +137,21 @@ class Mesh:
 
 
 @cache
+@_ordinary
+def _index(elements: int, degree: int) -> Tensor:
+    starts = torch.arange(elements)[:, None] * degree
+    return starts + torch.arange(degree + 1)
+
+
+@cache
+@_ordinary
+def _stiffness(elements: int, degree: int) -> Tensor:
+    _, weights, slope, _ = rule(degree)
+    return slope.mT @ (weights[:, None] * slope) * elements
+
+
+@cache
+@_ordinary
 def gauss(points: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss-Legendre quadrature on [0, 1]."""
     x, weights = legendre.leggauss(points)

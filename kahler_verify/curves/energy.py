@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kahler_verify.curves.elements import Mesh, rule
+from kahler_verify.curves.regularised import WithCoordinates
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
@@ -41,11 +42,15 @@ class Expansion(NamedTuple):
     gauss_newton: Tensor
 
     def chosen(self, rows: Tensor) -> Expansion:
-        """Some of the batch."""
+        """Those of the batch where ``rows`` [B] is true."""
+        if bool(rows.all()):
+            return self
         return Expansion(*[part[rows] for part in self])
 
     def where(self, condition: Tensor, other: Expansion) -> Expansion:
         """This one where the condition [B] holds, and the other elsewhere."""
+        if bool(condition.all()):
+            return self
         pairs = zip(self, other, strict=True)
         shaped = [(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs]
         return Expansion(*[torch.where(*some) for some in shaped])
@@ -93,24 +98,35 @@ def reduced(metric: PulledBackMetric) -> PulledBackMetric:
     """The same metric with fewer outputs, where a network ends in a linear layer W h + c, D > h.
 
     With W = Q R, |W h| = |R h|: the image lies in an affine space of as many dimensions as h has.
-    Weights that are to be differentiated stay as they are.
+    Weights that are to be differentiated stay as they are.  A floor stays beside fewer outputs.
     """
-    network = metric.function
-    if type(metric) is not PulledBackMetric or type(network) is not nn.Sequential:
+    if type(metric) is not PulledBackMetric:
         return metric
-    last = network[-1] if len(network) else None
+    function = _with_fewer_outputs(metric.function)
+    if function is metric.function:
+        return metric
+    smaller = copy.copy(metric)
+    smaller.function = function
+    smaller._outputs = 0
+    return smaller
+
+
+def _with_fewer_outputs(network: Any) -> Any:
+    """A network whose squared velocities are the same; itself where nothing is gained."""
+    hooked = isinstance(network, nn.Module) and bool(network._forward_hooks)
+    if type(network) is WithCoordinates and not hooked:
+        inner = _with_fewer_outputs(network.function)
+        return network if inner is network.function else WithCoordinates(inner, network.scale)
+    last = network[-1] if type(network) is nn.Sequential and len(network) else None
     if type(last) is not nn.Linear or last.out_features <= last.in_features:
-        return metric
-    plain = not (network._forward_hooks or last._forward_hooks or last._forward_pre_hooks)
+        return network
+    plain = not (hooked or last._forward_hooks or last._forward_pre_hooks)
     if not plain or (torch.is_grad_enabled() and last.weight.requires_grad):
-        return metric
+        return network
     triangle = nn.Linear(last.in_features, last.in_features, bias=False, device="meta")
     factor = torch.linalg.qr(last.weight.detach(), mode="r")[1]
     triangle.weight = nn.Parameter(factor, requires_grad=False)
-    smaller = copy.copy(metric)
-    smaller.function = nn.Sequential(*list(network)[:-1], triangle)
-    smaller._outputs = 0
-    return smaller
+    return nn.Sequential(*list(network)[:-1], triangle)
 
 
 class MetricEnergy:
@@ -121,7 +137,7 @@ class MetricEnergy:
 
     def pairs_at_once(self, nodes: Tensor) -> int:
         """See :class:`Energy`."""
-        return max(1, self.metric._points_at_once(nodes, 2) // nodes.shape[1])
+        return max(1, self.metric._points_at_once(nodes.flatten(0, 1), 2) // nodes.shape[1])
 
     def value(self, nodes: Tensor, mesh: Mesh) -> Tensor:
         """See :class:`Energy`."""
@@ -182,18 +198,18 @@ class ImageEnergy:
 
     def pairs_at_once(self, nodes: Tensor) -> int:
         """See :class:`Energy`."""
-        return max(1, self.metric._points_at_once(nodes, 1) // nodes.shape[1])
+        return max(1, self.metric._points_at_once(nodes.flatten(0, 1), 1) // nodes.shape[1])
 
     def value(self, nodes: Tensor, mesh: Mesh) -> Tensor:
         """See :class:`Energy`."""
         x = self.metric.embed(nodes.flatten(0, 1)).unflatten(0, nodes.shape[:2])
         x = self._relative(x, mesh)
-        return (x * (self._stiffness(nodes, mesh) @ x)).sum((1, 2, 3)) / 2
+        return (x * (mesh.stiffness.to(nodes) @ x)).sum((1, 2, 3)) / 2
 
     def expand(self, nodes: Tensor, mesh: Mesh) -> Expansion:
         """See :class:`Energy`."""
         (count, n, d), size = nodes.shape, (mesh.degree + 1) * nodes.shape[-1]
-        stiffness = self._stiffness(nodes, mesh)
+        stiffness = mesh.stiffness.to(nodes)
         points = nodes.flatten(0, 1)
         small = d <= SMALL
         jet = propagate(self.metric.embed, points, 2 if small else 1, chunk_size=POINTS_AT_ONCE)
@@ -204,9 +220,8 @@ class ImageEnergy:
         x_d = x_d[:, mesh.index]
         gradient = (x_d @ pull.unsqueeze(-1)).squeeze(-1)
         rows = x_d.reshape(count * mesh.elements, size, -1)
-        gram = torch.bmm(rows, rows.mT).reshape(count, mesh.elements, size, size)
-        repeated = stiffness.repeat_interleave(d, 0).repeat_interleave(d, 1)
-        main = gram * repeated
+        gram = torch.bmm(rows, rows.mT).view(-1, mesh.degree + 1, d, mesh.degree + 1, d)
+        main = (gram * stiffness[:, None, :, None]).view(count, mesh.elements, size, size)
         hessian = main.clone()
         # at a shared node the two elements' pulls add up before they meet x_dd
         whole = torch.zeros(count, n, pull.shape[-1], dtype=x.dtype, device=x.device)
@@ -244,9 +259,3 @@ class ImageEnergy:
         """Values by elements, from each element's first node on: the rest is lost to rounding."""
         own = x[:, mesh.index]
         return own - own[:, :, :1]
-
-    @staticmethod
-    def _stiffness(nodes: Tensor, mesh: Mesh) -> Tensor:
-        basis = rule(mesh.degree)
-        matrix = basis.slope.mT @ (basis.weights[:, None] * basis.slope)
-        return (matrix * mesh.elements).to(nodes)

@@ -131,15 +131,10 @@ def descend(
         out.value[active] = torch.where(settled, at.value - slope / 2, at.value)
         out.iterations[active] += 1
         going = ~settled & ~out.saddle[active]
-        active, at, damping, step, slope = (
-            active[going],
-            at.chosen(going),
-            damping[going],
-            step[going],
-            slope[going],
-        )
-        if len(active) == 0:
+        if not bool(going.any()):
             break
+        at = at.chosen(going)
+        active, damping, step, slope = _chosen(going, active, damping, step, slope)
         trial = nodes[active]
         trial[:, 1:-1] -= step
         there = energy.expand(trial, mesh)
@@ -155,8 +150,13 @@ def descend(
         at = there.where(accepted, at)
         damping = _next_damping(damping, gain, accepted, unseen)
         going = damping < MOST_DAMPING
-        active, at, damping = active[going], at.chosen(going), damping[going]
+        at, (active, damping) = at.chosen(going), _chosen(going, active, damping)
     return out
+
+
+def _chosen(rows: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+    """Parts [B, ...] where ``rows`` [B] is true; themselves where all is."""
+    return parts if bool(rows.all()) else tuple(part[rows] for part in parts)
 
 
 def _weighted(diagonal: Tensor, step: Tensor, mesh: Mesh) -> Tensor:

@@ -222,16 +222,54 @@ class PairSearch:
     def _through(self, curves: Tensor, lengths: Tensor, i: Tensor, m: Tensor, k: Tensor) -> Tensor:
         """Curves from i to m and on to k, [B, T, d], at one speed."""
         times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
-        first, second = self._oriented(curves, i, m), self._oriented(curves, m, k)
-        polygon = torch.cat([KEPT.evaluate(first, times), KEPT.evaluate(second, times[1:])], 1)
+        first, second = (
+            KEPT.evaluate(self._oriented(curves, *ends), times) for ends in ((i, m), (m, k))
+        )
         sizes = [lengths[self.tour.place[pair].to(lengths.device)] for pair in ((i, m), (m, k))]
-        bend, times = (sizes[0] / (sizes[0] + sizes[1]))[:, None], times.to(polygon)
-        local = torch.where(times < bend, times / bend, 1 + (times - bend) / (1 - bend))
-        position = (TIMES - 1) * local.nan_to_num(0).clamp(0, 2)
-        before = position.floor().long().clamp_max(polygon.shape[1] - 2)
-        part = (position - before)[..., None]
-        rows = torch.arange(len(polygon), device=polygon.device)[:, None]
-        return (1 - part) * polygon[rows, before] + part * polygon[rows, before + 1]
+        return _one_after_the_other(first, second, sizes[0] / (sizes[0] + sizes[1]))
+
+
+def _one_after_the_other(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """Points [B, T, d] along two polygons of as many, at one speed; the first's share of it [B]."""
+    polygon, last = torch.cat([first, second[:, 1:]], 1), first.shape[1] - 1
+    times = torch.linspace(0, 1, last + 1, dtype=torch.float64).to(polygon)
+    bend = share[:, None]
+    local = torch.where(times < bend, times / bend, 1 + (times - bend) / (1 - bend))
+    position = last * local.nan_to_num(0).clamp(0, 2)
+    before = position.floor().long().clamp_max(2 * last - 1)
+    part = (position - before)[..., None]
+    rows = torch.arange(len(polygon), device=polygon.device)[:, None]
+    return (1 - part) * polygon[rows, before] + part * polygon[rows, before + 1]
+
+
+def over_third(
+    metric: RiemannianMetric, a: Tensor, m: Tensor, b: Tensor, *, segments: int = 0
+) -> CurveReport:
+    """Reports of searches from a to b [B, d], each from the curves that go to m and on to b.
+
+    Evaluations are of all three searches; a pair whose curve to m or on is not found is not either.
+    """
+    times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
+    with torch.no_grad():
+        first, second = (
+            connect(metric, *ends, raise_on_failure=False) for ends in ((a, m), (m, b))
+        )
+        share = first.length / (first.length + second.length)
+        start = _one_after_the_other(first(times), second(times), share)
+        report = connect(
+            metric,
+            a,
+            b,
+            solver=Nearby(),
+            start=start,
+            segments=segments,
+            raise_on_failure=False,
+        ).report
+    assert report is not None
+    for part in (first, second):
+        assert part.report is not None
+        report.evaluations.add_(part.report.evaluations)
+    return report
 
 
 def _joined(reports: list[CurveReport]) -> CurveReport:

@@ -2,188 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import kahler_verify
-from kahler_verify.curves import Status, distances
 from kahler_verify.curves.proved.enclosure import known_layers
 from kahler_verify.errors import InputError
 from kahler_verify.fields import points as where
 from kahler_verify.fields.engines import Processes
-from kahler_verify.fields.layout import Layout
 from kahler_verify.fields.log import Log
+from kahler_verify.fields.mending import MendJob
 from kahler_verify.fields.plan import FORMAT, versions
 from kahler_verify.fields.points import Codes
 from kahler_verify.fields.sources import MEMORY, Source
 from kahler_verify.fields.stores import (
-    Variable,
-    differences,
     marked,
     opened,
-    remove_block,
     remove_drafts,
     require_store,
-    state_of,
-    write_block,
 )
-from kahler_verify.fields.work import Done, Engine, Progress, State, Summary, carry_out
-from kahler_verify.geometry.metric import HermitianMetric
-from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.processes import one_thread
-
-TILE = 64  # codes along a side
-PAIRS_AT_ONCE = 256
-MEANINGS = {  # what a matrix is of, its units and type; the lengths are written last
-    "status": ("how the search ended: " + ", ".join(f"{s} {s.name}" for s in Status), "1", "int8"),
-    "gap": ("estimated excess of length, relative", "1", "float64"),
-    "evaluations": ("points at which the metric was asked for", "1", "int64"),
-    "lower": ("length that no curve is shorter than", "nat^½", "float64"),
-    "upper": ("length that the curve found has at most", "nat^½", "float64"),
-    "length": ("length of the shortest geodesic found; NaN where none is", "nat^½", "float64"),
-}
-BOUNDS = ("lower", "upper")  # that are there where they are asked for; proved or not, says "bounds"
-
-
-@dataclass(frozen=True)
-class DistanceJob:
-    """A matrix's tasks: each finds the distances of one tile, and writes it with its mirror image.
-
-    Inside a tile a search begins at what was found of its neighbours.
-
-    Attributes:
-        path: of the store.
-        source: of the metric.
-        codes: how many.
-        tile: codes along a side.
-        segments: of curves, for bounds; 0 for none.
-        memory: bytes of a worker's metric.
-    """
-
-    path: Path
-    source: Source
-    codes: int
-    tile: int
-    segments: int = 0
-    memory: int = MEMORY
-
-    @property
-    def _side(self) -> int:
-        return -(-self.codes // self.tile)
-
-    @property
-    def layout(self) -> Layout:
-        """How the matrix is cut."""
-        side = min(self.tile, self.codes)
-        return Layout((self.codes, self.codes), (side, side))
-
-    @property
-    def variables(self) -> list[Variable]:
-        """What a task writes."""
-        return [
-            Variable(
-                name,
-                self.layout,
-                ("code", "other"),
-                kind,
-                attributes={"long_name": words, "units": units},
-            )
-            for name, (words, units, kind) in MEANINGS.items()
-            if self.segments or name not in BOUNDS
-        ]
-
-    @property
-    def count(self) -> int:
-        """Tiles on and above the diagonal."""
-        return self._side * (self._side + 1) // 2
-
-    def _tile(self, task: int) -> tuple[int, int]:
-        """The row and column, row ≤ column, in the order 0 0, 0 1, 1 1, 0 2, 1 2."""
-        column = (math.isqrt(8 * task + 1) - 1) // 2
-        return task - column * (column + 1) // 2, column
-
-    def _blocks(self, task: int) -> list[int]:
-        """Of the matrix: the mirror image and the tile itself, which is written last."""
-        row, column = self._tile(task)
-        own, mirror = row * self._side + column, column * self._side + row
-        return [own] if row == column else [mirror, own]
-
-    def _rows(self, number: int) -> slice:
-        return slice(number * self.tile, min((number + 1) * self.tile, self.codes))
-
-    def amount(self, task: int) -> int:
-        """Pairs of a task."""
-        n, m = (s.stop - s.start for s in map(self._rows, self._tile(task)))
-        row, column = self._tile(task)
-        return n * (n - 1) // 2 if row == column else n * m
-
-    def state(self, task: int) -> State:
-        """Of its tiles; one without the other counts as damaged."""
-        group, blocks = opened(self.path), self._blocks(task)
-        found = state_of(self.path, group, self.variables, blocks[-1])
-        if found is not State.WHOLE or len(blocks) == 1:
-            return found
-        if state_of(self.path, group, self.variables, blocks[0]) is State.WHOLE:
-            return State.WHOLE
-        remove_block(self.path, self.variables, blocks[-1])
-        return State.DAMAGED
-
-    @one_thread()
-    def run(self, task: int, attempt: int) -> Done:
-        """Find the distances of a tile, and write it."""
-        group = opened(self.path)
-        x = torch.from_numpy(np.asarray(group["z"][...]))  # type: ignore[index]
-        row, column = self._tile(task)
-        rows, columns = x[self._rows(row)], x[self._rows(column)]
-        with torch.no_grad():
-            found = distances(
-                self._metric,
-                rows,
-                None if row == column else columns,
-                segments=self.segments,
-                pairs_at_once=max(1, PAIRS_AT_ONCE // 4**attempt),
-                raise_on_failure=False,
-            )
-        for block in self._blocks(task):
-            for variable in self.variables:
-                name = variable.name
-                answer = found.lengths if name == "length" else getattr(found.report, name)
-                values = answer.numpy().astype(variable.dtype)
-                own = block == self._blocks(task)[-1]
-                write_block(self.path, group, variable, block, values if own else values.T)
-        lost = int((found.report.status != Status.MINIMUM).sum())
-        lost //= 2 if row == column else 1
-        return Done([f"{lost} of {self.amount(task)} pairs ended at no minimum"] if lost else ())
-
-    @cached_property
-    def _metric(self) -> RiemannianMetric:
-        """The real metric, if it is what the plan says."""
-        metric = self.source.metric("float64", self.memory)
-        plan = marked(self.path)["plan"]
-        here = {"model": self.source.to_json(metric, "float64"), "versions": versions()}
-        apart = differences({name: plan[name] for name in here}, here)
-        if apart:
-            raise InputError(f"model: another one than the work began with: {'; '.join(apart)}")
-        return real_metric(metric)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What it is told, and no metric that was loaded."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-def real_metric(metric: Any) -> RiemannianMetric:
-    """On real coordinates, where curves are."""
-    found = metric.riemannian() if isinstance(metric, HermitianMetric) else metric
-    assert isinstance(found, RiemannianMetric)
-    return found
+from kahler_verify.fields.tiles import BOUNDS, MEANINGS, TILE, DistanceJob, real_metric
+from kahler_verify.fields.work import Engine, Progress, Summary, carry_out
 
 
 def compute_distances(
@@ -199,6 +43,9 @@ def compute_distances(
     say: Callable[[str], None] | None = None,
 ) -> Summary:
     """Find what distances between codes are not in the store yet.
+
+    When all tiles are there, pairs to which a way over a third code is shorter are searched again
+    from that way, once: by the call that finds all tiles done.
 
     Args:
         source: of the metric.
@@ -259,9 +106,25 @@ def compute_distances(
     )
     summary = carry_out(job, engine, Log(path, say), progress=progress)
     if summary.kept + len(summary.done) == job.count:
+        _mend(job, engine, summary, say)
         with suppress(OSError):
             remove_drafts(path)
     return summary
+
+
+def _mend(
+    job: DistanceJob, engine: Engine, summary: Summary, say: Callable[[str], None] | None
+) -> None:
+    """One more pass, where some pairs have shorter ways over a third code, or none yet."""
+    found = open_distances(job.path)
+    if not (found.detours() or np.isnan(found["length"]).any()):
+        return
+    more = MendJob(job)
+    more.create()
+    again = carry_out(more, engine, Log(job.path, say))
+    summary.notes += again.notes
+    summary.seconds += again.seconds
+    summary.stopped |= again.stopped
 
 
 def tile_order(x: np.ndarray, tile: int) -> np.ndarray:

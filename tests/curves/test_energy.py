@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor, nn
 
-from kahler_verify.curves import Curve, Mesh, measure, shoot
+from kahler_verify.curves import Curve, Mesh, elimination, measure, regularised, shoot
 from kahler_verify.curves.elements import gauss, interpolation, rule
 from kahler_verify.curves.elimination import assembled, negative_eigenvalues, solve
 from kahler_verify.curves.energy import Energy, ImageEnergy, MetricEnergy, energy_of
@@ -88,6 +88,14 @@ def test_a_linear_last_layer_is_reduced_exactly() -> None:
         small.expand(nodes, mesh), ImageEnergy(metric).expand(nodes, mesh), strict=True
     ):
         assert torch.allclose(one, other, rtol=1e-11, atol=1e-12)
+    floored = regularised(metric, nodes[0], 0.1)
+    small = energy_of(floored)
+    assert small.metric.embed(nodes[0]).shape == (13, 8 + 3)
+    assert small.pairs_at_once(nodes) > 1
+    for one, other in zip(
+        small.expand(nodes, mesh), ImageEnergy(floored).expand(nodes, mesh), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-11, atol=1e-12)
     for kept in (nn.Sequential(*layers[:2]), nn.Sequential(*layers, nn.Tanh()), net.forward):
         assert energy_of(PulledBackMetric(kept)).metric.embed(nodes[0]).shape[1] in (8, 50)
     differentiated = PulledBackMetric(net.requires_grad_())
@@ -102,7 +110,11 @@ def matrices(mesh: Mesh, d: int, *, definite: bool) -> Tensor:
 
 @pytest.mark.parametrize("mesh", [Mesh(1, 3), Mesh(2, 1), Mesh(2, 2), Mesh(5, 4), Mesh(6, 1)])
 @pytest.mark.parametrize("d", [1, 2])
-def test_elimination_is_dense_algebra(mesh: Mesh, d: int) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_elimination_is_dense_algebra(
+    mesh: Mesh, d: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elimination, "AT_ONCE", math.inf if at_once else 0)
     hessian = matrices(mesh, d, definite=True)
     gradient = draw(3, mesh.elements, hessian.shape[-1], seed=7)
     whole = torch.zeros(3, mesh.size, d, dtype=DOUBLE)
@@ -191,3 +203,10 @@ def test_the_printed_equation_keeps_the_speed_and_is_wrong() -> None:
     assert torch.allclose(printed(metric, one, w), metric.geodesic_acceleration(one, w))
     shot = shoot(metric, 0.3 * z, path.velocity(0.0))
     assert torch.allclose(shot.point, 0.3 * v, atol=1e-4)
+
+
+def test_what_is_kept_under_inference_mode_serves_derivatives_later() -> None:
+    mesh = Mesh(3, 5)
+    with torch.inference_mode():
+        kept = [mesh.index, mesh.stiffness, *rule(5)]
+    assert not any(part.is_inference() for part in kept)

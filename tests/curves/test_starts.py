@@ -18,7 +18,7 @@ from kahler_verify.curves import (
     Status,
     connect,
 )
-from kahler_verify.curves.connect.starts import bent, resampled, straight
+from kahler_verify.curves.connect.starts import bent, moved, resampled, straight
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.pulled_back import PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -179,3 +179,16 @@ def test_a_solver_that_has_not_arrived_says_so() -> None:
         path = metric.geodesic(a, b, solver=solver, starts=STRAIGHT, raise_on_failure=False)
         assert not bool(path.report.converged.any())
         assert bool(path.length.isnan().all() | (path.report.status == Status.SADDLE).any())
+
+
+def test_a_start_is_moved_with_its_ends() -> None:
+    """Else its first step is a corner, which costs a step of Newton's method to forget."""
+    points = draw(3, 9, 2)
+    a, b = draw(2, 3, 2, seed=1)
+    found = moved(points, a, b)
+    assert torch.equal(found[:, 0], a)
+    assert torch.equal(found[:, -1], b)
+    aside = found - points
+    middle = ((a - points[:, 0]) + (b - points[:, -1])) / 2
+    assert torch.allclose(aside[:, 4], middle, rtol=1e-12)
+    assert torch.allclose(aside.diff(n=2, dim=1), torch.zeros(3, 7, 2, dtype=DOUBLE), atol=1e-12)

@@ -11,8 +11,11 @@ import xarray
 from kahler_verify import fields
 from kahler_verify.curves import Status, distances
 from kahler_verify.errors import InputError
-from kahler_verify.fields.matrices import DistanceJob, tile_order
+from kahler_verify.fields.matrices import tile_order
+from kahler_verify.fields.mending import MendJob
 from kahler_verify.fields.stores import chunk_file
+from kahler_verify.fields.tiles import DistanceJob
+from kahler_verify.fields.work import State
 from kahler_verify.geometry import PulledBackMetric
 from tests.command import run
 from tests.fields.test_cli_field import folder  # noqa: F401 - a fixture
@@ -90,6 +93,64 @@ def test_detours_are_counted(tmp_path: Path) -> None:
     assert found.detours() == 1
 
 
+def lengthened(found: fields.DistanceMatrix, pairs: list[tuple[int, int]], by: float) -> None:
+    """Let the store have longer curves of some pairs, by their places in it, or none (NaN)."""
+    import zarr
+
+    array = zarr.open_group(found.path)["length"]
+    length = array[...]
+    for i, k in pairs:
+        length[i, k] = length[k, i] = by * length[i, k]
+    array[...] = length
+
+
+@pytest.mark.parametrize("by", [3.0, np.nan])
+def test_detours_across_tiles_are_mended_once(tmp_path: Path, by: float) -> None:
+    """Inside a tile and between two, with their mirror images, and then no more."""
+    out, said = tmp_path / "d.zarr", list[str]()
+    found = found_by(fields.Array(), out)
+    before = {name: found[name] for name in found.names}
+    lengthened(found, [(0, 1), (0, 5), (4, 6)], by)
+    source = fields.of_metric(SPHERE, 2)
+    codes = fields.codes(source.space, CODES)
+
+    def again() -> fields.Summary:
+        return fields.compute_distances(
+            source, codes, out, tile=3, engine=fields.Array(), say=said.append
+        )
+
+    assert not again().stopped
+    after = {name: found[name] for name in found.names}
+    assert found.detours() == 0
+    assert np.allclose(after["length"], exact(CODES), atol=1e-8)
+    assert np.array_equal(after["length"], after["length"].T)
+    searched = after["evaluations"] != before["evaluations"]
+    assert searched.sum() == 6
+    assert np.array_equal(after["length"][~searched], before["length"][~searched])
+    assert (
+        sorted(line.split(": ")[1] for line in said)
+        == ["1 of 1 pairs became shorter over a third code"] * 3
+    )
+    lengthened(found, [(0, 1)], 3.0)
+    assert not again().notes  # each tile has its one pass
+    assert found.detours() == 1
+    assert set(xarray.open_zarr(out).data_vars) == {*found.names, "z"}
+
+
+def test_an_interrupted_mending_goes_on(tmp_path: Path) -> None:
+    out, source = tmp_path / "d.zarr", fields.of_metric(SPHERE, 2)
+    found = found_by(fields.Array(), out)
+    lengthened(found, [(0, 1), (0, 5)], 3.0)
+    job = MendJob(DistanceJob(out, source, 7, 3))
+    job.create()
+    job.create()
+    assert job.run(0, 0).notes
+    assert found.detours() == 1
+    assert [job.state(task) for task in range(2)] == [State.WHOLE, State.ABSENT]
+    found_by(fields.Array(), out)
+    assert found.detours() == 0
+
+
 def test_near_codes_come_into_one_tile() -> None:
     rng = np.random.default_rng(0)
     centres, names = rng.standard_normal((5, 3)), rng.permutation(np.repeat(np.arange(5), 8))
@@ -164,7 +225,7 @@ def test_what_a_worker_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
         asked.append(pairs_at_once)
         raise ValueError("no more")
 
-    monkeypatch.setattr("kahler_verify.fields.matrices.distances", told)
+    monkeypatch.setattr("kahler_verify.fields.tiles.distances", told)
     job = DistanceJob(out, fields.of_metric(SPHERE, 2), 7, 3)
     for attempt in range(3):
         with pytest.raises(ValueError, match="no more"):

@@ -15,7 +15,7 @@ from kahler_verify.curves.connect.relaxation import Relaxation
 from kahler_verify.curves.connect.solver import Found, Solver
 from kahler_verify.curves.connect.spectral import Spectral
 from kahler_verify.curves.connect.spline import Spline
-from kahler_verify.curves.connect.starts import STRAIGHT, Guesses, Starts
+from kahler_verify.curves.connect.starts import STRAIGHT, Guesses, Starts, moved
 from kahler_verify.curves.curve import Curve
 from kahler_verify.curves.energy import energy_of, unchecked
 from kahler_verify.curves.implicit import attached, depends
@@ -64,7 +64,7 @@ def connect(
         b: where they end.
         solver: :class:`Spectral` by default.
         start: the only first guess, of the same batch: curves, or points [..., T, d] at equal
-            times.
+            times.  Where it ends elsewhere, all of it is moved with its ends.
         starts: which first guesses to search from; :class:`Starts` by default.
         segments: that curves are cut into for the report's bounds, by intervals of floats; 0 for
             no bounds.
@@ -92,18 +92,16 @@ def connect(
         points = start(torch.linspace(0, 1, 513)) if isinstance(start, Curve) else start
         if points.ndim < 2 or points.shape[:-2] != batch or points.shape[-1] != d:
             raise InputError(f"start: expected points {[*batch, 'T', d]}, got {list(points.shape)}")
-        points = points.detach().reshape(-1, *points.shape[-2:]).clone()
-        points[:, 0], points[:, -1] = first, last
+        points = moved(points.detach().reshape(-1, *points.shape[-2:]), first, last)
     with torch.no_grad():
-        found = _solved(
-            unchecked(metric), solver or Spectral(), first, last, points, starts or Starts()
-        )
-        curve, report = _judged(metric, found)
+        quiet = unchecked(metric)
+        found = _solved(quiet, solver or Spectral(), first, last, points, starts or Starts())
+        report, nodes = _judged(quiet, found)
+        curve = Curve(metric, found.meshes[-1], nodes)
         if segments:
             known = bounds(curve, segments=segments, arithmetic="floats")
             report = replace(report, lower=known.lower, upper=known.upper)
-    nodes, energy = curve.nodes, energy_of(metric)
-    if depends(energy, nodes, curve.mesh, a, b):
+    if torch.is_grad_enabled() and depends(energy := energy_of(metric), nodes, curve.mesh, a, b):
         shift = (nodes[:, -1] - last).nan_to_num(0)  # by periods
         nodes = attached(energy, nodes, curve.mesh, a.reshape(-1, d), b.reshape(-1, d) + shift)
     nodes = nodes.reshape(*batch, *nodes.shape[1:])
@@ -185,7 +183,7 @@ def _solved(
     starts: Starts,
 ) -> Found:
     """The solver's answer; equal end points, and such where there is no metric, it never sees."""
-    g = torch.stack([metric.metric_matrix(a), metric.metric_matrix(b)])
+    g = metric.metric_matrix(torch.stack([a, b]))
     inside = ((torch.linalg.cholesky_ex(g)[1] == 0) & g.isfinite().all(-1).all(-1)).all(0)
     proper = inside & (a != b).any(-1)
     if bool(proper.any()):
@@ -215,8 +213,8 @@ def _solved(
     return Found(part.meshes, *parts)
 
 
-def _judged(metric: RiemannianMetric, found: Found) -> tuple[Curve, CurveReport]:
-    """The curves, NaN where they were not found, with their reports."""
+def _judged(metric: RiemannianMetric, found: Found) -> tuple[CurveReport, Tensor]:
+    """Reports, and nodes on the finest mesh, NaN where curves were not found."""
     mesh = found.meshes[-1]
     measures = [found.nodes.new_empty(len(found.nodes)) for _ in range(4)]
     inside = torch.ones_like(found.status, dtype=torch.bool)
@@ -245,4 +243,4 @@ def _judged(metric: RiemannianMetric, found: Found) -> tuple[Curve, CurveReport]
         torch.zeros_like(inside),
     ).with_status(status)
     missing = (status >= Status.NOT_CONVERGED)[:, None, None]
-    return Curve(metric, mesh, torch.where(missing, torch.nan, found.nodes)), report
+    return report, torch.where(missing, torch.nan, found.nodes)

@@ -11,7 +11,7 @@ from torch import Tensor
 from kahler_verify.curves.certify import morse_index
 from kahler_verify.curves.connect.starts import Guesses
 from kahler_verify.curves.elements import Mesh
-from kahler_verify.curves.energy import energy_of
+from kahler_verify.curves.energy import Energy, energy_of
 from kahler_verify.curves.newton import descend
 from kahler_verify.curves.report import Status
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -62,9 +62,9 @@ class Solver(ABC):
             metric: of the latent space; it answers NaN where it is not defined.
             guesses: with end points that differ.
         """
-        points = guesses.points
+        points, discrete = guesses.points, energy_of(metric)
         best = self.follow(metric, points[0])
-        lowest = self._energies(metric, best)
+        lowest = self._energies(discrete, best)
         seen = [lowest]
         for guess in points[1:]:
             rows = guess.isfinite().all(-1).all(-1).nonzero().squeeze(-1)
@@ -72,7 +72,7 @@ class Solver(ABC):
                 continue
             again = self.follow(metric, guess[rows])
             energy = torch.full_like(lowest, torch.inf)
-            energy[rows] = self._energies(metric, again)
+            energy[rows] = self._energies(discrete, again)
             seen.append(energy)
             best = with_better(best, again, rows, (energy < lowest)[rows])
             lowest = torch.minimum(lowest, energy)
@@ -86,9 +86,9 @@ class Solver(ABC):
         """Geodesics from one guess [B, T, d]."""
 
     @staticmethod
-    def _energies(metric: RiemannianMetric, found: Found) -> Tensor:
+    def _energies(energy: Energy, found: Found) -> Tensor:
         """Energies [B] of minima that were found; infinite for the rest."""
-        values = energy_of(metric).value(found.nodes, found.meshes[-1])
+        values = energy.value(found.nodes, found.meshes[-1])
         known = (found.status == Status.MINIMUM) & values.isfinite()
         return torch.where(known, values, torch.inf)
 

@@ -17,7 +17,6 @@ from kahler_verify.curves.newton import Descent, descend, escape
 from kahler_verify.curves.report import Status
 from kahler_verify.geometry.riemannian import RiemannianMetric
 
-FINE = 1e-11  # the same, on the levels whose curves are kept
 COARSE = 1e-4  # decrement, relative to the energy, at which a level hands over to the next
 LEVELS = (Mesh(8, 2), Mesh(8, 4), Mesh(8, 8), Mesh(16, 8), Mesh(32, 8), Mesh(64, 8))
 ALWAYS = 3  # levels that every pair goes through
@@ -61,7 +60,7 @@ class Spectral(Solver):
         order = field.values.argsort(dim=0, stable=True)
         best = self._levels(energy, field.nodes[order[0], every], field.status[order[0], every])
         ends = torch.full_like(field.values, torch.inf)  # energies that followed candidates reach
-        ends[order[0], every] = self._energies(metric, best)
+        ends[order[0], every] = self._energies(energy, best)
         for which in order[1:]:
             rival = field.values[which, every] <= RIVAL * field.values.amin(0)
             wanted = rival | (best.status != Status.MINIMUM)
@@ -70,7 +69,7 @@ class Spectral(Solver):
                 continue
             chosen = which[rows]
             found = self._levels(energy, field.nodes[chosen, rows], field.status[chosen, rows])
-            reached = self._energies(metric, found)
+            reached = self._energies(energy, found)
             lost = best.status[rows] >= Status.NOT_CONVERGED
             better = (reached < ends.amin(0)[rows]) | (lost & (found.status == Status.SADDLE))
             best = with_better(best, found, rows, better)
@@ -187,8 +186,9 @@ class Spectral(Solver):
         """One level for some rows of what is found so far, in place."""
         mesh, nodes = found.meshes[-1], found.nodes[rows]
         always = min(ALWAYS, len(self.levels))
-        precision = FINE if level >= always - 1 else COARSE
         tolerance = max(self.tolerance, 1e3 * torch.finfo(nodes.dtype).eps)
+        # the last step, which is taken unseen, leaves about the square of it
+        precision = min(tolerance, COARSE) if level >= always - 1 else COARSE
         enough = tolerance if level >= always - 1 else self.early * tolerance
         before = found.status[rows] == UNRESOLVED
         finished = level == len(self.levels)

@@ -143,6 +143,14 @@ def bent(a: Tensor, b: Tensor, bend: float) -> Tensor:
     return straight(a, b) + bend * wave * aside[:, None]
 
 
+def moved(points: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Points [B, T, d] moved to begin at a and end at b [B, d]: by their ends' moves between."""
+    t = torch.linspace(0, 1, points.shape[1]).to(a)[:, None]
+    out = points + (1 - t) * (a - points[:, 0])[:, None] + t * (b - points[:, -1])[:, None]
+    out[:, 0], out[:, -1] = a, b
+    return out
+
+
 def resampled(points: Tensor, times: Tensor) -> Tensor:
     """The polygons through points [..., T, d] at equal times, at other ``times`` [n] in [0, 1]."""
     position = times * (points.shape[-2] - 1)
