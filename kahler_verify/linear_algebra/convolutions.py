@@ -1,8 +1,7 @@
 """Convolutions of many images, as tangents are, by what is fastest on a CPU.
 
 oneDNN takes vectors over channels of the output, most of whose lanes idle where an image has one or
-three.  There one product of matrices multiplies, and shifted sums place what it gave.  Transposed
-convolutions of many channels are faster with these as the last axis, in spite of two passes.
+three.  There one product of matrices multiplies, and shifted sums place what it gave.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = ["by_products", "convolution"]
 
 # Measured with one thread at 16 – 64 channels of 7 × 7 to 64 × 64: .15 – .8 of the time.
 FEW_OUTPUTS = 4
-MANY = {"images": 8, "channels": 16}
+MANY_IMAGES = 8
 _AT_ONCE = 2**18  # numbers of a product, which stay in the cache until they are summed
 
 Pair = tuple[int, int]
@@ -42,12 +41,12 @@ def convolution(
     if call is functional.conv2d and _many(x, weight):
         found = _direct(x, weight, *rest, **named)
     elif call is functional.conv_transpose2d and _many(x, weight):
-        found = _transposed(call, x, weight, *rest, **named)
+        found = _transposed(x, weight, *rest, **named)
     return call(x, weight, None, *rest, **named) if found is None else found
 
 
 def _many(x: Tensor, weight: Tensor) -> bool:
-    if x.ndim != 4 or len(x) < MANY["images"] or x.device.type != "cpu":
+    if x.ndim != 4 or len(x) < MANY_IMAGES or x.device.type != "cpu":
         return False
     return x.is_floating_point() and not (is_transformed(x, weight) or in_forward_mode())
 
@@ -76,7 +75,6 @@ def _direct(
 
 
 def _transposed(
-    call: Callable[..., Tensor],
     x: Tensor,
     weight: Tensor,
     stride: Any = 1,
@@ -85,25 +83,9 @@ def _transposed(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor | None:
-    if groups != 1 or _pair(dilation) != (1, 1):
+    if groups != 1 or _pair(dilation) != (1, 1) or weight.shape[1] > FEW_OUTPUTS:
         return None
-    if weight.shape[1] <= FEW_OUTPUTS:
-        return by_products(x, weight, _pair(stride), _pair(padding), _pair(output_padding))
-    recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    few = min(weight.shape[:2]) < MANY["channels"]
-    if recorded or few or x.dtype != torch.float32 or not torch.backends.mkldnn.enabled:
-        return None
-    last = torch.channels_last
-    weight, out, done = weight.contiguous(memory_format=last), x.new_empty(0), 0
-    for part in x.split(max(MANY["images"], _AT_ONCE // x[0].numel())):
-        image = call(
-            part.contiguous(memory_format=last), weight, None, stride, padding, output_padding
-        )
-        if not done:
-            out = x.new_empty(len(x), *image.shape[1:])
-        out[done : done + len(part)] = image
-        done += len(part)
-    return out
+    return by_products(x, weight, _pair(stride), _pair(padding), _pair(output_padding))
 
 
 def by_products(

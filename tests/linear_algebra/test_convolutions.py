@@ -1,4 +1,4 @@
-"""Transposed convolutions by products, and in another order of memory: torch's numbers."""
+"""Convolutions by products: torch's numbers."""
 
 from typing import Any
 
@@ -81,24 +81,6 @@ def test_products_have_the_same_gradients() -> None:
         strict=True,
     ):
         close(a, b)
-
-
-def test_many_channels_go_in_another_order_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, weight = draw(70, 16, 5, 5).float(), draw(16, 16, 4, 4, seed=1).float()
-    plain, seen = functional.conv_transpose2d, list[bool]()
-
-    def watched(x: Tensor, *rest: Any, **named: Any) -> Tensor:
-        seen.append(x.is_contiguous(memory_format=torch.channels_last))
-        return plain(x, *rest, **named)
-
-    convolution(watched, x, weight, 2, 1)
-    assert seen == [False]  # what is not torch's function is called as it is
-    monkeypatch.setattr(functional, "conv_transpose2d", watched)
-    monkeypatch.setattr(convolutions, "_AT_ONCE", 20 * x[0].numel())
-    found = convolution(watched, x, weight, 2, 1)
-    assert seen == [False, *[True] * 4]  # chunks
-    close(found, plain(x, weight, None, 2, 1), 1e-6)
-    assert found.is_contiguous()
 
 
 @pytest.mark.parametrize(
