@@ -29,6 +29,7 @@ from benchmarks.networks import (
     weights_of,
 )
 from benchmarks.problem import Problem, Rival
+from benchmarks.programs import single_point_programs
 from benchmarks.timing import Run
 from kahler_verify.geometry import FisherMetric
 from kahler_verify.linear_algebra.products import complex_product, real_product
@@ -252,6 +253,9 @@ def fisher_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.d
         rivals[f"{name}, torch.compile"] = Rival(
             partial(_in_chunks, route, weights, shape, x, rows, wrap=compiled), compiled=True
         )
+    if sizes["B"] == 1:
+        layerwise = partial(layerwise_metric, weights, shape)
+        rivals |= single_point_programs(decoder, z, layerwise, x)
     if device.type == "cpu":
         from benchmarks import jax_rivals
 

@@ -91,15 +91,29 @@ def real(d: int, D: int, B: int, network: str = "mlp", likelihood: str = "gaussi
 
 
 def real_grid() -> list[Cell]:
-    """Decoders of real latents, those of B = 64 first, then single points and large batches."""
+    """Decoders of real latents, and what can be had at single points of complex ones as well."""
     networks, sizes = ("mlp", "conv"), list(product((8, 32, 2), (784, 3072, 64)))
     sizes.sort(key=lambda size: abs(size[1] - 784) > 0)  # all d at the middle D before others
     cells = [real(8, 784, B, n) for B, n in product((64, 1, 1024), networks)]
     cells += [real(8, 784, 64, n, "bernoulli") for n in networks]
+    cells += single_points()
     for B in (64, 1, 1024):
-        fitting = [(d, D) for d, D in sizes if B * d * D <= 2**25 and (d, D) != (8, 784)]
+        fitting = [(d, D) for d, D in sizes if B * d * D <= 2**25]
         cells += [real(d, D, B, n) for (d, D), n in product(fitting, networks)]
-    return cells
+    seen: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        seen.setdefault(_key(cell), cell)
+    return list(seen.values())
+
+
+def single_points() -> list[Cell]:
+    """Where calls take longer than numbers, and programs are for: d = 2 and 8, D = 784."""
+    cells = [
+        real(d, 784, 1, n, law)
+        for n, law, d in product(("mlp", "conv"), ("gaussian", "bernoulli"), (2, 8))
+    ]
+    families = ("holomorphic", "split")
+    return cells + [fisher(d, 256, 784, 1, f, compiled=False) for f, d in product(families, (2, 8))]
 
 
 def quick_grid() -> list[Cell]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import label
+from benchmarks.programs import BY_LAYERS, COMPILED, FROZEN
 from benchmarks.targets import target_table
 from kahler_verify.errors import InputError
 
@@ -38,8 +39,12 @@ def rewrite(path: Path, report: dict[str, Any]) -> None:
     Raises:
         InputError: the page has no such block.
     """
-    on_gpu = report["machine"]["device"].startswith("cuda")
-    blocks = {"gpu": gpu_block(report)} if on_gpu else cpu_blocks(report)
+    if report["machine"].get("real"):
+        blocks = real_blocks(report)
+    elif report["machine"]["device"].startswith("cuda"):
+        blocks = {"gpu": gpu_block(report)}
+    else:
+        blocks = cpu_blocks(report)
     put(path, blocks, "bench")
 
 
@@ -54,6 +59,33 @@ def cpu_blocks(report: dict[str, Any]) -> dict[str, str]:
         "growth": growth_table(report),
         "faults": fault_list(report),
     }
+
+
+def real_blocks(report: dict[str, Any]) -> dict[str, str]:
+    """Markdown about decoders of real latents, and about single points of all."""
+    many = [row for row in report["results"] if row["sizes"]["B"] > 1]
+    return {
+        "machine": machine_line(report),
+        "single points": single_point_table(report),
+        "real ratios": ratio_table(report | {"results": many}),
+    }
+
+
+def single_point_table(report: dict[str, Any]) -> str:
+    """Times at B = 1 in units of layer-wise Jacobians by hand."""
+    cells: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in report["results"]:
+        if row["sizes"]["B"] == 1 and row["ratio"] is not None:
+            cells[label(row)][row["rival"]] = row["ratio"]
+    columns = (COMPILED, FROZEN, BY_LAYERS)
+    lines = [f"| cell | ours | {' | '.join(columns)} |", "| --- " * 5 + "|"]
+    for name, ratios in cells.items():
+        unit = ratios.get("layer-wise Jacobians")
+        if unit is None:
+            continue
+        others = [f"{ratios[c] / unit:.2g}" if c in ratios else "–" for c in columns]
+        lines.append(f"| {name} | {1 / unit:.2g} | {' | '.join(others)} |")
+    return "\n".join(lines)
 
 
 def machine_line(report: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from torch.func import jacfwd, jvp, vmap
 
 from benchmarks.decoder_rivals import chunks_of
 from benchmarks.problem import Problem, Rival
+from benchmarks.programs import single_point_programs
 from benchmarks.timing import Run
 from kahler_verify.geometry import FisherMetric
 
@@ -189,16 +190,6 @@ def _folded(decoder: RealDecoder, z: Tensor) -> Run:
     return _in_chunks(partial(folded_metric, gram=rows.mT @ rows), decoder, z)
 
 
-def _one_program(decoder: RealDecoder, z: Tensor) -> Run:
-    metric = FisherMetric(decoder, check=False, validate_args=False, compile=True)
-
-    def run() -> list[Tensor]:
-        with torch.no_grad():
-            return [metric.metric_matrix(z)]
-
-    return run
-
-
 def real_operations(sizes: Mapping[str, Any]) -> float:
     """Real operations for one point, with the full Jacobian: values, d tangents, contraction."""
     d, D = sizes["d"], sizes["D"]
@@ -235,5 +226,5 @@ def real_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.dev
     if sizes["network"] == "mlp" and sizes["likelihood"] == "gaussian":
         rivals["closed form by hand, last layer folded"] = Rival(partial(_folded, decoder, z))
     if sizes["B"] == 1:
-        rivals["ours, compile=True"] = Rival(partial(_one_program, decoder, z), compiled=True)
+        rivals |= single_point_programs(decoder, z, partial(layerwise_metric, decoder), z)
     return Problem(sizes["B"], ours, rivals, sizes["B"] * real_operations(sizes))

@@ -19,14 +19,12 @@ def bench(
         bool, typer.Option("--quick", help="One cell for each quantity, under 3 minutes.")
     ] = False,
     real: Annotated[
-        bool, typer.Option("--real", help="Decoders of real latents instead, under 3 minutes.")
+        bool, typer.Option("--real", help="Decoders of real latents instead, and single points.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu (one thread) or cuda.")] = "cpu",
     minutes: Annotated[
         float | None,
-        typer.Option(
-            help="After so many (35; 2.5 with --real), begin no further cell of the grid."
-        ),
+        typer.Option(help="After so many (35; 8 with --real), begin no further cell of the grid."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,

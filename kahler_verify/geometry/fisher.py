@@ -25,7 +25,7 @@ from kahler_verify.geometry.metric import HermitianMetric, PartwiseMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, Plan, planned, require_fold
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.summands import KERNELS, from_covariance, from_mean
-from kahler_verify.geometry.traced import Program, program_for, require_module
+from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets.checks import Examination, examine
 from kahler_verify.jets.decoders import affine_heads, has_linear_heads, is_closed_form, routes
 from kahler_verify.jets.differentiation import Mode
@@ -91,7 +91,11 @@ class FisherMetric(PartwiseMetric):
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
         compile: compute g, and k, at a single point by a compiled program, see
-            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.
+            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.  True compares
+            every bit of the weights with those that the program was made of.  "frozen" asks torch's
+            counters of writes in place only: after any other change of the decoder (tensors or
+            layers exchanged, hooks, modes, writes through ``.data`` or numpy) call
+            :meth:`forget_heads`.
 
     Source: Gracyk, arXiv 2511.15172; derived in derivations/likelihoods/gaussian_kl.py.
     """
@@ -109,14 +113,13 @@ class FisherMetric(PartwiseMetric):
         fold_ratio: float = FOLD_RATIO,
         output: Output | str | int | Callable[[Any], Any] | None = None,
         latent_shape: tuple[int, ...] | None = None,
-        compile: bool = False,  # noqa: A002 - as in torch
+        compile: Compile = False,  # noqa: A002 - as in torch
     ):
         super().__init__(validate_args=validate_args, memory_budget=memory_budget)
         decoder = adapted(decoder, output, latent_shape)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
-        if compile:
-            require_module(decoder)
+        require_compile(compile, decoder)
         self.compile = compile
         self.decoder = decoder
         self.latent_shape = getattr(decoder, "latent_shape", None)
@@ -289,11 +292,11 @@ class FisherMetric(PartwiseMetric):
         if heads.log_variance is not None:
             dg, dk = from_covariance(heads, hidden, plan, self._heads, complementary=complementary)
             g, k = g + dg, dk if k is None else k if dk is None else k + dk
-        factor = 0.5 if heads.real else 1.0
 
         def shaped(part: Tensor) -> Tensor:
             part = part.expand(len(rows), *part.shape[1:])  # layers that are all affine give one
-            return factor * part.reshape(*batch, *part.shape[1:])
+            part = 0.5 * part if heads.real else part.contiguous()
+            return part.reshape(*batch, *part.shape[1:])
 
         return shaped(g), None if k is None else shaped(k)
 
@@ -340,11 +343,13 @@ class FisherMetric(PartwiseMetric):
 
     def _compiled(self, z: Tensor, *, complementary: bool) -> tuple[Tensor, Tensor | None] | None:
         """g and k at one point of a decoder that is known in closed form; None of all others."""
-        if z.numel() != z.shape[-1] or not is_closed_form(self.decoder):
+        if z.numel() != z.shape[-1]:
             return None
         options: dict[str, Any] = {"fold": self.fold, "fold_ratio": self.fold_ratio}
 
-        def compute(decoder: Any) -> Program:
+        def compute(decoder: Any) -> Program | None:
+            if not is_closed_form(decoder):
+                return None
             metric = FisherMetric(decoder, check=False, validate_args=False, **options)
 
             def parts(z: Tensor) -> tuple[Tensor, ...]:
@@ -355,7 +360,14 @@ class FisherMetric(PartwiseMetric):
 
         name = "g and k" if complementary else "g", self.fold, self.fold_ratio
         point = z.reshape(1, -1)
-        program = program_for(name, point, self.decoder, self._heads, compute)  # type: ignore[arg-type]
+        program = program_for(
+            name,
+            point,
+            self.decoder,  # type: ignore[arg-type]
+            self._heads,
+            compute,
+            compile=self.compile,
+        )
         if program is None:
             return None
         with torch.no_grad():

@@ -24,7 +24,7 @@ from kahler_verify.geometry.folding import (
 from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
 from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
-from kahler_verify.geometry.traced import Program, program_for, require_module
+from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
@@ -62,8 +62,8 @@ class FisherRaoMetric(MatrixFreeMetric):
             function or an :class:`kahler_verify.adapters.Output`.
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
-        compile: compute g at a single point by a compiled program, see
-            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.
+        compile: compute g at a single point by a compiled program; "frozen" with less care for
+            changed weights, see :class:`FisherMetric`.  The first such call takes seconds.
 
     Raises:
         InputError: ``decoder`` is not callable (or with ``compile`` no module), or an argument is
@@ -85,7 +85,7 @@ class FisherRaoMetric(MatrixFreeMetric):
         fold_ratio: float = FOLD_RATIO,
         output: Output | str | int | Callable[[Any], Any] | None = None,
         latent_shape: tuple[int, ...] | None = None,
-        compile: bool = False,  # noqa: A002 - as in torch
+        compile: Compile = False,  # noqa: A002 - as in torch
     ):
         decoder = adapted(decoder, output, latent_shape)
         self.latent_shape = getattr(decoder, "latent_shape", None)
@@ -93,8 +93,7 @@ class FisherRaoMetric(MatrixFreeMetric):
         super().__init__(dimension, validate_args=validate_args, memory_budget=memory_budget)
         require_decoder(decoder)
         require_fold(fold, fold_ratio)
-        if compile:
-            require_module(decoder)
+        require_compile(compile, decoder)
         self.compile = compile
         self.decoder = decoder
         self.fold = fold
@@ -213,7 +212,14 @@ class FisherRaoMetric(MatrixFreeMetric):
 
             return g
 
-        program = program_for(("g", fold, fold_ratio), z, self.decoder, self._layers, compute)  # type: ignore[arg-type]
+        program = program_for(
+            ("g", fold, fold_ratio),
+            z,
+            self.decoder,  # type: ignore[arg-type]
+            self._layers,
+            compute,
+            compile=self.compile,
+        )
         if program is None:
             return None
         with torch.no_grad():

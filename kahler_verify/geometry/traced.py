@@ -3,7 +3,8 @@
 At a single point the numbers of a metric take less time than Python and torch take to ask for
 them.  So what a call computes is traced once, to the plain torch operations that run in it, with
 the weights as constants, and compiled by torch's inductor.  A program is kept for as long as every
-bit of the decoder's parameters and buffers stays the same.
+bit of the decoder's parameters and buffers stays the same; a frozen one, which saves looking at
+these, until torch has counted a write of one of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,19 @@ from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
 from kahler_verify.running.kernel_set import has_compiler
 from kahler_verify.torch_state import alone
 
-__all__ = ["Program", "program_for", "require_module"]
+__all__ = ["Compile", "Program", "program_for", "require_compile", "traced"]
 
+Compile = bool | Literal["frozen"]
 Program = Callable[[Tensor], tuple[Tensor, ...]]
 _CALL = nn.Module.__call__
 _AGREEMENT = 1e5  # in units of rounding: how far a program may be from what it was traced of
 
 
-def require_module(decoder: Any) -> None:
-    """Raise :class:`InputError` unless a decoder's weights can be followed."""
-    if not isinstance(decoder, nn.Module):
+def require_compile(compile: Any, decoder: Any) -> None:  # noqa: A002
+    """Raise :class:`InputError` unless it is a choice, for a decoder with weights to follow."""
+    if compile not in (False, True, "frozen"):
+        raise InputError(f"compile: expected False, True or 'frozen', got {compile!r}")
+    if compile and not isinstance(decoder, nn.Module):
         raise InputError(
             "compile: expected a decoder that is a module, whose parameters and buffers say when "
             f"a program is no longer right, got {type(decoder).__name__}"
@@ -43,7 +47,9 @@ def program_for(
     z: Tensor,
     decoder: nn.Module,
     kept: ReducedHeads,
-    compute: Callable[[nn.Module], Program],
+    compute: Callable[[nn.Module], Program | None],
+    *,
+    compile: Compile,  # noqa: A002
 ) -> Program | None:
     """The program for points like z [1, d]; None where autograd looks on, or nothing can be traced.
 
@@ -53,8 +59,13 @@ def program_for(
         decoder: whose parameters, buffers, kinds of layers and modes are followed.  What else it
             computes with must stay.
         kept: where programs are.
-        compute: of a copy of the decoder, what is to be traced.
+        compute: of a copy of the decoder, what is to be traced, or None.
+        compile: what is asked of what is kept: True, that every bit of the decoder be the same;
+            "frozen", that torch have counted no write of its parameters and buffers.
     """
+    name = (name, z.shape, z.dtype)
+    if compile == "frozen" and (known := kept.frozen(name, decoder)) is not None:
+        return None if is_recorded([z, *known[0]]) else known[1]
     sources: list[Tensor] = []
     layers: list[Any] = []  # that are in another mode, exchanged or hooked are others
     for module in decoder.modules():
@@ -70,12 +81,17 @@ def program_for(
             id(x): nn.Parameter(new, requires_grad=False) if isinstance(x, nn.Parameter) else new
             for x, new in zip(sources, copies, strict=True)
         }
-        return _traced(lambda: compute(copy.deepcopy(decoder, memo)), z.detach().clone())
+        at = torch.where(torch.isfinite(z), z, 0).detach()
+        return traced(lambda: compute(copy.deepcopy(decoder, memo)), at)
 
-    return kept.unrecorded((name, z.shape, z.dtype, *layers), sources, make)
+    program = kept.unrecorded((*name, *layers), sources, make)
+    if compile == "frozen":
+        kept.freeze(name, decoder, sources, program)
+    return program
 
 
-def _traced(prepare: Callable[[], Program], z: Tensor) -> Program | None:
+def traced(prepare: Callable[[], Program | None], z: Tensor) -> Program | None:
+    """What ``prepare()`` computes of points like z, as a program; None, with a warning why not."""
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, as torch.fx is
 
     before = Distribution._validate_args
@@ -85,6 +101,8 @@ def _traced(prepare: Callable[[], Program], z: Tensor) -> Program | None:
             # the inductor chooses products of its own, and has no lowering of oneDNN's
             with torch.backends.mkldnn.flags(enabled=False):
                 compute = prepare()
+                if compute is None:
+                    return None
                 compute(z)  # what is kept of weights is made
                 graph = make_fx(_with_own_calls(compute))(z)
                 _fold_constants(graph)
@@ -130,8 +148,7 @@ def _fold_constants(program: Any) -> None:
         for node in nodes:
             if node.op not in ("get_attr", "output") and varying & set(node.all_input_nodes):
                 varying.add(node)
-        written = [node for node in varying if _writes(node)]
-        varying = varying.union(*map(_ancestors, written))
+        varying = varying.union(*map(_written, list(varying)))
     values: dict[Any, Any] = {}
 
     def value(node: Any) -> Any:
@@ -147,27 +164,35 @@ def _fold_constants(program: Any) -> None:
                 user for user in node.users if user.op == "output"
             }:
                 name = f"_constant_{number}"
-                program.register_buffer(name, values[node])
+                # few rows by a matrix as it stands in memory take a sixth less than by a transpose
+                program.register_buffer(name, values[node].contiguous())
                 with program.graph.inserting_before(node):
                     kept = program.graph.get_attr(name)
+                values[kept] = values[node]
                 node.replace_all_uses_with(kept)
     program.graph.eliminate_dead_code()
     program.recompile()
 
 
-def _writes(node: Any) -> bool:
+def _written(node: Any) -> set[Any]:
+    """What an operation writes to: its own arguments, and what these are views of."""
     schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and schema.is_mutable
-
-
-def _ancestors(node: Any) -> set[Any]:
-    """What a node is computed of, but for weights."""
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return set()
+    pending = []
+    for place, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+            pending += list(given) if isinstance(given, list | tuple) else [given]
     out: set[Any] = set()
-    pending = list(node.all_input_nodes)
     while pending:
         node = pending.pop()
-        if node not in out and node.op == "call_function":
-            out.add(node)
+        if getattr(node, "op", None) != "call_function" or node in out:
+            continue
+        out.add(node)
+        returned = getattr(getattr(node.target, "_schema", None), "returns", None)
+        # the parts of a list, too, are taken from it by a function without a schema
+        if returned is None or any(each.alias_info is not None for each in returned):
             pending += node.all_input_nodes
     return out
 
@@ -187,6 +212,8 @@ def _compiled(graph: Any, z: Tensor) -> Program:
 
 def _require_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
     for x, y in zip(found, expected, strict=True):
+        if not bool(torch.isfinite(y).all()):
+            raise InputError("decoder: expected finite parameters")  # as it says in a message
         if x.dtype == torch.bool:
             same = torch.equal(x, y)
         else:

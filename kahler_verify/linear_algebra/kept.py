@@ -41,6 +41,8 @@ class ReducedHeads:
     def __init__(self) -> None:
         # by name and by whether in inference mode, whose tensors autograd cannot take
         self._kept: dict[tuple[Hashable, bool], tuple[Sequence[Tensor], Any]] = {}
+        # by name: the owner and its sources, their counts of writes, and what was made of them
+        self._frozen: dict[Hashable, tuple[Any, Sequence[Tensor], list[int], Any]] = {}
         self._call = _Call()
 
     def __reduce__(self) -> tuple[type[ReducedHeads], tuple[()]]:
@@ -54,6 +56,7 @@ class ReducedHeads:
     def forget(self) -> None:
         """Drop everything."""
         self._kept.clear()
+        self._frozen.clear()
 
     @contextmanager
     def call(self, points: int) -> Iterator[None]:
@@ -84,6 +87,27 @@ class ReducedHeads:
     def unrecorded(self, name: Hashable, sources: Sequence[Tensor], make: Callable[..., T]) -> T:
         """The same outside of any call, where :func:`is_recorded` is known not to hold."""
         return self._look_up((name, torch.is_inference_mode_enabled()), sources, make)
+
+    def freeze(self, name: Hashable, owner: Any, sources: Sequence[Tensor], made: Any) -> None:
+        """Keep what was made of an owner's sources for :meth:`frozen`."""
+        self._frozen[name, torch.is_inference_mode_enabled()] = (
+            owner,
+            sources,
+            _writes(sources),
+            made,
+        )
+
+    def frozen(self, name: Hashable, owner: Any) -> tuple[Sequence[Tensor], Any] | None:
+        """The sources, and what was made of them; no number of theirs is read.
+
+        None where nothing is kept, or where torch has counted a write of a source since.  What it
+        does not count (``.data``, numpy's views, other processes) and what has taken a source's
+        place are not seen.
+        """
+        known = self._frozen.get((name, torch.is_inference_mode_enabled()))
+        if known is None or known[0] is not owner or _writes(known[1]) != known[2]:
+            return None
+        return known[1], known[3]
 
     def _look_up(
         self, slot: tuple[Hashable, bool], sources: Sequence[Tensor], make: Callable[..., T]
@@ -118,6 +142,11 @@ def _are_same(copies: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
         if _memcmp(copy.data_ptr(), now.data_ptr(), copy.nbytes):
             return False
     return True
+
+
+def _writes(sources: Sequence[Tensor]) -> list[int]:
+    """How often each was written in place; tensors of inference mode have no count."""
+    return [0 if x.is_inference() else x._version for x in sources]
 
 
 def is_recorded(tensors: Sequence[Tensor]) -> bool:

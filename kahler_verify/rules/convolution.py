@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kahler_verify.linear_algebra.convolutions import convolution as fastest
 from kahler_verify.rules.arithmetic import plus
 from kahler_verify.rules.expansion import Expansion, by_point, by_vmap, linear, multilinear
 from kahler_verify.rules.registry import rule
@@ -29,8 +30,14 @@ def convolution(
     if not isinstance(weight, Expansion) and not isinstance(bias, Expansion):
         assert isinstance(input, Expansion)
         rows = by_point if input.value.ndim == weight.ndim else by_vmap
-        value = call(input.value, weight, bias, *rest, **named)
-        return linear(lambda t: call(t, weight, None, *rest, **named), input, rows, value)
+
+        def apply(t: Tensor) -> Tensor:
+            return fastest(call, t, weight, *rest, **named)
+
+        value = apply(input.value)
+        if bias is not None:
+            value = value + bias.reshape(-1, *[1] * (weight.ndim - 2))
+        return linear(apply, input, rows, value)
     out = multilinear(lambda x, w: call(x, w, None, *rest, **named), input, weight)
     if bias is None:
         return out

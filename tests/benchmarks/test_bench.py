@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import floors, growth, machine, timing
+from benchmarks import floors, growth, machine, programs, timing
 from benchmarks.command import bench, fraction, table
 from benchmarks.decoder_rivals import fisher_problem, training_problem
 from benchmarks.grid import full_grid, gpu_grid, quick_grid, real_grid
 from benchmarks.mixture_rivals import mixture_problem, ricci_problem
-from benchmarks.page import cpu_blocks, gpu_block, rewrite
+from benchmarks.page import cpu_blocks, gpu_block, rewrite, single_point_table
 from benchmarks.plots import draw
 from benchmarks.problem import Bench, Cell, Floor, Problem, Rival, as_json, deviation, flatten
 from benchmarks.real_rivals import real_problem
@@ -194,6 +194,21 @@ def test_rivals_of_real_decoders_agree(network: str, likelihood: str, outputs: i
     _all_agree(real_problem(sizes, torch.float64, CPU))
 
 
+def test_programs_at_single_points_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kahler_verify.geometry.traced.has_compiler", lambda: False)
+    one = DECODER | {"B": 1, "family": "holomorphic", "sigma": "diagonal"}
+    real = {"d": 3, "h": 10, "D": 14, "B": 1, "network": "mlp", "likelihood": "bernoulli"}
+    for problem in (
+        fisher_problem(one, torch.float64, CPU),
+        real_problem(real, torch.float64, CPU),
+    ):
+        reference = flatten(problem.ours())
+        for name in (programs.COMPILED, programs.FROZEN, programs.BY_LAYERS):
+            run = problem.rivals[name].build()
+            run()
+            assert deviation(run(), reference) < 1e-12, name
+
+
 def _all_agree(problem: Problem) -> None:
     """Those that are quick to build; JAX's and compiled ones are checked by every run."""
     reference = flatten(problem.ours())
@@ -294,6 +309,16 @@ def test_plots_and_page(report: dict[str, Any], tmp_path: Path) -> None:
     assert "a card" in gpu_block(report)
 
 
+def test_single_points_are_in_units_of_layers_by_hand() -> None:
+    row = {"quantity": "real Fisher metric", "dtype": "float32", "sizes": {"d": 2, "B": 1}}
+    ratios = {"layer-wise Jacobians": 0.5, programs.COMPILED: 0.4, programs.FROZEN: 0.3}
+    rows = [row | {"rival": name, "ratio": ratio} for name, ratio in ratios.items()]
+    found = single_point_table({"results": [*rows, rows[0] | {"sizes": {"d": 2, "B": 64}}]})
+    assert found.splitlines()[2:] == [
+        "| real Fisher metric: d = 2, B = 1, float32 | 2 | 0.8 | 0.6 | – |"
+    ]
+
+
 def test_a_table_shows_errors() -> None:
     cell = _cell()
     rows, floor = Bench(seconds=0.01).run(cell)
@@ -313,6 +338,9 @@ def test_the_documentation_has_every_marker() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "how-fast-and-why.md"
     text = page.read_text("utf-8")
     for name in ("machine", "targets", "ratios", "losses", "floors", "growth", "faults", "gpu"):
+        assert text.count(f"<!-- bench {name} -->\n") == 1
+    text = page.with_name("real-latents.md").read_text("utf-8")
+    for name in ("machine", "single points", "real ratios"):
         assert text.count(f"<!-- bench {name} -->\n") == 1
 
 

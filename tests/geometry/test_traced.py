@@ -15,6 +15,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, Normal, Stu
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, traced
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+from kahler_verify.linear_algebra import kept
 from kahler_verify.models.vae import VAEConfig
 from kahler_verify.networks.decoder import Decoder as ComplexDecoder
 
@@ -32,14 +33,15 @@ Z = draw(1, LATENT)
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Programs are graphs that nothing compiles, which takes seconds; and what was traced."""
     seen: list[str] = []
+    warnings.filterwarnings("error", message="compile: ")  # pytest restores what was
     monkeypatch.setattr(traced, "has_compiler", lambda: False)
-    plain = traced._traced
+    plain = traced.traced
 
     def watched(prepare: Callable[[], traced.Program], z: Tensor) -> traced.Program | None:
         seen.append(str(z.dtype))
         return plain(prepare, z)
 
-    monkeypatch.setattr(traced, "_traced", watched)
+    monkeypatch.setattr(traced, "traced", watched)
     return seen
 
 
@@ -72,9 +74,9 @@ LAWS: dict[str, Callable[[Tensor, Tensor], object]] = {
 }
 
 
-def both(decoder: nn.Module) -> tuple[FisherMetric, FisherMetric]:
+def both(decoder: nn.Module, compiled: traced.Compile = True) -> tuple[FisherMetric, FisherMetric]:
     """Compiled and not; a first call has looked whether points are each on their own."""
-    metrics = FisherMetric(decoder, compile=True), FisherMetric(decoder)
+    metrics = FisherMetric(decoder, compile=compiled), FisherMetric(decoder)
     for metric in metrics:
         metric.metric_matrix(draw(2, LATENT, seed=9))
     return metrics
@@ -84,9 +86,12 @@ def close(a: Tensor, b: Tensor) -> None:
     assert (a - b).abs().max() < 1e-12 * b.abs().max()
 
 
+@pytest.mark.parametrize("compiled", [True, "frozen"])
 @pytest.mark.parametrize("law", LAWS)
-def test_the_same_numbers_of_any_likelihood(law: str, graphs: list[str]) -> None:
-    metric, plain = both(Decoder(LAWS[law]))
+def test_the_same_numbers_of_any_likelihood(
+    law: str, compiled: traced.Compile, graphs: list[str]
+) -> None:
+    metric, plain = both(Decoder(LAWS[law]), compiled)
     for seed in range(3):
         z = draw(1, LATENT, seed=seed)
         close(metric.metric_matrix(z), plain.metric_matrix(z))
@@ -95,11 +100,12 @@ def test_the_same_numbers_of_any_likelihood(law: str, graphs: list[str]) -> None
     assert graphs == ["torch.float64"]  # traced once
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("covariance", ["constant", "scalar", "diagonal"])
 @pytest.mark.parametrize("activation", ["cubic", "split_tanh", "modulus_sigmoid"])
+@pytest.mark.parametrize("compiled", [True, "frozen"])
 def test_the_same_numbers_at_complex_latents(
-    covariance: str, activation: str, graphs: list[str]
+    compiled: traced.Compile, covariance: str, activation: str, graphs: list[str]
 ) -> None:
     family = activation.split("_")[0] if "_" in activation else "holomorphic"
     config = VAEConfig(
@@ -111,7 +117,7 @@ def test_the_same_numbers_at_complex_latents(
         covariance=covariance,  # type: ignore[arg-type]
     )
     decoder = ComplexDecoder(config).double().requires_grad_(False)
-    metric, plain = FisherMetric(decoder, compile=True), FisherMetric(decoder)
+    metric, plain = FisherMetric(decoder, compile=compiled), FisherMetric(decoder)
     for seed in range(3):
         z = draw(LATENT, seed=seed, dtype=torch.complex128)
         close(metric.metric_matrix(z), plain.metric_matrix(z))
@@ -158,6 +164,50 @@ def test_written_weights_are_noticed(write: str, graphs: list[str]) -> None:
     assert len(graphs) == 2
 
 
+COUNTED = ("in place", "a buffer", "load_state_dict")
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_frozen_programs_notice_what_torch_counts(write: str, graphs: list[str]) -> None:
+    decoder = Decoder(LAWS["constant Σ"])
+    metric, plain = both(decoder, "frozen")
+    before = metric.metric_matrix(Z)
+    WRITES[write](decoder)
+    if write not in COUNTED:
+        assert torch.equal(metric.metric_matrix(Z), before)
+        metric.forget_heads()
+    close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    assert len(graphs) == 2
+
+
+def test_frozen_programs_notice_steps_of_optimisers_and_another_decoder(graphs: list[str]) -> None:
+    decoder = Decoder(LAWS["Bernoulli"])
+    metric, plain = both(decoder, "frozen")
+    with torch.no_grad():
+        before = metric.metric_matrix(Z)
+    decoder.requires_grad_(True)
+    plain.log_volume(Z).sum().backward()
+    torch.optim.Adam(decoder.parameters(), lr=0.1).step()
+    with torch.no_grad():
+        after = metric.metric_matrix(Z)
+        assert (after - before).abs().max() > 1e-3
+        close(after, plain.metric_matrix(Z))
+        metric.decoder = plain.decoder = Decoder(LAWS["a tensor"])
+        metric.metric_matrix(draw(2, LATENT))
+        close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    assert len(graphs) == 3
+
+
+def test_frozen_programs_read_no_weights(
+    graphs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric, plain = both(Decoder(LAWS["constant Σ"]), "frozen")
+    expected = plain.metric_matrix(Z)
+    metric.metric_matrix(Z)
+    monkeypatch.setattr(kept, "_are_same", None)
+    close(metric.metric_matrix(Z), expected)
+
+
 def test_training_mode_is_noticed(graphs: list[str]) -> None:
     class Moody(Decoder):
         def forward(self, z: Tensor) -> object:
@@ -192,9 +242,12 @@ def test_a_decoder_that_cannot_be_copied_goes_without(graphs: list[str]) -> None
         close(metric.metric_matrix(Z), plain.metric_matrix(Z))
 
 
-def test_autograd_and_transforms_go_the_plain_way(graphs: list[str]) -> None:
+@pytest.mark.parametrize("compiled", [True, "frozen"])
+def test_autograd_and_transforms_go_the_plain_way(
+    compiled: traced.Compile, graphs: list[str]
+) -> None:
     decoder = Decoder(LAWS["constant Σ"])
-    metric, plain = both(decoder)
+    metric, plain = both(decoder, compiled)
     for of in (metric, plain):
         of.on_real_latents.validate_args = of.validate_args = False
     z = Z.clone().requires_grad_()
@@ -214,6 +267,8 @@ def test_autograd_and_transforms_go_the_plain_way(graphs: list[str]) -> None:
     with torch.inference_mode():
         close(metric.metric_matrix(Z), plain.metric_matrix(Z))
     assert len(graphs) == 2
+    (by_weight_again,) = torch.autograd.grad(metric.log_volume(Z).sum(), decoder.layers[0].weight)
+    close(by_weight_again, by_weight)  # with a program at hand
 
 
 def test_derivatives_and_batches_go_the_plain_way(graphs: list[str]) -> None:
@@ -257,6 +312,8 @@ def test_bad_numbers_have_the_message_that_they_have_without(graphs: list[str]) 
     decoder.log_variance.fill_(2000)  # an infinite variance, and a metric of zeros
     with pytest.raises(InputError, match="parameters, but Sigma of the Gaussian"):
         metric.metric_matrix(Z)
+    with pytest.raises(InputError, match="compile: expected False, True or 'frozen', got 'thawed'"):
+        FisherMetric(decoder, compile="thawed")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="compile: expected a decoder that is a module"):
         FisherMetric(lambda z: z, compile=True)
     with pytest.raises(InputError, match="compile: expected a decoder that is a module"):
