@@ -22,9 +22,10 @@ FLOOR = -30.0  # log density of a point that no geodesic is found to, nats
 
 # By data set: its words, and the most components of a LAND
 DATA = {
-    "semicircle": ("half a circle", 3),
-    "moons": ("two moons", 3),
-    "gaussian": ("a Gaussian", 2),
+    "semicircle": ("half a circle", 4),
+    "moons": ("two moons", 6),
+    "spirals": ("two spirals", 5),
+    "gaussian": ("a Gaussian", 3),
 }
 EQUAL = (1, 2)  # numbers of components at which both are compared
 
