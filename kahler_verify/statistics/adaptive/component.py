@@ -25,7 +25,7 @@ FAR = 8.0  # standard deviations that a fan reaches at least
 ENOUGH = 6.5  # that one reaches whose precision has changed since
 FINEST, COARSEST = 320, 24  # panels of a ray
 PANEL = 0.6  # standard deviations of the least spread direction
-UNSEEN = 1e-9  # of the weights, that points without a logarithm may have
+UNSEEN = 1e-9  # of the weights, that points without a logarithm may have where nothing is said
 GROWTHS = 8
 EVEN = 1.1  # ratio of second moments where the fan is whitened, in three or more dimensions
 
@@ -40,6 +40,7 @@ class Settings:
         tolerance: of geodesics and logarithms.
         seed: of directions in three or more dimensions.
         exact: whether every point is shot to; see :func:`logs`.
+        unseen: of the weights, that points without a logarithm may have.
         fans: how many were made, in a list of one.
         evaluations: of the metric, alike.
     """
@@ -49,6 +50,7 @@ class Settings:
     tolerance: float = 1e-9
     seed: int = 0
     exact: bool = True
+    unseen: float = UNSEEN
     fans: list[int] = field(default_factory=lambda: [0])
     evaluations: list[int] = field(default_factory=lambda: [0])
 
@@ -196,7 +198,7 @@ def fitting(
                 exact=settings.exact,
             )
             settings.evaluations[0] += found.evaluations
-        fitted = refitted(Component(made, found, *[mean] * 4), weights)
+        fitted = refitted(Component(made, found, *[mean] * 4), weights, settings.unseen)
         least = float(torch.linalg.eigvalsh(fitted.precision)[0])
         if least > 0:
             if even(fitted) and (made.closed or ENOUGH * least**-0.5 <= made.reach):
@@ -227,7 +229,7 @@ def even(fitted: Component) -> bool:
     return float(sizes[-1]) <= EVEN * float(sizes[0])
 
 
-def refitted(old: Component, weights: Tensor) -> Component:
+def refitted(old: Component, weights: Tensor, unseen: float = UNSEEN) -> Component:
     """The same geodesics with the precision that suits other weights [N].
 
     Raises:
@@ -237,8 +239,8 @@ def refitted(old: Component, weights: Tensor) -> Component:
     found = old.logs.found
     weights = weights / weights.sum()
     lost = weights * ~found
-    if float(lost.sum()) > UNSEEN:
-        which = (lost > UNSEEN / len(weights)).nonzero().squeeze(-1).tolist()
+    if float(lost.sum()) > unseen:
+        which = (lost > unseen / len(weights)).nonzero().squeeze(-1).tolist()
         raise CurveError(
             f"no shortest geodesic was found from the mean {old.fan.mean.tolist()} to "
             f"{len(which)} of {len(weights)} points, the first of them {which[:8]}; the status of "

@@ -10,7 +10,6 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics.adaptive.ascent import Step, ascending
 from kahler_verify.statistics.adaptive.component import (
-    UNSEEN,
     Component,
     Settings,
     fitting,
@@ -135,14 +134,18 @@ class ExpectationMaximisation:
                     part,
                     self.settings,
                     tolerance=self.tolerance,
-                    needed=part.logs.found & (share > UNSEEN / len(share) * share.sum())
-                    if self.count > 1
-                    else None,
+                    needed=self._weighty(part, share),
                     **known,
                 )
                 for part, share in zip(self.parts, self.shares, strict=True)
             ]
         )
+
+    def _weighty(self, part: Component, share: Tensor) -> Tensor | None:
+        """Points that a component has and that have weight in it; None: all."""
+        if self.count == 1:
+            return None
+        return part.logs.found & (share > self.settings.unseen / len(share) * share.sum())
 
     def _together(self, works: list[Work[T]]) -> list[T]:
         return together(self.metric, works, tolerance=self.settings.tolerance)
