@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from experiments.generators import declaration as models
 from experiments.paired import LEVEL
 from experiments.store import Json
 
@@ -22,10 +23,15 @@ FLOOR = -30.0  # log density of a point that no geodesic is found to, nats
 
 # By data set: its words, and the most components of a LAND
 DATA = {
-    "semicircle": ("half a circle", 3),
-    "moons": ("two moons", 3),
-    "gaussian": ("a Gaussian", 2),
+    "semicircle": ("half a circle", 4),
+    "moons": ("two moons", 6),
+    "spirals": ("two spirals", 5),
+    "gaussian": ("a Gaussian", 3),
+    "digits": ("digits' codes", 4),
 }
+CODES = "digits"  # in the expected metric of a VAE's decoder; the others in a data metric
+ROOM = 0.15  # of the codes' extent, about them: the box that is their whole space
+NODES = 600  # of the table of their metric, along the box's longer side
 EQUAL = (1, 2)  # numbers of components at which both are compared
 
 ARMS = {
@@ -80,6 +86,7 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(60, 40, 60, gaussians=2, starts=1, rays=24, tolerance=0.1, most_iterations=1)
+MODELS = {FULL: models.FULL, QUICK: models.QUICK}  # what digits' VAEs are trained by
 
 
 def as_json(sizes: Sizes) -> Json:
@@ -95,19 +102,28 @@ def as_json(sizes: Sizes) -> Json:
         "data": {name: list(row) for name, row in DATA.items()},
         "equal": list(EQUAL),
         "sizes": asdict(sizes),
+        "codes": {
+            "room": ROOM,
+            "nodes": NODES,
+            "epochs": MODELS[sizes].epochs,
+            "model": models.config(0, "rbf").to_dict(),
+        },
     }
 
 
 def words(declared: Json) -> str:
     """For the page."""
-    sizes = declared["sizes"]
+    sizes, codes = declared["sizes"], declared["codes"]
     most = ", ".join(f"{row[1]} ({name})" for name, row in declared["data"].items())
     return (
         f"{sizes['train']} points to fit to, {sizes['validation']} to validate with, "
         f"{sizes['test']} to test with. Gaussian mixtures have up to {sizes['gaussians']} "
         f"components, each of {sizes['starts']} starts. LANDs have up to {most} in the data "
         f"metric, σ {declared['factor']:g} times the mean distance to the "
-        f"{declared['neighbour']}th neighbour, as a pilot chose on half a circle. {sizes['rays']} "
+        f"{declared['neighbour']}th neighbour, as a pilot chose on half a "
+        "circle; digits' codes are those of a VAE with "
+        f"{codes['model']['centres']} radial basis functions, d = {codes['model']['latent_dim']}, "
+        f"{codes['epochs']} epochs, in its expected metric. {sizes['rays']} "
         f"geodesics in a fan; a fit ends where an iteration gains less than "
         f"{sizes['tolerance']:g} nats. A point that no geodesic reaches counts "
         f"{declared['floor']:g} nats."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from torch import Tensor
 
+from experiments.land.codes import encoded, expected
 from experiments.land.declaration import (
+    CODES,
     DATA,
     EQUAL,
     FACTOR,
@@ -22,10 +25,12 @@ from experiments.land.declaration import (
     PILOT_SEED,
     WIDTHS,
     Sizes,
+    as_json,
 )
 from experiments.store import Json, remembered
 from kahler_verify.cli.fit_land import named_points
 from kahler_verify.errors import CurveError, InputError
+from kahler_verify.geometry import RiemannianMetric
 from kahler_verify.statistics import AdaptiveNormalMixture, data_metric
 
 
@@ -40,11 +45,17 @@ def reach(x: Tensor, factor: float) -> float:
     return factor * float(cKDTree(x.numpy()).query(x.numpy(), NEIGHBOUR + 1)[0][:, -1].mean())
 
 
-def adaptive(x: Tensor, others: list[Tensor], factor: float, k: int, sizes: Sizes) -> Json:
+def local(x: Tensor, factor: float) -> RiemannianMetric:
+    """The data metric of points [N, 2], σ being so many times their neighbours' distance."""
+    return data_metric(x, reach(x, factor))
+
+
+def adaptive(
+    x: Tensor, others: list[Tensor], metric: Callable[[], RiemannianMetric], k: int, sizes: Sizes
+) -> Json:
     """A mixture of LANDs: mean log densities of the others, and how many had no geodesic."""
-    metric = data_metric(x, reach(x, factor))
     fit = AdaptiveNormalMixture(
-        metric,
+        metric(),
         k,
         rays=sizes.rays,
         precision=sizes.precision,
@@ -84,19 +95,21 @@ def compared(folder: Path, name: str, seed: int, sizes: Sizes) -> Json:
 
     Each fit of a LAND is kept in ``folder``: who lets them have more components repeats none.
     """
-    x, *others = drawn(name, seed, sizes)
     numbers = range(1, DATA[name][1] + 1)
-    depends = {
-        "sizes": asdict(sizes),
-        "metric": [FACTOR, NEIGHBOUR],
-        "floor": FLOOR,
-    }
+    depends = {"sizes": asdict(sizes), "metric": [FACTOR, NEIGHBOUR], "floor": FLOOR}
+    if name == CODES:
+        x, *others = encoded(folder, seed, sizes)
+        metric = cache(partial(expected, folder, seed, sizes))
+        depends["metric"] = as_json(sizes)["codes"]
+    else:
+        x, *others = drawn(name, seed, sizes)
+        metric = cache(partial(local, x, FACTOR))
     lands = {
         k: remembered(
             folder,
             f"fit-{name}-{seed}-{k}",
             depends,
-            partial(adaptive, x, others, FACTOR, k, sizes),
+            partial(adaptive, x, others, metric, k, sizes),
         )
         for k in numbers
     }
@@ -128,5 +141,6 @@ def pilot(sizes: Sizes) -> Json:
     """Validated log densities of two components on half a circle, by factor of σ."""
     x, validation, _ = drawn("semicircle", PILOT_SEED, sizes)
     return {
-        str(factor): adaptive(x, [validation], factor, 2, sizes)["scores"][0] for factor in FACTORS
+        str(factor): adaptive(x, [validation], partial(local, x, factor), 2, sizes)["scores"][0]
+        for factor in FACTORS
     }

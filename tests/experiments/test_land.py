@@ -45,7 +45,7 @@ def test_rivals_know_a_gaussian() -> None:
 def test_a_land_scores_by_lebesgue_measure() -> None:
     """In a metric that hardly bends it is the Gaussian, whose density is by Lebesgue's measure."""
     x, y, _ = densities.drawn("gaussian", 0, Sizes(40, 40, 1))
-    found = densities.adaptive(x, [y], 8.0, 1, QUICK)
+    found = densities.adaptive(x, [y], lambda: densities.local(x, 8.0), 1, QUICK)
     normal = densities.gaussian(x, [y], 1, QUICK)["scores"][0]
     assert "failure" not in found
     assert abs(found["scores"][0] - normal) < 0.2
@@ -102,7 +102,7 @@ def test_more_components_repeat_no_fit(tmp_path: Path, monkeypatch: pytest.Monke
     """Who raises a bound computes what is new alone."""
     fitted: list[int] = []
 
-    def fit(x: Tensor, others: list[Tensor], factor: float, k: int, sizes: Sizes) -> dict:
+    def fit(x: Tensor, others: list[Tensor], metric: object, k: int, sizes: Sizes) -> dict:
         fitted.append(k)
         return {"scores": [float(k)] * len(others), "unreached": 0}
 

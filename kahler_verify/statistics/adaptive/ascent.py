@@ -10,7 +10,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.adaptive.component import Component, Settings, component, gradient
+from kahler_verify.statistics.adaptive.component import Component, Settings, fitting, gradient
+from kahler_verify.statistics.adaptive.together import Work
 
 ARMIJO = 1e-4
 LONGEST = 1.0  # step, in the largest standard deviation
@@ -47,7 +48,7 @@ def in_chart(fitted: Component, weights: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.solve(frame.mT, slope), frame @ inverse @ frame.mT
 
 
-def ascended(
+def ascending(
     metric: RiemannianMetric,
     x: Tensor,
     weights: Tensor,
@@ -58,7 +59,7 @@ def ascended(
     slope: Tensor | None = None,
     tolerance: float = 1e-9,
     needed: Tensor | None = None,
-) -> Step:
+) -> Work[Step]:
     """Move the mean of a component that was fitted to these weights.
 
     Args:
@@ -70,7 +71,7 @@ def ascended(
         inverse: of minus the Hessian, in the chart; the inverse information by default.
         slope: the gradient in the chart, where it is known.
         tolerance: of the decrement, below which nothing is done.
-        needed: see :func:`component`.
+        needed: see :func:`fitting`.
     """
     if inverse is None or slope is None:
         slope, inverse = in_chart(old, weights)
@@ -85,7 +86,7 @@ def ascended(
     farthest = 1.1 * float(old.logs.v[old.logs.found & (weights > 0)].norm(dim=-1).max())
     for _ in range(HALVINGS):
         try:
-            there = component(
+            there = yield from fitting(
                 metric,
                 x,
                 weights,

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.adaptive.fans import Fan, fan
+from kahler_verify.statistics.adaptive.fans import Fan, aimed, shot
 from kahler_verify.statistics.adaptive.logs import Logs, logs
 from kahler_verify.statistics.adaptive.precision import fit_precision
+from kahler_verify.statistics.adaptive.together import Work, together
 from kahler_verify.statistics.adaptive.whitening import evened
 
 FAR = 8.0  # standard deviations that a fan reaches at least
 ENOUGH = 6.5  # that one reaches whose precision has changed since
 FINEST, COARSEST = 320, 24  # panels of a ray
 PANEL = 0.6  # standard deviations of the least spread direction
-UNSEEN = 1e-9  # of the weights, that points without a logarithm may have
+UNSEEN = 1e-9  # of the weights, that points without a logarithm may have where nothing is said
 GROWTHS = 8
 EVEN = 1.1  # ratio of second moments where the fan is whitened, in three or more dimensions
 
@@ -39,6 +40,7 @@ class Settings:
         tolerance: of geodesics and logarithms.
         seed: of directions in three or more dimensions.
         exact: whether every point is shot to; see :func:`logs`.
+        unseen: of the weights, that points without a logarithm may have.
         fans: how many were made, in a list of one.
         evaluations: of the metric, alike.
     """
@@ -48,6 +50,7 @@ class Settings:
     tolerance: float = 1e-9
     seed: int = 0
     exact: bool = True
+    unseen: float = UNSEEN
     fans: list[int] = field(default_factory=lambda: [0])
     evaluations: list[int] = field(default_factory=lambda: [0])
 
@@ -105,22 +108,16 @@ def fewest_rays(d: int) -> int:
 
 def prepared_fan(
     metric: RiemannianMetric, mean: Tensor, covariance: Tensor, reach: float, settings: Settings
-) -> Fan:
+) -> Work[Fan]:
     """A fan that reaches ``FAR`` standard deviations, and ``reach`` at least."""
     sizes = torch.linalg.eigvalsh(covariance).sqrt()
     reach = max(reach, FAR * float(sizes[-1]))
     panels = int(min(max(reach / (PANEL * float(sizes[0])), COARSEST), FINEST)) + 1
-    made = fan(
-        metric,
-        mean,
-        covariance,
-        reach,
-        rays=settings.rays,
-        panels=panels,
-        periods=settings.periods,
-        tolerance=settings.tolerance,
-        seed=settings.seed,
+    aim = aimed(
+        metric, mean, covariance, reach, rays=settings.rays, panels=panels, seed=settings.seed
     )
+    traced = yield aim
+    made = shot(metric, aim, traced, periods=settings.periods, tolerance=settings.tolerance)
     settings.fans[0] += 1
     settings.evaluations[0] += made.evaluations
     return made
@@ -128,20 +125,34 @@ def prepared_fan(
 
 def fan_of_law(
     metric: RiemannianMetric, mean: Tensor, covariance: Tensor, settings: Settings
-) -> Fan:
+) -> Work[Fan]:
     """The fan for a law known by its covariance Γ⁻¹ in the orthonormal frame.
 
     In three or more dimensions rays are few for their sphere, and are spread anew as
     :func:`evened` says.
     """
-    made = prepared_fan(metric, mean, covariance, 0.0, settings)
+    made = yield from prepared_fan(metric, mean, covariance, 0.0, settings)
     if len(mean) < 3:
         return made
     spread = evened(made, torch.linalg.inv(covariance))
-    return prepared_fan(metric, mean, spread, made.reach, settings)
+    return (yield from prepared_fan(metric, mean, spread, made.reach, settings))
 
 
 def component(
+    metric: RiemannianMetric,
+    x: Tensor,
+    weights: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    settings: Settings,
+    **options: Any,
+) -> Component:
+    """What :func:`fitting` comes to, alone."""
+    work = fitting(metric, x, weights, mean, covariance, settings, **options)
+    return together(metric, [work], tolerance=settings.tolerance)[0]
+
+
+def fitting(
     metric: RiemannianMetric,
     x: Tensor,
     weights: Tensor,
@@ -153,7 +164,7 @@ def component(
     guess: Tensor | None = None,
     needed: Tensor | None = None,
     strict: bool = True,
-) -> Component:
+) -> Work[Component]:
     """The law at a mean [d] that is best for points x [N, d] with weights [N].
 
     Args:
@@ -175,7 +186,7 @@ def component(
     whitened = False  # by the points' own second moments
     found: Logs | None = None
     for _ in range(GROWTHS):
-        made = prepared_fan(metric, mean, covariance, reach, settings)
+        made = yield from prepared_fan(metric, mean, covariance, reach, settings)
         if found is None or made.patches is not None:
             found = logs(
                 made,
@@ -187,7 +198,7 @@ def component(
                 exact=settings.exact,
             )
             settings.evaluations[0] += found.evaluations
-        fitted = refitted(Component(made, found, *[mean] * 4), weights)
+        fitted = refitted(Component(made, found, *[mean] * 4), weights, settings.unseen)
         least = float(torch.linalg.eigvalsh(fitted.precision)[0])
         if least > 0:
             if even(fitted) and (made.closed or ENOUGH * least**-0.5 <= made.reach):
@@ -218,7 +229,7 @@ def even(fitted: Component) -> bool:
     return float(sizes[-1]) <= EVEN * float(sizes[0])
 
 
-def refitted(old: Component, weights: Tensor) -> Component:
+def refitted(old: Component, weights: Tensor, unseen: float = UNSEEN) -> Component:
     """The same geodesics with the precision that suits other weights [N].
 
     Raises:
@@ -228,8 +239,8 @@ def refitted(old: Component, weights: Tensor) -> Component:
     found = old.logs.found
     weights = weights / weights.sum()
     lost = weights * ~found
-    if float(lost.sum()) > UNSEEN:
-        which = (lost > UNSEEN / len(weights)).nonzero().squeeze(-1).tolist()
+    if float(lost.sum()) > unseen:
+        which = (lost > unseen / len(weights)).nonzero().squeeze(-1).tolist()
         raise CurveError(
             f"no shortest geodesic was found from the mean {old.fan.mean.tolist()} to "
             f"{len(which)} of {len(weights)} points, the first of them {which[:8]}; the status of "

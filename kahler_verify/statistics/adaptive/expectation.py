@@ -8,16 +8,16 @@ from torch import Tensor
 
 from kahler_verify.errors import CurveError, InputError
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.adaptive.ascent import ascended
+from kahler_verify.statistics.adaptive.ascent import Step, ascending
 from kahler_verify.statistics.adaptive.component import (
-    UNSEEN,
     Component,
     Settings,
-    component,
+    fitting,
     no_law,
     refitted,
 )
 from kahler_verify.statistics.adaptive.medoids import medoids
+from kahler_verify.statistics.adaptive.together import T, Work, together
 
 SHARE = 0.1  # of a point's weight, that all components have of it at first
 REACH = 1.3  # of the longest path on the graph, that first fans reach
@@ -47,14 +47,15 @@ class ExpectationMaximisation:
         """Medoids of the points on the graph of their neighbours, and what belongs to each."""
         numbers, distances, label = medoids(self.metric, self.x, self.count, seed)
         d = self.x.shape[1]
+        works = []
         for k, number in enumerate(numbers.tolist()):
             own = label == k
             if int(own.sum()) <= d:  # too few: the nearest few points as well
                 own = torch.zeros_like(own)
                 own[distances[:, k].argsort()[: 2 * d + 2]] = True
             size = float((distances[own, k] ** 2).mean()) / d
-            self.parts.append(
-                component(
+            works.append(
+                fitting(
                     self.metric,
                     self.x,
                     own.double(),
@@ -66,6 +67,7 @@ class ExpectationMaximisation:
                     strict=False,
                 )
             )
+        self.parts = self._together(works)
         if self.count > 1:
             reached = torch.stack([part.logs.found for part in self.parts])
             hard = torch.nn.functional.one_hot(label, self.count).T.double()
@@ -78,8 +80,8 @@ class ExpectationMaximisation:
         logs = self._log_components()
         missing = (logs == -torch.inf).all(0)
         if bool(missing.any()) and self.count > 1:
-            self.parts = [
-                component(
+            works = [
+                fitting(
                     self.metric,
                     self.x,
                     share,
@@ -92,6 +94,7 @@ class ExpectationMaximisation:
                 )
                 for part, share in zip(self.parts, self.shares, strict=True)
             ]
+            self.parts = self._together(works)
             logs = self._log_components()
             missing = (logs == -torch.inf).all(0)
         if bool(missing.any()):
@@ -110,43 +113,42 @@ class ExpectationMaximisation:
         """New weights and precisions, then one step for each mean."""
         if self.count == 1:
             inverse, slope = self.curvature
-            step = ascended(
-                self.metric,
-                self.x,
-                self.shares[0],
-                self.parts[0],
-                self.settings,
-                inverse=inverse,
-                slope=slope,
-                tolerance=self.tolerance,
-            )
+            step = self._ascended(inverse=inverse, slope=slope)[0]
             if not step.moved and inverse is not None:  # once more, by scoring
-                step = ascended(
-                    self.metric,
-                    self.x,
-                    self.shares[0],
-                    self.parts[0],
-                    self.settings,
-                    tolerance=self.tolerance,
-                )
+                step = self._ascended()[0]
             self.parts[0] = step.component
             self.curvature = (step.inverse, step.slope) if step.moved else (None, None)
             self.ended = not step.moved
             return
         self._suit()
-        for k, share in enumerate(self.shares):
-            # what has weight here must not be lost by a step: a fan has gaps far out
-            needed = self.parts[k].logs.found & (share > UNSEEN / len(share) * share.sum())
-            step = ascended(
-                self.metric,
-                self.x,
-                share,
-                self.parts[k],
-                self.settings,
-                tolerance=self.tolerance,
-                needed=needed,
-            )
-            self.parts[k] = step.component
+        self.parts = [step.component for step in self._ascended()]
+
+    def _ascended(self, **known: Tensor | None) -> list[Step]:
+        """A step of each component; what has weight in it must not be lost by a step."""
+        return self._together(
+            [
+                ascending(
+                    self.metric,
+                    self.x,
+                    share,
+                    part,
+                    self.settings,
+                    tolerance=self.tolerance,
+                    needed=self._weighty(part, share),
+                    **known,
+                )
+                for part, share in zip(self.parts, self.shares, strict=True)
+            ]
+        )
+
+    def _weighty(self, part: Component, share: Tensor) -> Tensor | None:
+        """Points that a component has and that have weight in it; None: all."""
+        if self.count == 1:
+            return None
+        return part.logs.found & (share > self.settings.unseen / len(share) * share.sum())
+
+    def _together(self, works: list[Work[T]]) -> list[T]:
+        return together(self.metric, works, tolerance=self.settings.tolerance)
 
     def _suit(self) -> None:
         """Weights and precisions for the present shares: no new geodesics."""
@@ -187,10 +189,11 @@ class ExpectationMaximisation:
         """The components that were saved, on fans like theirs, with all points that they had."""
         self.weights = torch.from_numpy(saved["weights"])
         self.shares = torch.from_numpy(saved["shares"])
+        works = []
         for k, reach in enumerate(saved["reaches"]):
             root = torch.from_numpy(saved["roots"][k])
-            self.parts.append(
-                component(
+            works.append(
+                fitting(
                     self.metric,
                     self.x,
                     self.shares[k],
@@ -202,3 +205,4 @@ class ExpectationMaximisation:
                     strict=False,
                 )
             )
+        self.parts = self._together(works)

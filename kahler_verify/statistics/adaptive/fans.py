@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,17 +119,59 @@ def fan(
         tolerance: see :func:`trace`.
         seed: of directions, in three or more dimensions.
     """
+    aim = aimed(metric, mean, covariance, reach, rays=rays, panels=panels, seed=seed)
+    traced = trace(metric, mean, aim.frame, aim.directions, aim.times, tolerance=tolerance)
+    return shot(metric, aim, traced, periods=periods, tolerance=tolerance)
+
+
+class Aim(NamedTuple):
+    """Where a fan's rays are to go.
+
+    Attributes:
+        mean: their origin μ, [d].
+        frame: orthonormal at μ, [d, d].
+        root: A [d, d]; directions are those of A a for a spread evenly.
+        directions: unit vectors in the frame, [B, d].
+        angular: solid angles of them, [B].
+        times: [T].
+    """
+
+    mean: Tensor
+    frame: Tensor
+    root: Tensor
+    directions: Tensor
+    angular: Tensor
+    times: Tensor
+
+
+def aimed(
+    metric: RiemannianMetric,
+    mean: Tensor,
+    covariance: Tensor,
+    reach: float,
+    *,
+    rays: int,
+    panels: int,
+    seed: int,
+) -> Aim:
+    """The first half of :func:`fan`, before geodesics."""
     d, frame = len(mean), orthonormal_frame(metric, mean)
     root = torch.linalg.cholesky(covariance)
     spread = _spread(d, rays, seed).to(mean)
-    count = len(spread)
     moved = spread @ root.mT
     size = moved.norm(dim=-1)
-    directions = moved / size[:, None]
     sphere = 2 * math.pi ** (d / 2) / math.gamma(d / 2)
-    angular = sphere / count * torch.linalg.det(root) / size**d
+    angular = sphere / len(spread) * torch.linalg.det(root) / size**d
     times = torch.linspace(0, reach, panels + 1, dtype=mean.dtype, device=mean.device)
-    traced = trace(metric, mean, frame, directions, times, tolerance=tolerance)
+    return Aim(mean, frame, root, moved / size[:, None], angular, times)
+
+
+def shot(
+    metric: RiemannianMetric, aim: Aim, traced: Rays, *, periods: Sequence[float], tolerance: float
+) -> Fan:
+    """The second half of :func:`fan`, of the rays that were traced."""
+    mean, frame, root, directions = aim[:4]
+    count, d = directions.shape
     ends, reasons = domain(traced)
     patches, opposite = None, torch.full_like(directions, torch.nan)
     if d == 2:
@@ -141,14 +184,14 @@ def fan(
         reasons = torch.where(found, int(End.CUT), reasons)
         other = _turned(root, _angles(across, count))[0]
         opposite = torch.where(found[:, None], cut[:, None] * other, torch.nan)
-    v, weights, hessians = _nodes(traced, ends, angular)
+    v, weights, hessians = _nodes(traced, ends, aim.angular)
     return Fan(
         metric,
         mean,
         frame,
         root,
         traced,
-        reach,
+        float(aim.times[-1]),
         ends,
         reasons,
         opposite,
@@ -158,7 +201,7 @@ def fan(
         patches,
         tuple(periods),
         tolerance,
-        traced.evaluations,
+        int(traced.evaluations.sum()),
     )
 
 

@@ -24,11 +24,12 @@ from kahler_verify.errors import InputError, PropertyViolation
 from kahler_verify.files import require_writable, write_bytes
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets.kinks import AT_C1
-from kahler_verify.statistics.adaptive.component import Settings, fewest_rays
+from kahler_verify.statistics.adaptive.component import UNSEEN, Settings, fewest_rays
 from kahler_verify.statistics.adaptive.expectation import ExpectationMaximisation
 from kahler_verify.statistics.adaptive.law import AdaptiveLaw
 from kahler_verify.statistics.estimators import points
 
+SMALL = 1e-3  # of the tolerance: weights that are lost unseen change no fit by more
 FALL = 1e-7  # of the mean log-likelihood, that geodesics' tolerance may make it fall by
 
 
@@ -105,8 +106,9 @@ class AdaptiveNormalMixture(DensityMixin, BaseEstimator):
         self._check_metric()
         x = self._checked(X)
         self._check_settings(x)
+        unseen = min(max(UNSEEN, SMALL * self.tolerance), FALL)
         settings = Settings(
-            self.rays, tuple(self.periods), self.precision, self.seed, bool(self.exact)
+            self.rays, tuple(self.periods), self.precision, self.seed, bool(self.exact), unseen
         )
         with torch.no_grad():
             volume = float(self.metric.log_volume(x).mean())

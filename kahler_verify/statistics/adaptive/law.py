@@ -25,6 +25,7 @@ from kahler_verify.statistics.adaptive.draws import draw
 from kahler_verify.statistics.adaptive.fans import End, Fan
 from kahler_verify.statistics.adaptive.logs import logs
 from kahler_verify.statistics.adaptive.precision import log_normaliser
+from kahler_verify.statistics.adaptive.together import together
 
 
 class CutReport(NamedTuple):
@@ -120,12 +121,14 @@ class AdaptiveLaw(Distribution):
         """Of the components, made when they are first needed."""
         if not self._fans:
             with torch.no_grad():
-                for mean, covariance in zip(self.means, self.covariances, strict=True):
-                    frame = torch.linalg.cholesky(self.metric.metric_matrix(mean)).mT
-                    white = frame @ covariance @ frame.mT
-                    self._fans.append(
-                        fan_of_law(self.metric, mean, (white + white.mT) / 2, self.settings)
-                    )
+                frames = torch.linalg.cholesky(self.metric.metric_matrix(self.means)).mT
+                white = frames @ self.covariances @ frames.mT
+                white = (white + white.mT) / 2
+                works = [
+                    fan_of_law(self.metric, mean, own, self.settings)
+                    for mean, own in zip(self.means, white, strict=True)
+                ]
+                self._fans = together(self.metric, works, tolerance=self.settings.tolerance)
         return self._fans
 
     @property

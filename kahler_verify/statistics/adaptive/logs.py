@@ -190,7 +190,7 @@ def _polished(
             break
         u = v[active]
         rays = trace(fan.metric, fan.mean, fan.frame, u, times, tolerance=tolerance, stop=False)
-        evaluations += rays.evaluations
+        evaluations += int(rays.evaluations.sum())
         state = rays.state
         point, frame, spread, lean = (part[:, -1] for part in state[:4])
         here = ~rays.left & ~passed(spread)
@@ -235,7 +235,7 @@ def _shot_afar(fan: Fan, x: Tensor, tolerance: float) -> tuple[Tensor, Tensor, i
     known, r = rays.states[:, 1:].isfinite().all(-1), rays.times[:, 1:, None]
     one = torch.eye(x.shape[1]).to(x)
     back = torch.linalg.inv(torch.where(known[..., None, None], state.frame @ state.spread, one))
-    v, evaluations = torch.full_like(x, torch.nan), rays.evaluations
+    v, evaluations = torch.full_like(x, torch.nan), int(rays.evaluations.sum())
     hessians = v[:, :, None] * one
     places = torch.cat([torch.zeros(1), 2.0 ** torch.arange(-24, 1, 4)]).to(x)
     guesses = torch.full((GUESSES, *x.shape), torch.nan).to(x)

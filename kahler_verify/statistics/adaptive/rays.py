@@ -20,6 +20,7 @@ from kahler_verify.running.kernel_set import KernelSet
 SHORTEST_STEP = 1e-6  # of the whole time, below which a ray counts as out of the domain
 ENDS = 10  # times the tolerance, to which the place is found where it leaves
 MOST_STEPS = 2000  # between two times
+RANKS = (1, 2, 2, 2, 2, 2)  # of a state's parts
 _KERNELS = KernelSet("jacobi_fields")
 
 
@@ -62,7 +63,7 @@ class Rays(NamedTuple):
         states: rows [B, T, d + 5d²], NaN where a ray did not come.
         rates: their derivatives by time.
         left: [B], whether the ray left the domain.
-        evaluations: of the metric's second derivatives.
+        evaluations: of the metric's second derivatives, [B].
     """
 
     times: Tensor
@@ -70,12 +71,20 @@ class Rays(NamedTuple):
     states: Tensor
     rates: Tensor
     left: Tensor
-    evaluations: int
+    evaluations: Tensor
 
     @property
     def state(self) -> State:
         """The states by their parts."""
         return State.unpacked(self.states, self.directions.shape[-1])
+
+    def split(self, sizes: list[int], panels: list[int]) -> list[Rays]:
+        """Groups of rays, each at as many panels' times as are its own."""
+        columns = [part.split(sizes) for part in self]
+        return [
+            Rays(t[:, : n + 1], u, y[:, : n + 1], k[:, : n + 1], *rest)
+            for n, (t, u, y, k, *rest) in zip(panels, zip(*columns, strict=True), strict=True)
+        ]
 
     @property
     def rate(self) -> State:
@@ -119,45 +128,62 @@ def trace(
     tolerance: float = 1e-9,
     stop: bool = True,
 ) -> Rays:
-    """Follow rays from a point by Dormand and Prince's method of order 8, each with its own step.
+    """Follow rays from points by Dormand and Prince's method of order 8, each with its own step.
 
     Args:
         metric: of the latent space.
-        mean: where they begin, [d].
-        frame: orthonormal there, [d, d].
+        mean: where they begin, [d], or each of them, [B, d].
+        frame: orthonormal there, [d, d] or [B, d, d].
         directions: [B, d], in the frame.
-        times: [T], the first 0.
+        times: [T] or [B, T], the first 0; NaN after a ray's last.
         tolerance: of the error in each step, relative to each part of the state.
         stop: go no farther than the first of these times beyond a conjugate point.
     """
     metric = energy_of(metric).metric
     count, d = directions.shape
     one, zero = torch.eye(d).to(mean), mean.new_zeros(d, d)
-    start = State(mean, frame, zero, one, one, zero).packed().repeat(count, 1)
-    states = torch.full((count, len(times), start.shape[-1]), torch.nan).to(start)
+    begin = State(mean, frame, zero, one, one, zero)
+    parts = [part.expand(count, *part.shape[-n:]) for part, n in zip(begin, RANKS, strict=True)]
+    y, times = State(*parts).packed(), times.expand(count, -1)
+    k = _rate(metric, y, directions)
+    states = torch.full((*times.shape, y.shape[-1]), torch.nan).to(y)
     rates = states.clone()
-    active = torch.arange(count, device=mean.device)
-    y, k = start, _rate(metric, start, directions)
     states[:, 0], rates[:, 0] = y, k
-    own_times, left = times.repeat(count, 1), torch.zeros(count, dtype=torch.bool)
-    evaluations = count
-    step = torch.full((count,), float(times[1]) / 2).to(mean)
-    for n in range(1, len(times)):
-        if not len(active):
-            break
-        before = State.unpacked(y, d).spread if n > 1 else None
-        y, k, step, reached, used = _advance(
-            metric, directions[active], y, k, step, times[n] - times[n - 1], times[-1], tolerance
-        )
-        evaluations += used
-        states[active, n], rates[active, n] = y, k
-        going = reached >= 1
-        left[active] = ~going
-        own_times[active, n] = torch.lerp(times[n - 1], times[n], reached)
+    own_times, left = times.clone(), torch.zeros(count, dtype=torch.bool)
+    evaluations = torch.ones(count, dtype=torch.long)
+    active, whole = torch.arange(count, device=mean.device), times.nan_to_num(0).amax(1)
+    shortest = max(SHORTEST_STEP, ENDS * tolerance)
+    t, step, n, tries = torch.zeros_like(whole), times[:, 1] / 2, *torch.ones(2, count).long()
+    while len(active):
+        since, until = times[active, n - 1], times[active, n]
+        span, u = until - since, directions[active]
+        y, k, step, t = _stepped(metric, u, y, k, step, t, until, tolerance)
+        evaluations[active] += len(_tableau()[0])
+        there = until - t <= 1e-12 * span
+        least = shortest * torch.minimum(whole[active], span)
+        lost = ~there & ((step <= least) | (tries >= MOST_STEPS))
+        tries = tries + 1
+        done = (there | lost).nonzero().squeeze(-1)
+        if not len(done):
+            continue
+        row, column = active[done], n[done]
+        states[row, column], rates[row, column] = y[done], k[done]
+        own_times[row, column] = torch.where(there, until, t)[done]
+        left[row] = lost[done]
         if stop:
-            going &= ~passed(State.unpacked(y, d).spread, before)
-        active, y, k, step = (x[going] for x in (active, y, k, step))
+            before = torch.where(
+                (column > 1)[:, None, None], _spread(states[row, column - 1], d), one
+            )
+            lost[done] |= passed(_spread(y[done], d), before)
+        n, tries, t = n + there, torch.where(there, 1, tries), torch.where(there, until, t)
+        last = n == times.shape[1]
+        going = ~lost & ~last & times[active, torch.where(last, 0, n)].isfinite()
+        active, y, k, step, t, n, tries = (x[going] for x in (active, y, k, step, t, n, tries))
     return Rays(own_times, directions, states, rates, left, evaluations)
+
+
+def _spread(y: Tensor, d: int) -> Tensor:
+    return State.unpacked(y, d).spread
 
 
 @cache
@@ -190,47 +216,37 @@ def _rate_of_few(metric: RiemannianMetric, y: Tensor, u: Tensor) -> Tensor:
     return torch.where((info == 0)[:, None], out, torch.nan)
 
 
-def _advance(
+def _stepped(
     metric: RiemannianMetric,
     u: Tensor,
     y: Tensor,
     k: Tensor,
     step: Tensor,
-    span: Tensor,
-    whole: Tensor,
+    t: Tensor,
+    until: Tensor,
     tolerance: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Rows y with slopes k, a time span farther; as far as they come, and what part that is."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows y with slopes k at times t [b], tried a step farther, none beyond ``until`` [b].
+
+    With the next steps and the new times; where a step's error was too large, nothing has moved.
+    """
     stages, result, errors = (x.to(y) for x in _tableau())
-    shortest = max(SHORTEST_STEP, ENDS * tolerance) * torch.minimum(whole, span)
-    y_end, k_end, step_end, t_end = y.clone(), k.clone(), step.clone(), torch.zeros_like(step)
-    going, evaluations = torch.arange(len(y), device=y.device), 0
-    for _ in range(MOST_STEPS):
-        if not len(going):
-            break
-        y, k, step, t = y_end[going], k_end[going], step_end[going], t_end[going]
-        rest = span - t
-        h = torch.where(step >= rest * (1 - 1e-9), rest, torch.minimum(step, rest / 2))[:, None]
-        slopes = [k]
-        for row in stages[1:]:
-            mixed = sum(a * s for a, s in zip(row, slopes, strict=False) if a != 0)
-            slopes.append(_rate(metric, y + h * mixed, u[going]))
-        new = y + h * sum(b * s for b, s in zip(result, slopes, strict=True) if b != 0)
-        slopes.append(_rate(metric, new, u[going]))
-        evaluations += len(stages) * len(going)
-        error = _error(h[:, 0], torch.stack(slopes), errors, y, u.shape[-1], tolerance)
-        good = error <= 1
-        factor = (0.9 * error.clamp_min(1e-10) ** (-1 / 8)).clamp(0.2, 6)
-        proposed = h[:, 0] * torch.where(good, factor, factor.clamp_max(1))
-        # a step that the end cut short says nothing against the longer one before
-        step = torch.where(good & (h[:, 0] < step), torch.maximum(step, proposed), proposed)
-        t = torch.where(good, t + h[:, 0], t)
-        y_end[going] = torch.where(good[:, None], new, y)
-        k_end[going] = torch.where(good[:, None], slopes[-1], k)
-        step_end[going], t_end[going] = step, t
-        going = going[(t < span * (1 - 1e-12)) & (step > shortest)]
-    part = t_end / span
-    return y_end, k_end, step_end, torch.where(part > 1 - 1e-12, 1, part), evaluations
+    rest = until - t
+    h = torch.where(step >= rest * (1 - 1e-9), rest, torch.minimum(step, rest / 2))[:, None]
+    slopes = [k]
+    for row in stages[1:]:
+        mixed = sum(a * s for a, s in zip(row, slopes, strict=False) if a != 0)
+        slopes.append(_rate(metric, y + h * mixed, u))
+    new = y + h * sum(b * s for b, s in zip(result, slopes, strict=True) if b != 0)
+    slopes.append(_rate(metric, new, u))
+    error = _error(h[:, 0], torch.stack(slopes), errors, y, u.shape[-1], tolerance)
+    good = error <= 1
+    factor = (0.9 * error.clamp_min(1e-10) ** (-1 / 8)).clamp(0.2, 6)
+    proposed = h[:, 0] * torch.where(good, factor, factor.clamp_max(1))
+    # a step that the end cut short says nothing against the longer one before
+    step = torch.where(good & (h[:, 0] < step), torch.maximum(step, proposed), proposed)
+    moved, at = good[:, None], torch.where(good, t + h[:, 0], t)
+    return torch.where(moved, new, y), torch.where(moved, slopes[-1], k), step, at
 
 
 def _error(
