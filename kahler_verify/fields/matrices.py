@@ -16,11 +16,12 @@ from kahler_verify.errors import InputError
 from kahler_verify.fields import points as where
 from kahler_verify.fields.engines import Processes
 from kahler_verify.fields.log import Log
-from kahler_verify.fields.mending import MendJob
+from kahler_verify.fields.mending import MendJob, ThirdJob
 from kahler_verify.fields.plan import FORMAT, versions
 from kahler_verify.fields.points import Codes
 from kahler_verify.fields.sources import MEMORY, Source
 from kahler_verify.fields.stores import (
+    add_variables,
     marked,
     opened,
     remove_drafts,
@@ -115,16 +116,20 @@ def compute_distances(
 def _mend(
     job: DistanceJob, engine: Engine, summary: Summary, say: Callable[[str], None] | None
 ) -> None:
-    """One more pass, where some pairs have shorter ways over a third code, or none yet."""
+    """Two more passes, where some pairs have shorter ways over a third code, or none yet."""
     found = open_distances(job.path)
-    if not (found.detours() or np.isnan(found["length"]).any()):
+    noted, mended = ThirdJob(job), MendJob(job)
+    wanted = found.detours() or np.isnan(found["length"]).any()
+    if not (wanted or noted.third.name in opened(job.path)):
         return
-    more = MendJob(job)
-    more.create()
-    again = carry_out(more, engine, Log(job.path, say))
-    summary.notes += again.notes
-    summary.seconds += again.seconds
-    summary.stopped |= again.stopped
+    add_variables(job.path, [noted.third, mended.mark])
+    for more in (noted, mended):
+        again = carry_out(more, engine, Log(job.path, say))
+        summary.notes += again.notes
+        summary.seconds += again.seconds
+        summary.stopped |= again.stopped
+        if again.kept + len(again.done) < more.count:
+            return
 
 
 def tile_order(x: np.ndarray, tile: int) -> np.ndarray:

@@ -1,21 +1,20 @@
 """Pairs of a distance matrix to whom the way over a third code is shorter, searched again from it.
 
-Tiles are found each for itself.  When all are there, one more pass over the store looks for pairs
-that a code of another tile would help, and begins their search at the two curves over it.
+Tiles are found each for itself.  When all are there, one more pass over the store notes for which
+pairs a way over a code of another tile is shorter, and when all are noted, a last one begins their
+search at the two curves over it.  So no search depends on which others were there before.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from kahler_verify.curves.pairs import LONGER, over_third
 from kahler_verify.fields.layout import Layout
-from kahler_verify.fields.stores import Variable, opened, state_of, write_block, zarr_library
+from kahler_verify.fields.stores import Variable, opened, state_of, write_block
 from kahler_verify.fields.tiles import DistanceJob
 from kahler_verify.fields.work import Done, State
 from kahler_verify.processes import one_thread
@@ -23,24 +22,15 @@ from kahler_verify.processes import one_thread
 AT_ONCE = 256  # pairs
 
 
-class Detours(NamedTuple):
-    """Pairs of a tile, by their places in it, and the codes over which a way is shorter."""
+def thirds(length: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """For each pair of a tile the code over which the way is shortest, -1 where none is shorter.
 
-    rows: np.ndarray
-    columns: np.ndarray
-    third: np.ndarray
-
-
-def detours(length: np.ndarray, rows: slice, columns: slice, *, upper: bool) -> Detours:
-    """The pairs of a tile of lengths [N, N] to which some way over a third code is shorter.
-
-    Pairs of which no curve was found are among them, where there is such a way.
+    Pairs of which no curve was found have one, where there is such a way.
 
     Args:
-        length: of all pairs, NaN where none was found.
+        length: of all pairs [N, N], NaN where none was found.
         rows: of the tile.
         columns: of the tile.
-        upper: only pairs above the tile's diagonal, where it is the matrix's own.
     """
     own = length[rows, columns]
     shortest, third = np.full(own.shape, np.inf), np.full(own.shape, -1)
@@ -48,42 +38,18 @@ def detours(length: np.ndarray, rows: slice, columns: slice, *, upper: bool) -> 
         way = length[rows, middle, None] + length[middle, None, columns]
         better = way < shortest
         shortest, third = np.where(better, way, shortest), np.where(better, middle, third)
-    wrong = np.isfinite(shortest) & ~(own <= shortest / (1 - LONGER))
-    i, k = np.nonzero(np.triu(wrong, 1) if upper else wrong)
-    return Detours(i, k, third[i, k])
+    return np.where(np.isfinite(shortest) & ~(own <= shortest / (1 - LONGER)), third, -1)
 
 
 @dataclass(frozen=True)
-class MendJob:
-    """Tasks that search a tile's detours again, once, and then say that they did.
+class _OfTiles:
+    """A pass over all tiles of a matrix.
 
     Attributes:
-        tiles: the job that found the tiles.
+        tiles: the job that found them.
     """
 
     tiles: DistanceJob
-
-    @property
-    def mark(self) -> Variable:
-        """How many pairs of a tile were mended, which is written last."""
-        about = {"long_name": "pairs of a tile that were found shorter over a third code"}
-        sides = Layout((self.tiles.side, self.tiles.side), (1, 1))
-        return Variable("mended", sides, ("tile", "other_tile"), "int64", attributes=about)
-
-    def create(self) -> None:
-        """Make room for marks in the store, if there is none."""
-        mark = self.mark
-        with suppress(zarr_library().errors.ContainsArrayError):
-            opened(self.tiles.path).create_array(
-                mark.name,
-                shape=mark.layout.shape,
-                chunks=mark.layout.chunks,
-                dtype=mark.dtype,
-                fill_value=-1,
-                dimension_names=mark.dims,
-                attributes=dict(mark.attributes),
-                config={"write_empty_chunks": True},
-            )
 
     @property
     def count(self) -> int:
@@ -94,56 +60,95 @@ class MendJob:
         """Pairs of a tile."""
         return self.tiles.amount(task)
 
+    def array(self, name: str) -> np.ndarray:
+        """Of the store."""
+        return np.asarray(opened(self.tiles.path)[name][...])  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class ThirdJob(_OfTiles):
+    """Tasks that note a tile's detours."""
+
+    @property
+    def third(self) -> Variable:
+        """Codes by their place in the store."""
+        about = {"long_name": "code over which a way was shorter when all tiles were found, or -1"}
+        return Variable("third", self.tiles.layout, ("code", "other"), "int32", attributes=about)
+
+    def state(self, task: int) -> State:
+        """Of a tile's notes."""
+        return self.tiles.state_of([self.third], task)
+
+    @one_thread()
+    def run(self, task: int, attempt: int) -> Done:  # noqa: ARG002
+        """Look at a tile's triangles."""
+        row, column = (self.tiles.rows(number) for number in self.tiles.place(task))
+        self.tiles.write(task, [self.third], {"third": thirds(self.array("length"), row, column)})
+        return Done()
+
+
+@dataclass(frozen=True)
+class MendJob(_OfTiles):
+    """Tasks that search a tile's detours again, once, and then say that they did."""
+
+    @property
+    def mark(self) -> Variable:
+        """How many pairs of a tile were mended, which is written last."""
+        about = {"long_name": "pairs of a tile that were found shorter over a third code"}
+        sides = Layout((self.tiles.side, self.tiles.side), (1, 1))
+        return Variable("mended", sides, ("tile", "other_tile"), "int64", attributes=about)
+
     def state(self, task: int) -> State:
         """Of a tile's mark."""
-        group = opened(self.tiles.path)
-        return state_of(self.tiles.path, group, [self.mark], self.tiles.blocks(task)[-1])
+        return state_of(
+            self.tiles.path, opened(self.tiles.path), [self.mark], self.tiles.blocks(task)[-1]
+        )
 
     @one_thread()
     def run(self, task: int, attempt: int) -> Done:  # noqa: ARG002
         """Search a tile's detours again, and keep what is shorter."""
-        tiles, group = self.tiles, opened(self.tiles.path)
-        row, column = (tiles.rows(number) for number in tiles.place(task))
-        length = self._array("length")
-        found = detours(length, row, column, upper=row == column)
-        mended = np.zeros(len(found.rows), dtype=bool)
-        for some in np.array_split(np.arange(len(mended)), -(-len(mended) // AT_ONCE) or 1):
-            if len(some):
-                mended[some] = self._search(task, Detours(*[part[some] for part in found]))
-        write_block(
-            tiles.path, group, self.mark, tiles.blocks(task)[-1], np.array([[mended.sum()]])
-        )
-        if not len(mended):
-            return Done()
-        return Done([f"{mended.sum()} of {len(mended)} pairs became shorter over a third code"])
-
-    def _search(self, task: int, some: Detours) -> np.ndarray:
-        """Search some pairs again; which of them became shorter."""
         tiles = self.tiles
         row, column = (tiles.rows(number) for number in tiles.place(task))
-        x = torch.from_numpy(self._array("z"))
-        report = over_third(
-            tiles.metric,
-            x[row][some.rows],
-            x[some.third],
-            x[column][some.columns],
-            segments=tiles.segments,
-        )
-        known = {
-            variable.name: self._array(variable.name)[row, column] for variable in tiles.variables
-        }
-        before = known["length"][some.rows, some.columns]
-        better = report.converged.numpy() & ~(report.length.numpy() >= before)
-        at = some.rows, some.columns
-        known["evaluations"][at] += report.evaluations.numpy()
-        for name, values in known.items():
-            if name != "evaluations":
-                new = np.where(better, getattr(report, name).numpy(), values[at])
-                values[at] = new.astype(values.dtype)
-            if row == column:
-                values.T[at] = values[at]
-        tiles.write(task, known)
-        return better
+        known = {each.name: self.array(each.name)[row, column] for each in tiles.variables}
+        third = self.array("third")[row, column]
+        i, k = np.nonzero((np.triu(third + 1, 1) if row == column else third + 1) > 0)
+        mended = 0
+        for some in np.split(np.arange(len(i)), range(AT_ONCE, len(i), AT_ONCE)):
+            if len(some):
+                mended += self._search(known, row, column, i[some], k[some], third)
+        if len(i):
+            tiles.write(task, tiles.variables, known)
+        own = tiles.blocks(task)[-1]
+        write_block(tiles.path, opened(tiles.path), self.mark, own, np.array([[mended]]))
+        if not len(i):
+            return Done()
+        return Done([f"{mended} of {len(i)} pairs became shorter over a third code"])
 
-    def _array(self, name: str) -> np.ndarray:
-        return np.asarray(opened(self.tiles.path)[name][...])  # type: ignore[index]
+    def _search(
+        self,
+        known: dict[str, np.ndarray],
+        row: slice,
+        column: slice,
+        i: np.ndarray,
+        k: np.ndarray,
+        third: np.ndarray,
+    ) -> int:
+        """Search pairs at places i, k of a tile again; how many became shorter, in ``known``."""
+        x = torch.from_numpy(self.array("z"))
+        report = over_third(
+            self.tiles.metric,
+            x[row][i],
+            x[third[i, k]],
+            x[column][k],
+            segments=self.tiles.segments,
+        )
+        better = report.converged.numpy() & ~(report.length.numpy() >= known["length"][i, k])
+        for name, values in known.items():
+            new = getattr(report, name).numpy().astype(values.dtype)
+            if name == "evaluations":
+                values[i, k] += new
+            else:
+                values[i, k] = np.where(better, new, values[i, k])
+            if row == column:
+                values.T[i, k] = values[i, k]
+        return int(better.sum())

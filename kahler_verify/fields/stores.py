@@ -128,19 +128,7 @@ def _write(
     mark = {"fingerprint": fingerprint(plan), "plan": plan}
     group = zarr.open_group(draft, mode="w", attributes={**attributes, KEY: mark})
     for each in variables:
-        missing = complex(np.nan, np.nan) if each.dtype.startswith("c") else np.nan
-        group.create_array(
-            each.name,
-            shape=(*each.layout.shape, *each.own),
-            chunks=(*each.layout.chunks, *each.own),
-            shards=each.layout.shards and (*each.layout.shards, *each.own),
-            dtype=each.dtype,
-            fill_value=missing if each.dtype[0] in "cf" else -1,
-            dimension_names=each.dims,
-            compressors=[ZstdCodec(level=1), Crc32cCodec()] if each.compressed else [Crc32cCodec()],
-            attributes=dict(each.attributes),
-            config={"write_empty_chunks": True},  # else what is all NaN would look undone
-        )
+        _create(group, each)
     for name, (dims, values, own) in coordinates.items():
         array = group.create_array(
             name,
@@ -155,6 +143,32 @@ def _write(
     with warnings.catch_warnings():  # xarray looks for it; zarr says that the format has none yet
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(draft)
+
+
+def add_variables(path: Path, variables: list[Variable]) -> None:
+    """Make room in a store for more arrays, where there is none yet."""
+    group = opened(path)
+    for each in variables:
+        with suppress(zarr_library().errors.ContainsArrayError):
+            _create(group, each)
+
+
+def _create(group: zarr.Group, each: Variable) -> None:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    missing = complex(np.nan, np.nan) if each.dtype.startswith("c") else np.nan
+    group.create_array(
+        each.name,
+        shape=(*each.layout.shape, *each.own),
+        chunks=(*each.layout.chunks, *each.own),
+        shards=each.layout.shards and (*each.layout.shards, *each.own),
+        dtype=each.dtype,
+        fill_value=missing if each.dtype[0] in "cf" else -1,
+        dimension_names=each.dims,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()] if each.compressed else [Crc32cCodec()],
+        attributes=dict(each.attributes),
+        config={"write_empty_chunks": True},  # else what is all NaN would look undone
+    )
 
 
 def marked(path: Path) -> dict[str, Any]:

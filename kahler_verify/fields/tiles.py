@@ -119,14 +119,18 @@ class DistanceJob:
         return n * (n - 1) // 2 if row == column else n * m
 
     def state(self, task: int) -> State:
-        """Of its tiles; one without the other counts as damaged."""
+        """Of its tiles."""
+        return self.state_of(self.variables, task)
+
+    def state_of(self, variables: list[Variable], task: int) -> State:
+        """Of some arrays' tiles; one without the other counts as damaged."""
         group, blocks = opened(self.path), self.blocks(task)
-        found = state_of(self.path, group, self.variables, blocks[-1])
+        found = state_of(self.path, group, variables, blocks[-1])
         if found is not State.WHOLE or len(blocks) == 1:
             return found
-        if state_of(self.path, group, self.variables, blocks[0]) is State.WHOLE:
+        if state_of(self.path, group, variables, blocks[0]) is State.WHOLE:
             return State.WHOLE
-        remove_block(self.path, self.variables, blocks[-1])
+        remove_block(self.path, variables, blocks[-1])
         return State.DAMAGED
 
     @one_thread()
@@ -146,16 +150,17 @@ class DistanceJob:
                 raise_on_failure=False,
             )
         answers = vars(found.report) | {"length": found.lengths}
-        self.write(task, {each.name: answers[each.name].numpy() for each in self.variables})
+        values = {each.name: answers[each.name].numpy() for each in self.variables}
+        self.write(task, self.variables, values)
         lost = int((found.report.status != Status.MINIMUM).sum())
         lost //= 2 if row == column else 1
         return Done([f"{lost} of {self.amount(task)} pairs ended at no minimum"] if lost else ())
 
-    def write(self, task: int, values: Mapping[str, np.ndarray]) -> None:
-        """Write a tile's values by name, and their mirror image before them; lengths come last."""
+    def write(self, task: int, variables: list[Variable], values: Mapping[str, np.ndarray]) -> None:
+        """Write a tile of arrays, and their mirror images before it; lengths come last."""
         group, blocks = opened(self.path), self.blocks(task)
         for block in blocks:
-            for variable in self.variables:
+            for variable in variables:
                 own = values[variable.name].astype(variable.dtype)
                 whole = own if block == blocks[-1] else own.T
                 write_block(self.path, group, variable, block, whole)

@@ -12,8 +12,8 @@ from kahler_verify import fields
 from kahler_verify.curves import Status, distances
 from kahler_verify.errors import InputError
 from kahler_verify.fields.matrices import tile_order
-from kahler_verify.fields.mending import MendJob
-from kahler_verify.fields.stores import chunk_file
+from kahler_verify.fields.mending import MendJob, ThirdJob
+from kahler_verify.fields.stores import add_variables, chunk_file
 from kahler_verify.fields.tiles import DistanceJob
 from kahler_verify.fields.work import State
 from kahler_verify.geometry import PulledBackMetric
@@ -137,18 +137,42 @@ def test_detours_across_tiles_are_mended_once(tmp_path: Path, by: float) -> None
     assert set(xarray.open_zarr(out).data_vars) == {*found.names, "z"}
 
 
+def noted(out: Path) -> MendJob:
+    """What mends a store, all of whose triangles were looked at."""
+    tiles = DistanceJob(out, fields.of_metric(SPHERE, 2), 7, 3)
+    first, last = ThirdJob(tiles), MendJob(tiles)
+    for _ in range(2):
+        add_variables(out, [first.third, last.mark])
+    for task in range(tiles.count):
+        first.run(task, 0)
+    return last
+
+
 def test_an_interrupted_mending_goes_on(tmp_path: Path) -> None:
-    out, source = tmp_path / "d.zarr", fields.of_metric(SPHERE, 2)
+    out = tmp_path / "d.zarr"
     found = found_by(fields.Array(), out)
     lengthened(found, [(0, 1), (0, 5)], 3.0)
-    job = MendJob(DistanceJob(out, source, 7, 3))
-    job.create()
-    job.create()
+    job = noted(out)
     assert job.run(0, 0).notes
     assert found.detours() == 1
     assert [job.state(task) for task in range(2)] == [State.WHOLE, State.ABSENT]
     found_by(fields.Array(), out)
     assert found.detours() == 0
+
+
+def test_mending_does_not_depend_on_the_order_of_tiles(tmp_path: Path) -> None:
+    """One pair's shorter way may go over another pair that is mended, too."""
+    answers = []
+    for name, order in (("forth", range(6)), ("back", reversed(range(6)))):
+        found = found_by(fields.Array(), tmp_path / name)
+        lengthened(found, [(0, 1), (0, 2), (1, 5), (0, 5), (2, 5), (4, 6), (2, 4)], 3.0)
+        before, job = found.detours(), noted(tmp_path / name)
+        for task in order:
+            job.run(task, 0)
+        answers.append({each: found[each] for each in found.names})
+        assert found.detours() < before
+    for each, values in answers[0].items():
+        assert np.array_equal(values, answers[1][each]), each
 
 
 def test_near_codes_come_into_one_tile() -> None:
