@@ -4,7 +4,7 @@ stochman 0.3.0 (Detlefsen, Pouplin and others) minimises the energy of a cubic s
 at its defaults.  With ``--rivals`` there are more: geomstats 2.8 (Miolane and others), and
 geometric_ml of LAND's author (Arvanitidis), which both solve a boundary value problem for a pair.
 They are given g and its derivatives by us, which is their best form; ``geomstats-own`` is their
-metric of an immersion as it comes, which takes minutes for a pair
+metric of an immersion as it comes, which takes most of a minute for a logarithm
 (``GEOMSTATS_BACKEND=pytorch``, ``--batches 1 --pairs 1 --turns 1``).  None is installed with us:
 
 - ``python -m pip install --no-deps stochman==0.3.0 networkx``

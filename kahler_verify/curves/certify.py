@@ -36,21 +36,19 @@ def measure(curve: Curve, points: int | None = None) -> Measures:
     """
     metric, d = energy_of(curve.metric).metric, curve.nodes.shape[-1]
     z, v, weights = curve.quadrature(points)
-    g = by_pieces(metric.metric_matrix, z.reshape(-1, d)).reshape(*z.shape, d)
-    inside = torch.linalg.cholesky_ex(g)[1] == 0
-    squared = (v * (g @ v.unsqueeze(-1)).squeeze(-1)).sum(-1).clamp_min(0)
-    speed = squared.sqrt()
-    length = (speed * weights).sum(-1)
-    scale = torch.where(length == 0, 1, length)
     at = gauss(RESIDUALS)[0]
     place, velocity, bend = (
         curve.mesh.local(curve.nodes, at, order).reshape(-1, d) for order in range(3)
     )
-
-    def turning(z: Tensor, v: Tensor, bend: Tensor) -> Tensor:
-        return metric.norm(bend - metric.geodesic_acceleration(z, v), z)
-
-    turn = by_pieces(turning, place, velocity, bend).reshape(*length.shape, -1)
+    g = by_pieces(metric.metric_matrix, torch.cat([z.reshape(-1, d), place]))
+    g, g_there = g[: -len(place)].reshape(*z.shape, d), g[-len(place) :]
+    inside = torch.linalg.cholesky_ex(g)[1] == 0
+    squared = _squared(v, g)
+    speed = squared.sqrt()
+    length = (speed * weights).sum(-1)
+    scale = torch.where(length == 0, 1, length)
+    turn = bend - by_pieces(metric.geodesic_acceleration, place, velocity)
+    turn = _squared(turn, g_there).sqrt().reshape(*length.shape, -1)
     whole = inside.all(-1) & length.isfinite()
     energy, spread = (squared * weights).sum(-1) / 2, speed.amax(-1) - speed.amin(-1)
     length, energy, residual, variation = (
@@ -58,6 +56,11 @@ def measure(curve: Curve, points: int | None = None) -> Measures:
         for x in (length, energy, turn.amax(-1) / scale, spread / scale)
     )
     return Measures(length, energy, residual, variation, whole)
+
+
+def _squared(v: Tensor, g: Tensor) -> Tensor:
+    """g(v, v) of vectors [..., d], not below 0."""
+    return (v * (g @ v.unsqueeze(-1)).squeeze(-1)).sum(-1).clamp_min(0)
 
 
 class SecondVariation(NamedTuple):
