@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,12 @@ def single_point_programs(
             with torch.no_grad():
                 return metric.metric_matrix(z)
 
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="compile: ")
+                run()
+        except UserWarning as warning:  # else the plain way would be timed
+            raise RuntimeError(str(warning)) from warning
         return run
 
     def by_layers() -> Run:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kahler_verify.geometry.linear_tape import LinearTape
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
@@ -48,9 +49,9 @@ COVECTOR_FROM = 8
 ALONG_FROM = 6
 _TANGENTS = 24
 _FEW = 2  # vectors that go without a stack
-# Bytes kept for a backward pass.  One through it keeps three times as much, and where these are
-# many it gains a tenth only, for a third and more where calls weigh more than arithmetic.
-_TURNED_UP_TO = 16 * 2**20
+# Bytes kept for a backward pass.  A tape keeps as much again: a sixth more at a peak, where memory
+# is to be within three times that of a training step.
+_RECORDED_UP_TO = 16 * 2**20
 _NUMBERS = 12  # held at one time for each tangent's entry of the widest layer
 
 
@@ -141,9 +142,9 @@ class Linearised:
 
     def __init__(self, metric: MatrixFreeMetric, z: Tensor):
         self.metric, self.passes, self.widest = metric, 0, 1
-        self._kept = 0  # bytes, for the backward pass
         self._first: tuple[Tensor, Letters] | None = None  # u, and J u
-        self._turned: tuple[Tensor, Letters] | None = None  # Jᵀw with its graph, and w
+        self._tape: LinearTape | None = None
+        self._kept = 0  # bytes, for the backward pass
         with torch.no_grad():
             self._law = metric._law(z.detach())
         self.z = z.detach().clone().requires_grad_()
@@ -155,7 +156,7 @@ class Linearised:
         ):
             self.letters = metric._letters(self.z)
         self.passes += 2
-        self._turns = len(z) == 1 and self._kept <= _TURNED_UP_TO
+        self._records = len(z) == 1 and self._kept <= _RECORDED_UP_TO
 
     def _seen(self, x: Tensor) -> Tensor:
         self.widest = max(self.widest, x.numel() // len(self.z))
@@ -213,54 +214,40 @@ class Linearised:
     def along(self, u: Tensor) -> Letters:
         """J u as :meth:`push` has it; a few vectors may go without a pass of the value.
 
-        Jᵀw is linear in w, so that J u is a backward pass through a backward pass: the derivative
-        of ⟨Jᵀw, u⟩ by w.  Where little is kept it is taken from the second time on.  Not every
-        function has one, so the first vectors' tangents have to come out the same.
+        From the second time on J u is what a :class:`LinearTape` of such a call gives.  The first
+        vectors' tangents have to come out the same, or there is none.
         """
-        if not self._turns or len(u) > _FEW:
+        if not self._records or len(u) > _FEW:
             return self.push(u)
         if self._first is None:
             self._first = u.detach().clone(), self.push(u)
             return self._first[1]
-        if self._turned is None:
-            self._turns = self._turn()
-        return self._transposed(u) if self._turns else self.push(u)
+        if self._tape is None:
+            self._record(u[:1])
+            if self._tape is not None and len(u) == 1:
+                return self._tape.first
+        if self._tape is None:
+            return self.push(u)
+        return self._replayed(self._tape, u)
 
-    def _turn(self) -> bool:
-        """Make Jᵀw of weights w with its graph; is the transpose J?"""
+    def _record(self, u: Tensor) -> None:
         assert self._first is not None
-        u, tangents = self._first
-        known = {name: x for name, x in self.letters.items() if x.requires_grad}
-        weights = {name: torch.zeros_like(x, requires_grad=True) for name, x in known.items()}
-        self.passes += 1
+        known, tangents = self._first
         try:
-            with torch.enable_grad():
-                (back,) = torch.autograd.grad(
-                    list(known.values()), self.z, list(weights.values()), create_graph=True
-                )
-            self._turned = back, weights
-            found = self._transposed(u)
-        except RuntimeError:  # some function has no second derivative, or Jᵀw no graph
-            return False
+            tape = LinearTape(self.push, u)
+            found = self._replayed(tape, known)
+        except RuntimeError:  # some function takes no notice of what is recorded, or asks for more
+            self._records = False
+            return
         size = max(t.abs().max() for t in tangents.values())
         gap = max((found[name] - t).abs().max() for name, t in tangents.items())
-        return bool(gap <= torch.finfo(u.dtype).eps ** 0.5 * size)
+        self._records = bool(gap <= torch.finfo(u.dtype).eps ** 0.5 * size)
+        self._tape = tape if self._records else None
 
-    def _transposed(self, u: Tensor) -> Letters:
-        assert self._turned is not None
-        back, weights = self._turned
+    def _replayed(self, tape: LinearTape, u: Tensor) -> Letters:
         self.passes += len(u)
-        rows = [
-            torch.autograd.grad(
-                back, list(weights.values()), row[None], retain_graph=True, materialize_grads=True
-            )
-            for row in u
-        ]
-        columns = zip(weights, zip(*rows, strict=True), strict=True)
-        found = {name: torch.cat(column) for name, column in columns}
-        still = {name: x for name, x in self.letters.items() if name not in found}
-        zeros = {name: x.new_zeros(len(u), *x.shape[1:]) for name, x in still.items()}
-        return found | zeros
+        rows = [tape(row[None]) for row in u]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def product(self, u: Tensor) -> Tensor:
         """G u [r, d]."""

@@ -48,6 +48,8 @@ def convolution(
 def _many(x: Tensor, weight: Tensor) -> bool:
     if x.ndim != 4 or len(x) < MANY_IMAGES or x.device.type != "cpu":
         return False
+    if not torch.backends.mkldnn.enabled:  # as where the inductor is to choose; sums in place
+        return False  # of parts take it minutes to compile
     return x.is_floating_point() and not (is_transformed(x, weight) or in_forward_mode())
 
 

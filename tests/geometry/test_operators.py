@@ -345,25 +345,27 @@ def test_costs_are_counted():
     operator.product(latents(4, 12))
     assert operator.passes == 5 + 1 + 4 + 4
     top = operator.top(2)
-    # J u is a backward pass through a backward pass now, which is made and compared once
+    # J u is a tape of tangents now, which is made and compared once
     assert top.passes == 2 + 2 * int(top.how.split()[1])
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert f"{operator.passes} passes so far" in repr(operator)
 
 
-def test_a_transpose_gives_the_tangents(metric):
+def test_a_tape_gives_the_tangents(metric, request):
     linear = Linearised(metric, latents(12)[None])
     linear.along(latents(2, 12))
     u = latents(2, 12, seed=1)
     found = linear.along(u)
-    assert linear.passes == 2 + 3 + 2 + 1 + 2  # and the first two again, to be compared
+    # one on its own, and the first two again, to be compared; torch's Cholesky looks at numbers
+    full = "[full]" in request.node.name
+    assert linear.passes == 2 + 3 + (3 if full else 2 + 2 + 2)
     want = linear.push(u)
     assert found.keys() == want.keys()
     for name, t in want.items():
         close(found[name], t)
 
 
-def test_a_transpose_goes_through_attention(images):
+def test_a_tape_goes_through_attention(images):
     linear = Linearised(images.on_real_latents, latents(64)[None])
     u = latents(1, 64, seed=1)
     linear.product(latents(1, 64))
@@ -372,49 +374,6 @@ def test_a_transpose_goes_through_attention(images):
     before = linear.passes
     close(linear.product(u), want)
     assert linear.passes == before + 2 + 2
-
-
-class Squared(torch.autograd.Function):
-    """x², whose backward pass has no derivative that is right."""
-
-    how = "half"
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(context, gradient):
-        (x,) = context.saved_tensors
-        if Squared.how == "none":
-            return (2 * x * gradient).detach()
-        return 2 * x * (gradient.detach() + 0.5 * gradient - 0.5 * gradient.detach())
-
-
-class SquaredOnce(torch.autograd.Function):
-    """The same, where asking for it is an error."""
-
-    forward = Squared.forward
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(context, gradient):
-        (x,) = context.saved_tensors
-        return 2 * x * gradient
-
-
-@pytest.mark.parametrize("how", ["error", "none", "half"])
-def test_functions_without_a_second_backward_pass_go_by_tangents(how, monkeypatch):
-    monkeypatch.setattr(Squared, "how", how)
-    square = SquaredOnce if how == "error" else Squared
-    module = net()
-    metric = FisherRaoMetric(lambda z: square.apply(module(z)), check=False)
-    operator = metric.operator(latents(12), method="matrix-free")
-    exact = FisherRaoMetric(lambda z: module(z) ** 2).metric_matrix(latents(12))
-    for seed in range(3):
-        u = latents(12, seed=seed)
-        close(operator.product(u), exact @ u)
 
 
 def test_tangents_at_once_fit_the_budget(images):

@@ -94,6 +94,15 @@ def test_others_go_the_plain_way(shape: tuple[int, ...], named: dict[str, Any]) 
     assert torch.equal(found, expected)
 
 
+def test_where_onednn_is_switched_off_torch_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = draw(8, 4, 5, 5), draw(4, 1, 4, 4, seed=1)
+    monkeypatch.setattr(convolutions, "by_products", None)
+    with torch.backends.mkldnn.flags(enabled=False):
+        convolution(functional.conv_transpose2d, x, weight)
+    with pytest.raises(TypeError, match="not callable"):
+        convolution(functional.conv_transpose2d, x, weight)
+
+
 def test_transforms_go_the_plain_way() -> None:
     x, weight = draw(8, 4, 5, 5), draw(4, 1, 4, 4, seed=1)
 
