@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kahler_verify.geometry.riemannian import RiemannianMetric
     from kahler_verify.statistics import AdaptiveLaw, Candidate
 
-NODES = 48  # of a decoder's table, along the points' extent
+NODES = (48, 96, 192, 384)  # of a decoder's table, along the points' extent: until it is right
+RIGHT = 0.01  # relative error of a table
 WIDE = 1  # of that extent, that it goes beyond them
 EXACT = 1000  # points up to which every logarithm is a geodesic of its own
 
@@ -137,9 +138,11 @@ def _tabulated(metric: RiemannianMetric, points: Tensor) -> RiemannianMetric:
     low, high = points.amin(0), points.amax(0)
     wide = WIDE * (high - low).max()
     try:
-        table = TabulatedMetric(
-            metric, low - wide, high + wide, float(wide) / (WIDE * NODES), outside="nothing"
-        )
+        for nodes in NODES:
+            spacing = float(wide) / (WIDE * nodes)
+            table = TabulatedMetric(metric, low - wide, high + wide, spacing, outside="nothing")
+            if table.error < RIGHT:
+                break
     except InputError as error:
         say(f"no table of the metric, which will be slow: {error}", to=errors)
         return metric
