@@ -501,6 +501,7 @@ locally_adaptive_normal = paper(
                 measures=(
                     ("semicircle", "a lower density on half a circle"),
                     ("moons", "a lower density on two moons"),
+                    ("spirals", "a lower density on two spirals"),
                     ("gaussian", "a lower density on a Gaussian"),
                 ),
                 references=(("either", "the better of both by validation"),),

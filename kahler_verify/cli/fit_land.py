@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from kahler_verify.geometry.riemannian import RiemannianMetric
     from kahler_verify.statistics import AdaptiveLaw, Candidate
 
-NODES = 48  # of a decoder's table, along the points' extent
+NODES = (48, 96, 192, 384)  # of a decoder's table, along the points' extent: until it is right
+RIGHT = 0.01  # relative error of a table
 WIDE = 1  # of that extent, that it goes beyond them
+WIDTH, BESIDE, ABOVE = 4.6, 0.6, 0.8  # inches of a picture's panel, and of words about it
 EXACT = 1000  # points up to which every logarithm is a geodesic of its own
 
 
@@ -101,7 +103,7 @@ def fit_land(
     if plot is not None:
         if points.shape[1] != 2:
             raise InputError(f"plot: expected points in the plane, got d = {points.shape[1]}")
-        write_bytes(plot, _picture(found, x))
+        write_bytes(plot, _picture(found, x, _axes_of(data)))
 
 
 def _points(data: str, metric: str, seed: int) -> tuple[Tensor, RiemannianMetric | None]:
@@ -137,9 +139,11 @@ def _tabulated(metric: RiemannianMetric, points: Tensor) -> RiemannianMetric:
     low, high = points.amin(0), points.amax(0)
     wide = WIDE * (high - low).max()
     try:
-        table = TabulatedMetric(
-            metric, low - wide, high + wide, float(wide) / (WIDE * NODES), outside="nothing"
-        )
+        for nodes in NODES:
+            spacing = float(wide) / (WIDE * nodes)
+            table = TabulatedMetric(metric, low - wide, high + wide, spacing, outside="nothing")
+            if table.error < RIGHT:
+                break
     except InputError as error:
         say(f"no table of the metric, which will be slow: {error}", to=errors)
         return metric
@@ -276,7 +280,15 @@ def _described(law: AdaptiveLaw) -> dict[str, Any]:
     }
 
 
-def _picture(found: list[Candidate], x: Tensor) -> bytes:
+def _axes_of(data: str) -> tuple[str, str]:
+    from kahler_verify.models.recordings import SUFFIXES
+
+    if Path(data).suffix.lower() in SUFFIXES:
+        return "first principal component of log powers", "second"
+    return "first coordinate", "second"
+
+
+def _picture(found: list[Candidate], x: Tensor, names: tuple[str, str]) -> bytes:
     """The best law, and the best of the other kind beside it."""
     from matplotlib.figure import Figure
 
@@ -285,11 +297,16 @@ def _picture(found: list[Candidate], x: Tensor) -> bytes:
 
     other = [each for each in found if (each.metric == FLAT) != (found[0].metric == FLAT)]
     shown = [found[0], *[each for each in other if each.law is not None][:1]]
-    figure = Figure(figsize=(4.6 * len(shown), 4.4), layout="constrained")
+    figure, tall = Figure(layout="constrained"), 0.0
     for axes, each in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         assert each.law is not None
         title = f"{each.metric}, K = {each.components}: {each.validated:.3f} nats, validated"
         portrait(each.law, axes, x, label=title)
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        tall = max(tall, (high - low) / (right - left))
+    figure.set_size_inches(WIDTH * len(shown), (WIDTH - BESIDE) * tall + ABOVE)
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()

@@ -19,14 +19,13 @@ from torch import Tensor
 
 from kahler_verify.curves.elements import gauss
 from kahler_verify.geometry.riemannian import RiemannianMetric
+from kahler_verify.statistics.adaptive.directions import OFFSET, angles, spread, turned
 from kahler_verify.statistics.adaptive.patches import Patches, solved
 from kahler_verify.statistics.adaptive.rays import Rays, State, orthonormal_frame, passed, trace
 
-OFFSET = 0.3819660112501051  # of the first ray, between axes: charts' singularities lie on these
 IN_A_PANEL = 4  # Gauss' points
 BISECTIONS = 50
 CUT_STEPS = 10
-BALANCINGS = 300
 
 
 class End(IntEnum):
@@ -86,7 +85,7 @@ class Fan:
 
     def direction(self, angle: Tensor) -> Tensor:
         """Unit vectors [M, 2] at angles in units of that between rays, as patches have them."""
-        return _turned(self.root, _angles(angle, len(self.ends)))[0]
+        return turned(self.root, angles(angle, len(self.ends)))[0]
 
     def place(self, v: Tensor) -> Tensor:
         """Angles [M] of vectors v [M, 2], in those units."""
@@ -157,11 +156,11 @@ def aimed(
     """The first half of :func:`fan`, before geodesics."""
     d, frame = len(mean), orthonormal_frame(metric, mean)
     root = torch.linalg.cholesky(covariance)
-    spread = _spread(d, rays, seed).to(mean)
-    moved = spread @ root.mT
+    unit = spread(d, rays, seed).to(mean)
+    moved = unit @ root.mT
     size = moved.norm(dim=-1)
     sphere = 2 * math.pi ** (d / 2) / math.gamma(d / 2)
-    angular = sphere / len(spread) * torch.linalg.det(root) / size**d
+    angular = sphere / len(unit) * torch.linalg.det(root) / size**d
     times = torch.linspace(0, reach, panels + 1, dtype=mean.dtype, device=mean.device)
     return Aim(mean, frame, root, moved / size[:, None], angular, times)
 
@@ -175,14 +174,14 @@ def shot(
     ends, reasons = domain(traced)
     patches, opposite = None, torch.full_like(directions, torch.nan)
     if d == 2:
-        angle = _angles(torch.arange(count).to(mean), count)
+        angle = angles(torch.arange(count).to(mean), count)
         white = torch.linalg.inv(frame @ root)
-        patches = Patches(traced, _turned(root, angle)[1] * 2 * math.pi / count, white)
+        patches = Patches(traced, turned(root, angle)[1] * 2 * math.pi / count, white)
         cut, across = _cut(traced, patches, ends, periods)
         found = cut < ends
         ends = torch.where(found, cut, ends)
         reasons = torch.where(found, int(End.CUT), reasons)
-        other = _turned(root, _angles(across, count))[0]
+        other = turned(root, angles(across, count))[0]
         opposite = torch.where(found[:, None], cut[:, None] * other, torch.nan)
     v, weights, hessians = _nodes(traced, ends, aim.angular)
     return Fan(
@@ -203,55 +202,6 @@ def shot(
         tolerance,
         int(traced.evaluations.sum()),
     )
-
-
-def _spread(d: int, count: int, seed: int) -> Tensor:
-    """Unit vectors [count, d]: a regular polygon, or quasi-random ones, balanced and reflected."""
-    if d == 1:
-        return torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    if d == 2:
-        angle = _angles(torch.arange(count, dtype=torch.float64), count)
-        return torch.stack([angle.cos(), angle.sin()], -1)
-    half = -(-count // 2)
-    uniform = torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(
-        half, dtype=torch.float64
-    )
-    normal = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
-    unit = _balanced(normal / normal.norm(dim=-1, keepdim=True))
-    return torch.cat([unit, -unit])
-
-
-def _balanced(unit: Tensor) -> Tensor:
-    """Unit vectors [B, d] moved until their mean u uᵀ is 1/d: Tyler's fixed point.
-
-    With their reflections they are exact for polynomials of degree 3, and so is a law's second
-    moment in a flat space.  Fewer than d of them cannot be.
-    """
-    count, d = unit.shape
-    if count < d:
-        return unit
-    one = torch.eye(d).to(unit)
-    for _ in range(BALANCINGS):
-        second = d / count * unit.mT @ unit
-        if float((second - one).abs().max()) < 1e-14:
-            break
-        moved = torch.linalg.solve_triangular(torch.linalg.cholesky(second), unit.mT, upper=False)
-        unit = (moved / moved.norm(dim=0)).mT
-    return unit
-
-
-def _angles(index: Tensor, count: int) -> Tensor:
-    """Angles of rays by their numbers, whole or not."""
-    return 2 * math.pi * (index + OFFSET) / count
-
-
-def _turned(root: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    """u = A a/|A a| and du/dα at angles α [M], [M, 2]."""
-    a = torch.stack([angle.cos(), angle.sin()], -1)
-    moved, turned = a @ root.mT, torch.stack([-a[:, 1], a[:, 0]], -1) @ root.mT
-    size = moved.norm(dim=-1, keepdim=True)
-    u = moved / size
-    return u, (turned - u * (u * turned).sum(-1, keepdim=True)) / size
 
 
 def domain(rays: Rays) -> tuple[Tensor, Tensor]:

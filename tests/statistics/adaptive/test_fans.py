@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.statistics.adaptive.fans import End, Fan, _spread, fan
+from kahler_verify.statistics.adaptive.directions import spread
+from kahler_verify.statistics.adaptive.fans import End, Fan, fan
 from kahler_verify.statistics.adaptive.logs import logs
 from kahler_verify.statistics.adaptive.precision import log_normaliser
 from tests.statistics.adaptive.metrics import DOUBLE, Flat, Mercator, SpaceForm, sphere_exp
@@ -96,7 +97,7 @@ def test_another_chart_and_other_spaces() -> None:
 @pytest.mark.parametrize("d", [3, 5])
 def test_directions_are_balanced(d: int) -> None:
     """With their reflections a rule of degree 3: second moments are those of the sphere."""
-    u = _spread(d, 24, 0)
+    u = spread(d, 24, 0)
     assert torch.allclose(u.mT @ u / len(u), torch.eye(d, dtype=DOUBLE) / d, atol=1e-12)
     assert torch.allclose(u.norm(dim=-1), torch.ones(24, dtype=DOUBLE))
     assert torch.equal(u[:12], -u[12:])
