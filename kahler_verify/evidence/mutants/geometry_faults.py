@@ -121,7 +121,7 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(BATCH, Mixture._blocks, "range(0, count, size)", "range(0, max(1, count - 1), size)"),
     ),
     "decoders": (
-        Rule(FACTOR, Fisher._split, "0.5 if heads", "1.0 if heads"),
+        Rule(FACTOR, Fisher._split, "0.5 * part if heads", "part if heads"),
         Rule(LOST, Fisher._split, "g + dg, dk if k", "g, dk if k"),
         Rule(LOST, Fisher._split, "else k + dk", "else k"),
         Rule(FACTOR, summands.from_mean, "(constant / 2).exp()", "constant.exp()"),
