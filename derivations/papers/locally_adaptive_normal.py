@@ -503,6 +503,7 @@ locally_adaptive_normal = paper(
                     ("moons", "a lower density on two moons"),
                     ("spirals", "a lower density on two spirals"),
                     ("gaussian", "a lower density on a Gaussian"),
+                    ("digits", "a lower density on digits' codes"),
                 ),
                 references=(("either", "the better of both by validation"),),
             ),
