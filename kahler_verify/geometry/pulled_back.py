@@ -225,3 +225,33 @@ class ExpectedMetric(PulledBackMetric):
             return out
 
         return self._checked(z, self._by_chunks(compute, 0, z))
+
+    def sampled(self, epsilon: Tensor) -> PulledBackMetric:
+        """The metric of one draw, JᵀJ of z ↦ μ(z) + σ(z) ε with ε held: a surface, not a mean.
+
+        Args:
+            epsilon: ε [n], a number for each output, such as ``torch.randn(n)``.
+
+        Raises:
+            InputError: ``epsilon`` is not a vector; later, where it has another length.
+        """
+        if not isinstance(epsilon, Tensor) or epsilon.ndim != 1:
+            got = list(epsilon.shape) if isinstance(epsilon, Tensor) else type(epsilon).__name__
+            raise InputError(f"epsilon: expected a vector [n], got {got}")
+
+        def draw(z: Tensor) -> Tensor:
+            mu, sigma = self._moments(z)
+            if epsilon.shape != mu.shape[-1:]:
+                raise InputError(
+                    f"epsilon: expected {mu.shape[-1]} numbers, one for each output, got "
+                    f"{len(epsilon)}"
+                )
+            return mu + sigma * epsilon.to(mu)
+
+        return PulledBackMetric(
+            draw,
+            self.space.dimension,
+            validate_args=self.validate_args,
+            memory_budget=self.memory_budget,
+            latent_shape=self.latent_shape,
+        )

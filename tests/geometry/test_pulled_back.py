@@ -1,8 +1,12 @@
 """Pull-backs: Gauss' equation against derivatives of the metric, and Latent Space Oddity's mean."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 
+from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MetricJet
 from kahler_verify.geometry.fisher_rao import FisherRaoMetric
 from kahler_verify.geometry.pulled_back import ExpectedMetric, PulledBackMetric
@@ -52,6 +56,41 @@ def test_gauss_agrees_with_the_derivatives_of_the_metric() -> None:
     assert torch.allclose(metric.geodesic_acceleration(z, v), plain.geodesic_acceleration(z, v))
     w = _draw(4, 3, seed=2)
     assert torch.allclose(metric.sectional_curvature(z, v, w), plain.sectional_curvature(z, v, w))
+
+
+def test_a_sampled_metric_is_that_of_one_draw() -> None:
+    """Two draws ε and -ε of signs have the expected metric for their mean, exactly."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 10)).double()
+    net.requires_grad_(False)
+    metric = ExpectedMetric(lambda z: tuple(net(z).chunk(2, -1)))
+    z, epsilon = _draw(3, 2), _draw(5, seed=1).sign()
+    pair = [metric.sampled(sign * epsilon).metric_matrix(z) for sign in (1, -1)]
+    torch.testing.assert_close(sum(pair) / 2, metric.metric_matrix(z), rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(pair[0], pair[1], rtol=1e-2)
+    mean, log_variance = net[2].weight.double().chunk(2)
+    h = 1 - net[:2](z) ** 2
+    deviation = (net(z).chunk(2, -1)[1] / 2).exp()
+    outer = mean + (epsilon * deviation / 2)[..., None] * log_variance
+    slopes = (outer * h[:, None]) @ net[0].weight
+    torch.testing.assert_close(pair[0], slopes.mT @ slopes, rtol=1e-12, atol=1e-14)
+    path = metric.sampled(epsilon).geodesic(z[0], z[1])
+    assert float(path.length) > 0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "message"),
+    [
+        (torch.ones(2, 5), r"expected a vector \[n\], got \[2, 5\]"),
+        (1.0, r"expected a vector \[n\], got float"),
+        (torch.ones(4), "expected 5 numbers, one for each output, got 4"),
+    ],
+)
+def test_a_draw_has_a_number_for_each_output(epsilon: Any, message: str) -> None:
+    metric = ExpectedMetric(lambda z: (z @ torch.ones(2, 5).to(z), z @ torch.ones(2, 5).to(z)))
+    with pytest.raises(InputError, match=message):
+        metric.sampled(epsilon).metric_matrix(torch.zeros(1, 2).double())
 
 
 def test_the_expected_metric_and_its_variance_are_those_of_samples() -> None:
