@@ -12,7 +12,7 @@ from experiments.generators import measures
 from experiments.generators.declaration import TRIPLES, Sizes
 from experiments.generators.models import model_of
 from kahler_verify.curves import STRAIGHT, Curve, analogy, connect
-from kahler_verify.geometry import RiemannianMetric, TabulatedMetric
+from kahler_verify.geometry import RiemannianMetric, table_about
 from kahler_verify.models import RealVAE, load_data
 from kahler_verify.plots import Plane, plot_codes, plot_field, plot_frames, plot_geodesics
 from kahler_verify.plots.maps import plot_values
@@ -22,7 +22,6 @@ SEED = 0
 PAIRS = 6
 SIDE = 12  # points along the longer side of the map of regions
 CLUSTERED = 12  # points of each class
-NODES = 48  # of the table of a metric, along the codes' extent
 
 
 def draw(folder: Path, sizes: Sizes, assets: Path) -> None:
@@ -95,10 +94,7 @@ def laws(metric: RiemannianMetric, codes: Tensor, labels: Tensor) -> Figure:
     """A mixture of locally adaptive normal laws, beside the classes of a triple that it is of."""
     rows = torch.isin(labels, torch.tensor(TRIPLES[1]))
     own, truth = codes[rows], labels[rows]
-    low, high = own.amin(0), own.amax(0)
-    wide = (high - low).max()
-    # away from data the metric is so large that no law has mass there: the plane may end
-    table = TabulatedMetric(metric, low - wide, high + wide, float(wide) / NODES, outside="nothing")
+    table = table_about(metric, own)
     fit = AdaptiveNormalMixture(
         table,
         3,

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from kahler_verify.geometry.riemannian import RiemannianMetric
     from kahler_verify.statistics import AdaptiveLaw, Candidate
 
-NODES = (48, 96, 192, 384)  # of a decoder's table, along the points' extent: until it is right
-RIGHT = 0.01  # relative error of a table
-WIDE = 1  # of that extent, that it goes beyond them
 WIDTH, BESIDE, ABOVE = 4.6, 0.6, 0.8  # inches of a picture's panel, and of words about it
 EXACT = 1000  # points up to which every logarithm is a geodesic of its own
 
@@ -132,22 +129,17 @@ def _tabulated(metric: RiemannianMetric, points: Tensor) -> RiemannianMetric:
     A decoder saturates far from its codes: there its metric vanishes, and geodesics would go on
     for ever through latents that mean nothing.  The box is the whole space instead.
     """
-    from kahler_verify.geometry import TabulatedMetric
+    from kahler_verify.geometry import table_about
 
     if points.shape[1] != 2:
         return metric
-    low, high = points.amin(0), points.amax(0)
-    wide = WIDE * (high - low).max()
     try:
-        for nodes in NODES:
-            spacing = float(wide) / (WIDE * nodes)
-            table = TabulatedMetric(metric, low - wide, high + wide, spacing, outside="nothing")
-            if table.error < RIGHT:
-                break
+        table = table_about(metric, points)
     except InputError as error:
         say(f"no table of the metric, which will be slow: {error}", to=errors)
         return metric
-    say(f"the metric is read off a table, with a relative error of {table.error:.1e}", to=errors)
+    gap = float(table.errors_at(points).max())
+    say(f"the metric is read off a table, right to {gap:.1e} at the points", to=errors)
     return table
 
 

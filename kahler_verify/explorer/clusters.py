@@ -17,7 +17,7 @@ from kahler_verify.errors import CurveError, InputError
 from kahler_verify.explorer.maps import grid
 from kahler_verify.explorer.paths import COARSE
 from kahler_verify.explorer.work import Job, interruptible
-from kahler_verify.geometry import TabulatedMetric
+from kahler_verify.geometry import table_about
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveLaw, AdaptiveNormalMixture, RiemannianKMeans
 
@@ -32,7 +32,7 @@ RAYS = 32
 ATTEMPTS = 4  # at a fit, each without the codes that no geodesic reached
 ROUGH = Nearby(tolerance=1e-3, levels=(Mesh(8, 4), Mesh(8, 8)))
 MASSES = (0.5, 0.9, 0.99)  # that contours of a density hold
-NODES = 48  # of the table for laws, along the codes' extent
+FINEST = 96  # nodes of the table for laws, along the codes' extent
 Window = tuple[float, float, float, float]
 
 
@@ -81,13 +81,8 @@ def laws(
     if codes.shape[1] != 2:
         raise InputError("cluster: contours of laws are drawn for latent planes alone")
     x = _some(codes, 3 * count)
-    low, high = x.amin(0), x.amax(0)
-    wide = (high - low).max()
     # A decoder saturates far from its codes: the space ends there, see the command fit-land.
-    table = interruptible(
-        TabulatedMetric(metric, low - wide, high + wide, float(wide) / NODES, outside="nothing"),
-        job.check,
-    )
+    table = interruptible(table_about(metric, x, finest=FINEST), job.check)
     job.tell({"progress": 0.0, "words": f"first laws of {len(x)} codes"})
 
     def progress(n: int, likelihood: float) -> None:

@@ -12,7 +12,7 @@ from kahler_verify.geometry.potential import PotentialMetric
 from kahler_verify.geometry.pulled_back import ExpectedMetric, PulledBackMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.geometry.rounding import RoundingWarning
-from kahler_verify.geometry.tabulated import TabulatedMetric
+from kahler_verify.geometry.tabulated import TabulatedMetric, table_about
 from kahler_verify.moved import moved_names
 
 __getattr__ = moved_names(
@@ -46,4 +46,5 @@ __all__ = [
     "RoundingWarning",
     "TabulatedMetric",
     "diagnose",
+    "table_about",
 ]

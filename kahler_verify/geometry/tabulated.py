@@ -24,6 +24,10 @@ MOST = 4_000_000  # nodes
 _DERIVATIVES = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))  # by x and by y, as stacked
 _BENDS = [[3, 4], [4, 5]]  # where those of second order are
 TRIALS = 2000  # random points that the error is measured at
+COARSEST, RIGHT = (
+    48,
+    0.01,
+)  # of a table about points: nodes along their extent, relative error there
 
 
 class _Jet(NamedTuple):
@@ -123,11 +127,16 @@ class TabulatedMetric(RiemannianMetric):
                 TRIALS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
             )
             points = self.low + trial * (self.high - self.low)
-            exact, here = metric.metric_matrix(points), self.jet(points, 0).g
-        root = torch.linalg.cholesky(exact)
-        gap = torch.linalg.solve_triangular(root, here - exact, upper=False)
-        gap = torch.linalg.solve_triangular(root, gap.mT, upper=False)
-        self.error = float(torch.linalg.matrix_norm(gap, 2).max())
+            self.error = float(self.errors_at(points).max())
+
+    def errors_at(self, z: Tensor) -> Tensor:
+        """Relative errors of g [n], as a form, at points z [n, 2] of the box."""
+        with torch.no_grad():
+            exact = self.metric.metric_matrix(z)
+            root = torch.linalg.cholesky(exact)
+            gap = torch.linalg.solve_triangular(root, self.jet(z, 0).g - exact, upper=False)
+            gap = torch.linalg.solve_triangular(root, gap.mT, upper=False)
+            return torch.linalg.matrix_norm(gap, 2)
 
     def _move(self, move: Callable[[Tensor], Tensor]) -> None:  # noqa: ARG002
         raise InputError("to: a table is float64 on the CPU; tabulate the moved metric instead")
@@ -179,6 +188,29 @@ class TabulatedMetric(RiemannianMetric):
         second = (lean * mixed_part).plus(rest.exp())
         g, d, dd = (_matrix(a, b, c) for a, b, c in zip(first, mixed_part, second, strict=True))
         return MetricJet(g, d, dd if order > 1 else None)
+
+
+def table_about(metric: RiemannianMetric, x: Tensor, *, finest: int = 384) -> TabulatedMetric:
+    """A table about points x [N, 2], whose box, an extent of theirs beyond them, is all of space.
+
+    It is as fine as they need: nodes along that extent are doubled, from 48 to ``finest``, until g
+    is right to a hundredth at the points and half way between them.  Farther out it may be wrong,
+    where a decoder's variance has a wall.
+
+    Raises:
+        InputError: see :class:`TabulatedMetric`.
+    """
+    low, high = x.amin(0), x.amax(0)
+    wide = (high - low).max()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    places, nodes = torch.cat([x, (x + x[order]) / 2]), COARSEST
+    while True:
+        table = TabulatedMetric(
+            metric, low - wide, high + wide, float(wide) / nodes, outside="nothing"
+        )
+        if 2 * nodes > finest or bool((table.errors_at(places) < RIGHT).all()):
+            return table
+        nodes *= 2
 
 
 def _parts(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch.func import jacfwd
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.data_metrics import LocalVarianceMetric
 from kahler_verify.geometry.riemannian import RiemannianMetric
-from kahler_verify.geometry.tabulated import TabulatedMetric
+from kahler_verify.geometry.tabulated import TabulatedMetric, table_about
 
 DATA = torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 EXACT = LocalVarianceMetric(DATA, 0.5, 0.01, structure="full")
@@ -76,6 +76,32 @@ def test_a_box_may_be_all_there_is() -> None:
     for own, table in zip(box.jet(z, 2), TABLE.jet(z, 2), strict=True):
         assert bool(own[0].isnan().all())
         assert torch.equal(own[1], table[1])
+
+
+def walled(width: float) -> RiemannianMetric:
+    """Flat, but for a ridge of some width across the middle."""
+
+    def g(z: Tensor) -> Tensor:
+        height = 1 + 5 * torch.exp(-((z[..., 0] / width) ** 2) / 2)
+        return height[..., None, None] * torch.eye(2).to(z)
+
+    return RiemannianMetric.from_function(g, check=False)
+
+
+def test_a_table_about_points_is_as_fine_as_they_need() -> None:
+    """A ridge without points lies between two groups of them."""
+    x = DATA + torch.tensor([4.0, 0.0]) * DATA[:, :1].sign()
+    broad, narrow = (table_about(walled(width), x) for width in (0.5, 0.05))
+    extent = float((x.amax(0) - x.amin(0)).max())
+    assert broad.spacing == extent / 48
+    assert narrow.spacing < broad.spacing
+    ridge = torch.linspace(-0.2, 0.2, 41, dtype=torch.float64)
+    places = torch.cat([x, torch.stack([ridge, 0 * ridge], -1)])
+    assert float(narrow.errors_at(places).max()) < 0.01
+    coarse = table_about(walled(0.05), x, finest=48)
+    assert coarse.spacing == broad.spacing
+    assert float(coarse.errors_at(places).max()) > 0.01
+    assert torch.equal(coarse.low, x.amin(0) - extent)
 
 
 def test_bad_input() -> None:
