@@ -3,14 +3,12 @@
 stochman 0.3.0 (Detlefsen, Pouplin and others) minimises the energy of a cubic spline by Adam, here
 at its defaults.  With ``--rivals`` there are more: geomstats 2.8 (Miolane and others), and
 geometric_ml of LAND's author (Arvanitidis), which both solve a boundary value problem for a pair.
-They are given g and its derivatives by us, which is their best form; ``geomstats-own`` is their
-metric of an immersion as it comes, which takes most of a minute for a logarithm
-(``GEOMSTATS_BACKEND=pytorch``, ``--batches 1 --pairs 1 --turns 1``).  None is installed with us:
+They are given g and its derivatives by us, which is their best form.  None is installed with us:
 
 - ``python -m pip install --no-deps stochman==0.3.0 networkx``
 - ``python -m pip install geomstats==2.8.0 "numpy<2.4"``
-- ``git clone https://github.com/georgiosarvanitidis/geometric_ml`` and its folder ``python`` on
-  PYTHONPATH; numpy < 2.4 too.
+- ``git clone https://github.com/georgiosarvanitidis/geometric_ml``, that folder on PYTHONPATH;
+  numpy < 2.4 too.
 
 All are given the same decoder, trained on the digits, and the same pairs, on one thread, by turns;
 what is compared is the median over turns.  Lengths are chords of the decoded curve between 2001
@@ -32,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.geodesics import timed, trained
-from kahler_verify.curves import STRAIGHT, Mesh, connect
+from kahler_verify.curves import STRAIGHT, connect
 from kahler_verify.geometry import PulledBackMetric
 
 TIMES = torch.linspace(0, 1, 2001, dtype=torch.float64)
@@ -112,9 +110,9 @@ def geometric_ml_finder(net: Counted, name: str) -> Find:
     """Their solver ``bvp``, by SciPy, or ``fp``, the fixed point, at their defaults.
 
     Raises:
-        ModuleNotFoundError: their folder ``python`` is not on PYTHONPATH.
+        ModuleNotFoundError: geometric_ml is not on PYTHONPATH.
     """
-    from core import geodesics
+    from python.core import geodesics
 
     manifold = Derived(net)
     times = TIMES.numpy()
@@ -165,40 +163,6 @@ def geomstats_finder(net: Counted) -> Find:
     return find
 
 
-def geomstats_own_finder(net: Counted) -> Find:
-    """Their ``PullbackMetric`` as it comes, with GEOMSTATS_BACKEND=pytorch: shooting.
-
-    Raises:
-        ModuleNotFoundError: geomstats is not installed.
-    """
-    from geomstats.geometry.base import ImmersedSet
-    from geomstats.geometry.euclidean import Euclidean
-    from geomstats.geometry.pullback_metric import PullbackMetric
-
-    class Latents(ImmersedSet):  # type: ignore[misc]
-        def _define_embedding_space(self) -> Any:
-            return Euclidean(net.net(torch.zeros(1, self.dim, dtype=torch.float64)).shape[1])
-
-        def immersion(self, point: Tensor) -> Tensor:
-            return net(point)
-
-        @staticmethod
-        def default_metric() -> Any:
-            return PullbackMetric
-
-    def find(a: Tensor, b: Tensor) -> Tensor:
-        metric = Latents(a.shape[-1]).metric
-        velocities = metric.log_solver.log(b, a)
-        times = torch.linspace(0, 1, 101, dtype=torch.float64)
-        found = []
-        for one, velocity in zip(a, velocities, strict=True):
-            path = metric.geodesic(one, initial_tangent_vec=velocity)(times).detach()
-            found.append(Mesh(100, 1).evaluate(path, TIMES))
-        return torch.stack(found)
-
-    return find
-
-
 def lengths(net: nn.Module, points: Tensor) -> Tensor:
     """Of decoded curves [B, T, d] in float64: chords, extrapolated from half as many."""
     with torch.no_grad():
@@ -223,7 +187,6 @@ RIVALS: dict[str, list[tuple[str, bool, Callable[[Counted], Find]]]] = {
         ("stochman, float32", True, stochman_finder),
     ],
     "geomstats": [("geomstats, solve_bvp", False, geomstats_finder)],
-    "geomstats-own": [("geomstats' PullbackMetric, shooting", False, geomstats_own_finder)],
     "geometric_ml": [
         ("geometric_ml, solve_bvp", False, partial(geometric_ml_finder, name="bvp")),
         ("geometric_ml, fixed point", False, partial(geometric_ml_finder, name="fp")),
