@@ -26,14 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.land import DOUBLE, RHO, SIGMA, semicircle
+from benchmarks.land import RHO, SIGMA, semicircle
 from experiments.store import write_json
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveNormal, data_metric
-from kahler_verify.statistics.adaptive.component import Settings, component
+from kahler_verify.statistics.adaptive.fans import fan
+from kahler_verify.statistics.adaptive.logs import logs
+from kahler_verify.statistics.adaptive.rays import orthonormal_frame
 
 EXAMPLE = {"K": 1, "S": 100, "max_iter": 10, "tol": 0.1, "step_size": 0.1, "mixing_param": 0}
-REACH = 9.0
+REACH, JUDGING, PANELS = 9.0, 256, 120  # of the fan that judges: reach, rays, and parts of these
 RAYS, PRECISION = 32, 1e-4
 
 
@@ -97,18 +99,21 @@ def log_likelihood(
     L are tangent vectors in the chart; or with ``by_length`` vectors of the same directions, whose
     norms in the chart are the Riemannian lengths, as geometric_ml has them.
     """
-    share, settings = torch.ones(len(x), dtype=DOUBLE), Settings(rays=256, tolerance=1e-8)
-    begin = torch.eye(2, dtype=DOUBLE)
-    at = component(metric, x, share, mean, begin, settings, reach=REACH, strict=False)
+    inverse = torch.linalg.inv(orthonormal_frame(metric, mean))
+    own = covariance if by_length else inverse @ covariance @ inverse.mT
+    own = (own + own.mT) / 2
+    reach = max(REACH, 8 * float(torch.linalg.eigvalsh(own)[-1]) ** 0.5)
+    made = fan(metric, mean, own, reach, rays=JUDGING, panels=PANELS, tolerance=1e-8)
+    found = logs(made, x)
 
     def half_square(v: Tensor) -> Tensor:
-        found = v @ at.fan.frame.mT
+        vector = v @ made.frame.mT
         if by_length:
-            found = found * (v.norm(dim=-1) / found.norm(dim=-1))[:, None]
-        return (found * torch.linalg.solve(covariance, found.mT).mT).sum(-1) / 2
+            vector = vector * (v.norm(dim=-1) / vector.norm(dim=-1))[:, None]
+        return (vector * torch.linalg.solve(covariance, vector.mT).mT).sum(-1) / 2
 
-    constant = float((at.fan.weights * (-half_square(at.fan.v)).exp()).sum().log())
-    return -float(half_square(at.logs.v[at.logs.found]).mean()) - constant, constant
+    constant = float((made.weights * (-half_square(made.v)).exp()).sum().log())
+    return -float(half_square(found.v[found.found]).mean()) - constant, constant
 
 
 def ours(x: Tensor, metric: RiemannianMetric) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from experiments.generators.ablation import minimised
 from experiments.generators.declaration import config
+from experiments.store import fingerprint
 from kahler_verify.files import write_with
 from kahler_verify.models import RealVAE
 from kahler_verify.models.data import Dataset
@@ -18,8 +19,9 @@ from kahler_verify.models.precision import fit_precision
 
 def model_of(folder: Path, data: Dataset, seed: int, epochs: int) -> RealVAE:
     """A trained model in double precision, from disk if it was trained before."""
-    path = folder / "models" / f"convolutional-{seed}-{epochs}.safetensors"
     model = untrained(seed)
+    name = fingerprint({**model.config.to_dict(), "epochs": epochs, "layers": str(model)})
+    path = folder / "models" / f"convolutional-{seed}-{name}.safetensors"
     if not path.exists():
         x = data.train.x
         model.standardise(x)
