@@ -16,7 +16,7 @@ from kahler_verify.errors import InputError
 from kahler_verify.fields import points as where
 from kahler_verify.fields.engines import Processes
 from kahler_verify.fields.log import Log
-from kahler_verify.fields.mending import MendJob, ThirdJob
+from kahler_verify.fields.mending import MendJob, ThirdJob, thirds
 from kahler_verify.fields.plan import FORMAT, versions
 from kahler_verify.fields.points import Codes
 from kahler_verify.fields.sources import MEMORY, Source
@@ -180,13 +180,11 @@ class DistanceMatrix:
         place = np.argsort(order)
         return values[place][:, place] if name in MEANINGS else values[place]
 
-    def detours(self, tolerance: float = 1e-6) -> int:
+    def detours(self) -> int:
         """Of how many pairs the way over a third code is shorter: longer curves were found."""
         length = self["length"]
-        shortest = length.copy()
-        for middle in range(len(length)):
-            shortest = np.fmin(shortest, length[:, middle : middle + 1] + length[middle])
-        return int(np.triu(shortest < length * (1 - tolerance), 1).sum())
+        longer = (thirds(length, slice(None), slice(None)) >= 0) & np.isfinite(length)
+        return int(np.triu(longer, 1).sum())
 
 
 def open_distances(path: str | Path) -> DistanceMatrix:
