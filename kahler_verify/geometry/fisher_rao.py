@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets import propagate
-from kahler_verify.jets.domain import nowhere
+from kahler_verify.jets.domain import all_finite, nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
@@ -112,6 +113,12 @@ class FisherRaoMetric(MatrixFreeMetric):
     def forget_heads(self) -> None:
         """Drop what is kept of weights, to free its memory."""
         self._layers.forget()
+
+    def _by_chunks(
+        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
+    ) -> Tensor:
+        with self._layers.call(math.prod(z.shape[:-1])):  # weights are compared once
+            return super()._by_chunks(compute, order, z, *vectors)
 
     def _width(self) -> int:
         return self._outputs
@@ -267,8 +274,8 @@ class FisherRaoMetric(MatrixFreeMetric):
         if not self.validate_args:
             return
         for name, x in fields.letters.items():
-            if not is_transformed(x) and not bool(torch.isfinite(x).all()):
-                if not bool(torch.isfinite(z).all()):
+            if not is_transformed(x) and not all_finite(x):
+                if not all_finite(z):
                     raise InputError("z: expected finite values, but z has NaN or infinities")
                 raise InputError(
                     f"decoder: expected finite parameters, but {name} of the {fields.family.name} "

@@ -174,8 +174,7 @@ def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
     if is_transformed(variance):
         return None
     first = variance[:1]
-    if len(variance) == 0 or not (
-        len(variance) == 1 or torch.equal(variance, first.expand_as(variance))
-    ):
+    same = len(variance) == 1 or variance.stride(0) == 0
+    if len(variance) == 0 or not (same or torch.equal(variance, first.expand_as(variance))):
         return None
     return first[0].expand(outputs)

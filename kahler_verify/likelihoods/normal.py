@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
 from torch.distributions import LogNormal, Normal
 
 from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
@@ -10,6 +11,13 @@ from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
 
 def _factor(letters: Letters) -> Letters:
     return {"Sigma_factor": letters["Sigma"].sqrt()}
+
+
+def _moments(law: Any) -> Letters:
+    scale = law.scale
+    if type(scale) is Tensor and scale.ndim > 1 and scale.stride(0) == 0:  # one row for all points
+        return {"mu": law.loc, "Sigma": scale[:1].square().expand_as(scale)}
+    return {"mu": law.loc, "Sigma": scale * scale}
 
 
 def with_one_variance(family: Likelihood, law: Any) -> Likelihood:
@@ -44,7 +52,7 @@ DIAGONAL = likelihood(
     Likelihood(
         "Gaussian",
         "real_gaussian_kl",
-        lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
+        _moments,
         values=_factor,
         layout="diagonal",
         positive=("Sigma",),
@@ -56,7 +64,7 @@ likelihood(
     Likelihood(
         "log-normal",
         "real_gaussian_kl",
-        lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
+        _moments,
         values=_factor,
         layout="diagonal",
         positive=("Sigma",),

@@ -24,6 +24,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from kahler_verify.linear_algebra.products import product
 
 __all__ = ["Expansion", "Frame", "Head", "Record", "aligned", "real_directions", "realigned"]
 
@@ -138,11 +141,23 @@ class Head:
     bias: Tensor | None
     real: bool = False
 
+    @property
+    def outside(self) -> Tensor:
+        """A tensor of the value's shape and kind, without its numbers."""
+        value = self.hidden.outside
+        number = value.new_zeros(())
+        return number.expand(*value.shape[:-1], len(self.weight))
+
+    @torch.no_grad()
+    def value(self) -> Tensor:
+        """W h + b, of a head that is not a real part."""
+        return functional.linear(self.hidden.value, self.weight, self.bias)
+
     def multiplied_out(self) -> tuple[Tensor | None, Tensor | None]:
         """First and second derivatives of W h."""
         hidden = self.hidden
-        product = by_point(lambda t: t @ self.weight.mT)
-        first, second = (None if r is None else product(r) for r in hidden.rows)
+        through = by_point(lambda t: product(t, self.weight))
+        first, second = (None if r is None else through(r) for r in hidden.rows)
         if not self.real:
             return first, second
         whole = real_directions(Expansion(hidden.value, first, second, hidden.frame))
@@ -153,24 +168,38 @@ class Head:
 class Expansion:
     """A value with its derivatives; behind a linear map these wait until someone asks for them.
 
+    There the value may wait as well (None), if it is to have no graph.
+
     Attributes:
-        value: any shape.
         frame: which derivatives there are.
         head: the linear map that the value came from, where it did.
+        outside: a tensor of the value's shape, dtype and place: the value, unless that waits.
     """
 
-    __slots__ = ("_first", "_second", "frame", "head", "value")
+    __slots__ = ("_first", "_second", "_value", "frame", "head", "outside")
 
     def __init__(
         self,
-        value: Tensor,
+        value: Tensor | None,
         first: Tensor | None,
         second: Tensor | None,
         frame: Frame,
         head: Head | None = None,
     ) -> None:
-        self.value, self.frame, self.head = value, frame, head
+        self._value, self.frame, self.head = value, frame, head
         self._first, self._second = first, second
+        if value is None:
+            assert head is not None
+            value = head.outside
+        self.outside = value
+
+    @property
+    def value(self) -> Tensor:
+        """Of any shape."""
+        if self._value is None:
+            assert self.head is not None
+            self._value = self.outside = self.head.value()
+        return self._value
 
     def _multiply_out(self) -> None:
         if self.head is not None and self._first is None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.rules.arithmetic import plus, times
 from kahler_verify.rules.expansion import Expansion, Head, by_point, linear, multilinear
 from kahler_verify.rules.registry import NotCovered, rule
@@ -20,13 +22,22 @@ def linear_layer(call: Any, x: Varying, weight: Varying, bias: Varying | None = 
     if isinstance(x, Expansion) and not isinstance(weight, Expansion):
         if isinstance(bias, Expansion):
             raise NotCovered
-        head = Head(x, weight, bias) if x.value.ndim > 1 and weight.ndim == 2 else None
-        value = call(x.value, weight, bias)
-        if head is not None:
-            return Expansion(value, None, None, x.frame, head)
-        return linear(lambda t: call(t, weight), x, value=value)
+        if x.outside.ndim < 2 or weight.ndim != 2:
+            return linear(lambda t: call(t, weight), x, value=call(x.value, weight, bias))
+        head = Head(x, weight, bias)
+        waits = call is functional.linear and _may_wait(x.outside, weight)
+        value = None if waits else call(x.value, weight, bias)
+        return Expansion(value, None, None, x.frame, head)
     out = multilinear(call, x, weight)
     return out if bias is None else plus(out, bias)
+
+
+def _may_wait(x: Tensor, weight: Tensor) -> bool:
+    """Will the product be the same in another place, outside of what surrounds this one?"""
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        return False
+    fits = x.shape[-1] == weight.shape[-1] and x.dtype == weight.dtype
+    return fits and not (is_transformed(x, weight) or in_forward_mode())
 
 
 def _matrices(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:
