@@ -157,7 +157,10 @@ class LinearTape:
         for place, number in last.items():
             if place not in kept:
                 spent[number].append(place)
-        self._steps = [_Step(*step, spent[k]) for k, step in enumerate(recorder.steps)]
+        self._steps = [
+            _Step(func, args, kwargs, out, some)
+            for (func, args, kwargs, out), some in zip(recorder.steps, spent, strict=True)
+        ]
         self._count = recorder.count
 
     @torch.no_grad()

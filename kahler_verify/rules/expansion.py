@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kahler_verify.linear_algebra.products import product
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed, product
 
 __all__ = ["Expansion", "Frame", "Head", "Record", "aligned", "real_directions", "realigned"]
 
@@ -168,7 +168,8 @@ class Head:
 class Expansion:
     """A value with its derivatives; behind a linear map these wait until someone asks for them.
 
-    There the value may wait as well (None), if it is to have no graph.
+    There the value may wait as well (None), if it is to have no graph.  A constant that multiplies
+    all derivatives may wait too, for the slope of an activation that does.
 
     Attributes:
         frame: which derivatives there are.
@@ -176,7 +177,7 @@ class Expansion:
         outside: a tensor of the value's shape, dtype and place: the value, unless that waits.
     """
 
-    __slots__ = ("_first", "_second", "_value", "frame", "head", "outside")
+    __slots__ = ("_factor", "_first", "_second", "_value", "frame", "head", "outside")
 
     def __init__(
         self,
@@ -185,9 +186,10 @@ class Expansion:
         second: Tensor | None,
         frame: Frame,
         head: Head | None = None,
+        factor: Tensor | None = None,
     ) -> None:
         self._value, self.frame, self.head = value, frame, head
-        self._first, self._second = first, second
+        self._first, self._second, self._factor = first, second, factor
         if value is None:
             assert head is not None
             value = head.outside
@@ -204,6 +206,16 @@ class Expansion:
     def _multiply_out(self) -> None:
         if self.head is not None and self._first is None:
             self._first, self._second = self.head.multiplied_out()
+        if self._factor is not None:
+            rows, factor, self._factor = (self._first, self._second), self._factor, None
+            self._first, self._second = (None if r is None else r * factor for r in rows)
+
+    @property
+    def rows_before_factor(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """First and second derivatives, and what they are still to be multiplied with, if any."""
+        if self._factor is None:
+            return *self.rows, None
+        return self._first, self._second, self._factor
 
     @property
     def first(self) -> Tensor | None:
@@ -234,7 +246,7 @@ class Expansion:
 
     def with_value(self, value: Tensor) -> Expansion:
         """The same derivatives of another value: the very one that torch has, to the last bit."""
-        return Expansion(value, self._first, self._second, self.frame, self.head)
+        return Expansion(value, self._first, self._second, self.frame, self.head, self._factor)
 
     def constant(self, value: Tensor) -> Expansion:
         """A value whose derivatives vanish."""
@@ -278,15 +290,33 @@ def linear(
 
 def chain(x: Expansion, value: Tensor, slope: Tensor, curvature: Tensor | None = None) -> Expansion:
     """f∘x entry by entry, from the values of f, f′ and f″ (None where that vanishes) at x."""
-    first, second = x.rows
+    first, second, factor = x.rows_before_factor
     if first is None:
         return x.constant(value)
+    if factor is not None:
+        slope = slope * factor
+        curvature = None if curvature is None else curvature * factor.square()
+    slope = _lying_like(first, slope)
     out = None if second is None else second * slope
     if x.frame.order == 2 and curvature is not None:
         left, right = x.frame.pair_up(first)
-        square = left * right * curvature
+        square = left * right * _lying_like(first, curvature)
         out = square if out is None else out + square
     return Expansion(value, first * slope, out, x.frame)
+
+
+def may_wait(*tensors: Tensor) -> bool:
+    """Is what is made of these the same later on, whatever surrounds that: no graph is wanted?"""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return False
+    return not (is_transformed(*tensors) or in_forward_mode())
+
+
+def _lying_like(rows: Tensor, factor: Tensor) -> Tensor:
+    """A factor of all rows, with channels last where theirs are: passes over both are faster."""
+    if rows.ndim == 5 and rows.stride(2) == 1 < rows.stride(4) and factor.shape == rows.shape[1:]:
+        return factor.contiguous(memory_format=torch.channels_last)
+    return factor
 
 
 def multilinear(

@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
 from kahler_verify.rules.arithmetic import plus, times
-from kahler_verify.rules.expansion import Expansion, Head, by_point, linear, multilinear
+from kahler_verify.rules.expansion import (
+    Expansion,
+    Head,
+    by_point,
+    linear,
+    may_wait,
+    multilinear,
+)
 from kahler_verify.rules.registry import NotCovered, rule
 
 Varying = Expansion | Tensor
@@ -24,20 +30,20 @@ def linear_layer(call: Any, x: Varying, weight: Varying, bias: Varying | None = 
             raise NotCovered
         if x.outside.ndim < 2 or weight.ndim != 2:
             return linear(lambda t: call(t, weight), x, value=call(x.value, weight, bias))
-        head = Head(x, weight, bias)
-        waits = call is functional.linear and _may_wait(x.outside, weight)
+        waits = call is functional.linear and _may_wait(x.outside, weight, bias)
         value = None if waits else call(x.value, weight, bias)
-        return Expansion(value, None, None, x.frame, head)
+        return Expansion(value, None, None, x.frame, Head(x, weight, bias))
     out = multilinear(call, x, weight)
     return out if bias is None else plus(out, bias)
 
 
-def _may_wait(x: Tensor, weight: Tensor) -> bool:
-    """Will the product be the same in another place, outside of what surrounds this one?"""
-    if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+def _may_wait(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Is it a product that torch takes, and the same in another place?"""
+    sources = [x, weight] if bias is None else [x, weight, bias]
+    fits = x.shape[-1] == weight.shape[-1] and (bias is None or bias.shape == weight.shape[:1])
+    if not fits or any((t.dtype, t.device) != (x.dtype, x.device) for t in sources):
         return False
-    fits = x.shape[-1] == weight.shape[-1] and x.dtype == weight.dtype
-    return fits and not (is_transformed(x, weight) or in_forward_mode())
+    return may_wait(*sources) and not torch.is_autocast_enabled(x.device.type)
 
 
 def _matrices(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:

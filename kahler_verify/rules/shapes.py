@@ -35,9 +35,9 @@ _SHIFTS = ("fft_fftshift", "fft_ifftshift")
 @rule(*_VIEWS, *_COPIES, *_FOURIER, *_SHIFTS)
 def moved(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Any:
     """Linear over C; itself where a shape stays what it is, so that a head stays one."""
-    if getattr(call, "__name__", "") in _RESHAPES:
-        if call(x.outside, *arguments, **named).shape == x.outside.shape:
-            return x
+    name = getattr(call, "__name__", "")
+    if name in _RESHAPES and call(x.outside, *arguments, **named).shape == x.outside.shape:
+        return x
     return linear(lambda t: call(t, *arguments, **named), x)
 
 

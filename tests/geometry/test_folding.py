@@ -253,3 +253,21 @@ def test_bad_numbers_are_named_as_before() -> None:
         FisherRaoMetric(decoder, fold="sometimes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="fold_ratio: expected a positive"):
         FisherRaoMetric(decoder, fold_ratio=0)
+
+
+def test_a_folded_mean_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden = nn.Sequential(nn.Linear(2, 8), nn.Tanh()).double()
+    last = nn.Linear(8, 64).double()
+    z = torch.randn(5, 2, dtype=torch.float64)
+
+    def law(z: Tensor) -> Independent:
+        return Independent(Normal(last(hidden(z)), torch.linspace(1, 2, 64).double()), 1)
+
+    metric = FisherRaoMetric(law, check=False)
+    wanted = FisherRaoMetric(law, fold="never").metric_matrix(z)
+    computed, value = [], Head.value
+    monkeypatch.setattr(Head, "value", lambda head: computed.append(head.weight) or value(head))
+    with torch.no_grad():
+        torch.testing.assert_close(metric.metric_matrix(z), wanted)
+    assert [len(weight) for weight in computed] == [8]

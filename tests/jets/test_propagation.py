@@ -359,6 +359,60 @@ def test_a_last_linear_map_waits():
     assert propagate(lambda z: module(z).flip(0), z).head is None
 
 
+def test_a_last_value_waits_where_it_has_no_graph():
+    module, z = prepared(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6))), points((3,))
+    with torch.no_grad():
+        out = propagate(module, z)
+    waiting = out.expansion.outside
+    assert waiting.stride() == (0, 0)
+    assert (out.shape, out.dtype, out.ndim) == ((2, 6), D, 2)
+    assert out.size(-1) == 6
+    assert out.flatten(1) is out
+    assert out.expansion.outside is waiting
+    assert torch.equal(out.value, module(z))
+    assert not out.value.requires_grad
+    assert not out.is_contiguous(memory_format=torch.channels_last)
+    assert propagate(module, z).value.requires_grad
+    for options in ({"dtype": torch.bfloat16}, {"enabled": False}):
+        with torch.autocast("cpu", **options), torch.no_grad():
+            inside, plain = propagate(module, z), module(z)
+        assert torch.equal(inside.value, plain)
+        assert inside.value.dtype == plain.dtype
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), torch.no_grad():
+        propagate(lambda z: module[2](z), z)
+
+
+def test_constants_that_wait_have_no_graph_later():
+    module, z = prepared(dcgan()), points((3,))
+    with torch.no_grad():
+        out = propagate(nn.Sequential(*list(module)[:4]), z)
+    assert not out.tangents.requires_grad
+    with torch.no_grad():
+        whole = propagate(nn.Sequential(*list(module)[:4]), z).tangents
+    assert torch.equal(out.tangents, whole)
+
+
+def test_images_with_channels_last_have_the_same_derivatives():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(3, 8 * 4),
+        nn.Unflatten(1, (8, 2, 2)),
+        nn.ConvTranspose2d(8, 6, 4, 2, 1),
+        nn.BatchNorm2d(6),
+        nn.SiLU(),
+        nn.ConvTranspose2d(6, 5, 4, 2, 1),
+        nn.GroupNorm(5, 5),
+        nn.Tanh(),
+        nn.Flatten(),
+    ).eval()
+    z = points((3,), 30)
+    with torch.no_grad():
+        single = propagate(module, z.float(), 2)
+        double = propagate(module.double(), z, 2)
+    for a, b in ((single.d, double.d), (single.dd, double.dd), (single.value, double.value)):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+
+
 def test_batches_as_long_as_outputs_are_not_taken_for_them():
     """A part of the points is not a part of the outputs, even where there are as many."""
     module, z = prepared(nn.Linear(3, 4)), points((3,), 4)
