@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp
 
 from kahler_verify.adapters import Output, adapted, described
@@ -38,6 +38,8 @@ from kahler_verify.torch_state import alone, without_validation
 
 # On a CPU, tangents that leave its caches make convolutions up to twice as slow.
 TANGENTS_AT_ONCE = 1024
+# Of a compiled program for batches, which wants one size: points, and tangents.
+PROGRAM_POINTS, PROGRAM_TANGENTS = 64, 2048
 
 
 @keeps_latent_shape
@@ -63,8 +65,9 @@ class FisherRaoMetric(MatrixFreeMetric):
             function or an :class:`kahler_verify.adapters.Output`.
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
-        compile: compute g at a single point by a compiled program; "frozen" with less care for
-            changed weights, see :class:`FisherMetric`.  The first such call takes seconds.
+        compile: compute g by a compiled program, at single points and, where the decoder has no
+            convolutions, in batches of 64; "frozen" with less care for changed weights, see
+            :class:`FisherMetric`.  The first call of each takes seconds.
 
     Raises:
         InputError: ``decoder`` is not callable (or with ``compile`` no module), or an argument is
@@ -114,12 +117,6 @@ class FisherRaoMetric(MatrixFreeMetric):
         """Drop what is kept of weights, to free its memory."""
         self._layers.forget()
 
-    def _by_chunks(
-        self, compute: Callable[..., Tensor], order: int, z: Tensor, *vectors: Tensor
-    ) -> Tensor:
-        with self._layers.call(math.prod(z.shape[:-1])):  # weights are compared once
-            return super()._by_chunks(compute, order, z, *vectors)
-
     def _width(self) -> int:
         return self._outputs
 
@@ -132,7 +129,21 @@ class FisherRaoMetric(MatrixFreeMetric):
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
             return fitting
+        size = self._program_points(z)
+        if 0 < size <= fitting and 2 * math.prod(z.shape[:-1]) > size:
+            return size
         return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1]))
+
+    def _program_points(self, z: Tensor) -> int:
+        """How many a compiled program for batches takes; 0 where there is none.
+
+        Convolutions are faster without, by more ways than the compiler has.
+        """
+        if not (self.compile and isinstance(self.decoder, nn.Module)):
+            return 0
+        if any(isinstance(x, nn.modules.conv._ConvNd) for x in self.decoder.modules()):
+            return 0
+        return max(1, min(PROGRAM_POINTS, PROGRAM_TANGENTS // z.shape[-1]))
 
     def _fields(self, z: Tensor) -> Fields:
         with explained(self.decoder, z):
@@ -197,12 +208,22 @@ class FisherRaoMetric(MatrixFreeMetric):
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
-        compiled = self.compile and order == 0 and len(z) == 1 and not self._unchecked
-        g = self._compiled(z) if compiled else None
+        g = self._by_program(z) if self.compile and order == 0 and not self._unchecked else None
         return self._jet(z, order) if g is None else MetricJet(g)
 
+    def _by_program(self, z: Tensor) -> Tensor | None:
+        """G by a compiled program, at one point or at about as many as a batch of it has."""
+        count, size = len(z), self._program_points(z)
+        if count == 1:
+            return self._compiled(z)
+        if not count <= size < 2 * count:
+            return None
+        rest = z[-1:].expand(size - count, -1)
+        g = self._compiled(torch.cat([z, rest]) if count < size else z)
+        return None if g is None else g[:count]
+
     def _compiled(self, z: Tensor) -> Tensor | None:
-        """G at one point, or None where only the way of many points, or its message, will do."""
+        """G by a program, or None where only the plain way, or its message, will do."""
         fold, fold_ratio = self.fold, self.fold_ratio
 
         def compute(decoder: Any) -> Program:

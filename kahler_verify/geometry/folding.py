@@ -174,7 +174,8 @@ def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
     if is_transformed(variance):
         return None
     first = variance[:1]
-    same = len(variance) == 1 or variance.stride(0) == 0
+    shared = variance.stride(0) == 0 and not bool(first.isnan().any())
+    same = len(variance) == 1 or shared
     if len(variance) == 0 or not (same or torch.equal(variance, first.expand_as(variance))):
         return None
     return first[0].expand(outputs)

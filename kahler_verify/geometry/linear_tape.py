@@ -105,10 +105,15 @@ class _Step:
     def run(self, found: list[Any]) -> None:
         """Read from places, and write to them."""
         args, kwargs = self._args.copy(), self._kwargs
+
+        def value(x: Any) -> Any:
+            return found[x.number] if isinstance(x, _Place) else x
+
         for k in self._varying:
-            args[k] = _filled(args[k], found)
+            args[k] = _replaced([args[k]], value)[0]
         if self._named:
-            kwargs = kwargs | {name: _filled(kwargs[name], found) for name in self._named}
+            filled = _replaced([kwargs[name] for name in self._named], value)
+            kwargs = kwargs | dict(zip(self._named, filled, strict=True))
         out = self._func(*args, **kwargs)
         for place, x in zip(self._out, _leaves(out), strict=True):
             found[place] = x
@@ -118,12 +123,6 @@ class _Step:
 
 def _has_places(x: Any) -> bool:
     return any(isinstance(leaf, _Place) for leaf in _leaves(x))
-
-
-def _filled(x: Any, found: list[Any]) -> Any:
-    if isinstance(x, _Place):
-        return found[x.number]
-    return [_filled(each, found) for each in x] if isinstance(x, list | tuple) else x
 
 
 class LinearTape:

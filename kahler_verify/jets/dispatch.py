@@ -67,10 +67,10 @@ def dispatch(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[s
     name = getattr(call, "__name__", "")
     if name == "__get__":
         return _property(call.__self__.__name__, arguments[0])  # type: ignore[attr-defined]
-    if name in _OUTSIDE:
+    if name in _OUTSIDE and arguments:
         return call(arguments[0].expansion.outside, *arguments[1:], **named)
     if name in _QUERIES:
-        return call(*_values(arguments), **named)
+        return call(*_values(arguments), **{k: _values(v) for k, v in named.items()})
     if name == "__bool__" or name == "is_nonzero":
         jet = arguments[0]
         jet.record.branches[name] += 1

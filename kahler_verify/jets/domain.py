@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import cmath
 from collections.abc import Iterable
 
 import torch
@@ -27,5 +27,5 @@ def nowhere(x: Tensor, outputs: Iterable[Tensor]) -> Tensor:
 
 def all_finite(x: Tensor) -> bool:
     """Is no number NaN or infinite?"""
-    # a sum is finite of finite numbers alone, and takes a tenth of the time; it may overflow
-    return math.isfinite(abs(x.detach().sum().item())) or bool(x.isfinite().all())
+    # a finite sum has finite terms, and takes a tenth of the time; that of finite ones may overflow
+    return cmath.isfinite(x.detach().sum().item()) or bool(x.isfinite().all())

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.rules.expansion import Expansion, Head, Record, pairs
+from kahler_verify.rules.expansion import Expansion, Head
+from kahler_verify.rules.frame import Record, pairs
 
 __all__ = ["Jet"]
 

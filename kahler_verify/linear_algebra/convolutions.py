@@ -29,27 +29,32 @@ Pair = tuple[int, int]
 
 
 def convolution(
-    call: Callable[..., Tensor], x: Tensor, weight: Tensor, *rest: Any, **named: Any
+    call: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    *rest: Any,
+    as_torch_has_it: bool = False,
+    **named: Any,
 ) -> Tensor:
     """``call(x, weight, None, *rest, **named)`` of a convolution.
-
-    The result may lie in memory with channels last.
 
     Args:
         call: ``conv2d`` or ``conv_transpose2d`` of torch; any other is simply called.
         x: images [n, c, h, w].
         weight: as torch has it.
         rest: of its arguments.
+        as_torch_has_it: also in memory; otherwise the result may have channels last.
         named: of its arguments.
     """
     found = None
+    many = len(x) >= CHANNELS_LAST_FROM and x.dtype == weight.dtype == torch.float32
+    many = many and not as_torch_has_it
     if call is functional.conv2d and _many(x, weight):
         found = _direct(x, weight, *rest, **named)
     elif call is functional.conv_transpose2d and _many(x, weight):
         found = _transposed(x, weight, *rest, **named)
-        several = len(x) >= CHANNELS_LAST_FROM and x.dtype == weight.dtype == torch.float32
         strides = _pair(rest[0] if rest else named.get("stride", 1))
-        if found is None and several and min(strides) > 1 and min(x.shape[2:]) > 1:
+        if found is None and many and min(strides) > 1 and min(x.shape[2:]) > 1:
             x = x.contiguous(memory_format=torch.channels_last)
     return call(x, weight, None, *rest, **named) if found is None else found
 

@@ -15,8 +15,8 @@ from kahler_verify.rules.expansion import (
     by_vmap,
     chain,
     linear,
-    may_wait,
     multilinear,
+    without_graph,
 )
 from kahler_verify.rules.registry import NotCovered, rule
 
@@ -59,9 +59,9 @@ def plus(a: Varying, b: Varying, sign: int = 1) -> Expansion:
     """A + b or a - b, with broadcasting."""
     a, b = aligned([a, b])
     value = _value(a) + _value(b) if sign > 0 else _value(a) - _value(b)
-    if not isinstance(b, Expansion):
-        assert isinstance(a, Expansion)
-        if a.head is None and (value.shape, value.dtype) == (a.outside.shape, a.outside.dtype):
+    if isinstance(a, Expansion) and not isinstance(b, Expansion) and a.head is None:
+        first = a.rows_before_factor[0]
+        if first is not None and (first.shape[1:], first.dtype) == (value.shape, value.dtype):
             return a.with_value(value)
     none = (None, None)
     first, second = (
@@ -155,17 +155,19 @@ def times(a: Varying, b: Varying) -> Any:
     if (isinstance(b, Tensor) and b.ndim > a.value.ndim) or value.shape != a.value.shape:
         return linear(lambda t: t * b, a, by_vmap, value)
     first, second, waiting = a.rows_before_factor
-    if isinstance(b, Tensor) and first is not None and a.head is None and _may_wait(first, b):
-        factor = b.detach() if waiting is None else b.detach() * waiting
+    if isinstance(b, Tensor) and first is not None and _slope_may_take(a, first, b):
+        factor = b.detach().clone() if waiting is None else b.detach() * waiting
         return Expansion(value, first, second, a.frame, None, factor)
     first, second = (None if r is None else _scaled(r, b) for r in a.rows)
     return Expansion(value, first, second, a.frame)
 
 
-def _may_wait(rows: Tensor, factor: Tensor) -> bool:
-    """Is a factor of many rows better kept for what follows?"""
-    plain = factor.dtype == rows.dtype and not rows.is_complex()
-    return plain and not _same_for_all_points(rows) and may_wait(rows, factor)
+def _slope_may_take(x: Expansion, first: Tensor, factor: Tensor) -> bool:
+    """Is a factor better kept for the slope behind it, which is smaller than rows are?"""
+    if x.head is not None or x.frame.order > 1 or first.is_complex() or first.requires_grad:
+        return False
+    plain = factor.dtype == first.dtype and not _same_for_all_points(first)
+    return plain and without_graph(first, factor)
 
 
 def _scales_outputs(a: Expansion, value: Tensor, factor: Any) -> bool:

@@ -15,114 +15,22 @@ f′(z) v for each v.  The first function that is not makes them real directions
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kahler_verify.errors import InputError
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed, product
+from kahler_verify.rules.frame import Frame, pairs
+from kahler_verify.torch_state import outside_autocast
 
-__all__ = ["Expansion", "Frame", "Head", "Record", "aligned", "real_directions", "realigned"]
-
-SecondOrder = Literal["none", "along", "all"]
-
-
-@dataclass
-class Record:
-    """What a propagation met that its reader should know of.
-
-    Attributes:
-        autograd: calls that no rule knows, differentiated by nested autograd of that call alone.
-        kinks: calls that are not smooth everywhere, with the highest k for which they are C^k; -1
-            stands for jumps.
-        stopped: calls that leave tensors behind whose derivatives are taken to be 0 (detach, item).
-        branches: calls whose outcome Python code may have branched on.
-        opaque_gradients: calls under ``no_grad`` while gradients were wanted: derivatives by z are
-            right, and the weights get no gradient from there.
-        gradients_wanted: were gradients enabled when the propagation began?
-    """
-
-    autograd: Counter[str] = field(default_factory=Counter)
-    kinks: dict[str, int] = field(default_factory=dict)
-    stopped: Counter[str] = field(default_factory=Counter)
-    branches: Counter[str] = field(default_factory=Counter)
-    opaque_gradients: Counter[str] = field(default_factory=Counter)
-    gradients_wanted: bool = False
-
-    def kink(self, name: str, smoothness: int) -> None:
-        """Note a call that is C^smoothness only."""
-        self.kinks[name] = min(smoothness, self.kinks.get(name, smoothness))
-
-    def smooth_to(self, order: int) -> bool:
-        """Is nothing known that stands against the function being C^order?"""
-        return all(smoothness >= order for smoothness in self.kinks.values())
-
-    def lines(self) -> list[str]:
-        """The same for a report, a line for each kind that was met."""
-        out = [f"{name}: {_smoothness(k)}" for name, k in sorted(self.kinks.items())]
-        for counts, what in (
-            (self.autograd, "differentiated by autograd"),
-            (self.stopped, "derivatives end there, as in autograd"),
-            (self.branches, "Python code may branch on it"),
-            (self.opaque_gradients, "under no_grad: no gradients for weights"),
-        ):
-            out += [f"{name} ({count}x): {what}" for name, count in sorted(counts.items())]
-        return out
-
-
-def _smoothness(k: int) -> str:
-    return "jumps" if k < 0 else "has kinks (C⁰)" if k == 0 else f"is C{'¹²³'[k - 1]} only"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Which derivatives are carried.
-
-    Attributes:
-        directions: r.
-        second: no second derivatives, those along each direction by itself, or those of all pairs.
-        holomorphic: directions are complex: everything so far is holomorphic.
-        record: what was met on the way, shared by all of one propagation.
-    """
-
-    directions: int
-    second: SecondOrder
-    holomorphic: bool
-    record: Record = field(compare=False)
-
-    @property
-    def order(self) -> int:
-        """1 or 2."""
-        return 1 if self.second == "none" else 2
-
-    def pair_up(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of first derivatives, so that row k of both belongs to the k-th pair."""
-        if self.second == "along":
-            return rows, rows
-        i, j = pairs(self.directions, rows.device)
-        return rows.index_select(0, i), rows.index_select(0, j)
-
-    def real(self) -> Frame:
-        """Two real directions v, iv for each complex one."""
-        return replace(self, directions=2 * self.directions, holomorphic=False)
-
-
-def pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The pairs i ≤ j < r."""
-    with torch.inference_mode(False):
-        return _pairs(r, device)
-
-
-@cache
-def _pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    i, j = torch.triu_indices(r, r, device=device)
-    return i, j
+__all__ = ["Expansion", "Head", "aligned", "real_directions", "realigned"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +48,25 @@ class Head:
     weight: Tensor
     bias: Tensor | None
     real: bool = False
+    _written: list[int] = field(init=False, compare=False, repr=False)
+    _cast: bool = field(init=False, compare=False, repr=False)  # was it called under autocast?
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_written", self._writes())
+        object.__setattr__(self, "_cast", torch.is_autocast_enabled(self.weight.device.type))
+
+    def _writes(self) -> list[int]:
+        """How often torch has written the weights; tensors of inference mode have no count."""
+        own = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return [0 if t.is_inference() else t._version for t in own]
+
+    def _as_called(self) -> AbstractContextManager[None]:
+        if self._writes() != self._written:
+            raise InputError(
+                "expected the weights of a linear layer to stay as they are until what it gave has "
+                "been read, but they were written in place meanwhile"
+            )
+        return nullcontext() if self._cast else outside_autocast()
 
     @property
     def outside(self) -> Tensor:
@@ -151,13 +78,15 @@ class Head:
     @torch.no_grad()
     def value(self) -> Tensor:
         """W h + b, of a head that is not a real part."""
-        return functional.linear(self.hidden.value, self.weight, self.bias)
+        with self._as_called():
+            return functional.linear(self.hidden.value, self.weight, self.bias)
 
     def multiplied_out(self) -> tuple[Tensor | None, Tensor | None]:
         """First and second derivatives of W h."""
         hidden = self.hidden
         through = by_point(lambda t: product(t, self.weight))
-        first, second = (None if r is None else through(r) for r in hidden.rows)
+        with self._as_called():
+            first, second = (None if r is None else through(r) for r in hidden.rows)
         if not self.real:
             return first, second
         whole = real_directions(Expansion(hidden.value, first, second, hidden.frame))
@@ -169,15 +98,14 @@ class Expansion:
     """A value with its derivatives; behind a linear map these wait until someone asks for them.
 
     There the value may wait as well (None), if it is to have no graph.  A constant that multiplies
-    all derivatives may wait too, for the slope of an activation that does.
+    first derivatives may wait too, for the slope of an activation that does.
 
     Attributes:
         frame: which derivatives there are.
         head: the linear map that the value came from, where it did.
-        outside: a tensor of the value's shape, dtype and place: the value, unless that waits.
     """
 
-    __slots__ = ("_factor", "_first", "_second", "_value", "frame", "head", "outside")
+    __slots__ = ("_factor", "_first", "_second", "_value", "frame", "head")
 
     def __init__(
         self,
@@ -190,25 +118,31 @@ class Expansion:
     ) -> None:
         self._value, self.frame, self.head = value, frame, head
         self._first, self._second, self._factor = first, second, factor
-        if value is None:
-            assert head is not None
-            value = head.outside
-        self.outside = value
 
     @property
     def value(self) -> Tensor:
         """Of any shape."""
         if self._value is None:
             assert self.head is not None
-            self._value = self.outside = self.head.value()
+            self._value = self.head.value()
+        return self._value
+
+    @property
+    def outside(self) -> Tensor:
+        """A tensor of the value's shape, dtype and place: the value, unless that waits."""
+        if self._value is None:
+            assert self.head is not None
+            return self.head.outside
         return self._value
 
     def _multiply_out(self) -> None:
         if self.head is not None and self._first is None:
             self._first, self._second = self.head.multiplied_out()
         if self._factor is not None:
-            rows, factor, self._factor = (self._first, self._second), self._factor, None
-            self._first, self._second = (None if r is None else r * factor for r in rows)
+            first, second = (
+                None if r is None else r * self._factor for r in (self._first, self._second)
+            )
+            self._first, self._second, self._factor = first, second, None
 
     @property
     def rows_before_factor(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -293,10 +227,7 @@ def chain(x: Expansion, value: Tensor, slope: Tensor, curvature: Tensor | None =
     first, second, factor = x.rows_before_factor
     if first is None:
         return x.constant(value)
-    if factor is not None:
-        slope = slope * factor
-        curvature = None if curvature is None else curvature * factor.square()
-    slope = _lying_like(first, slope)
+    slope = _lying_like(first, slope if factor is None else slope * factor)
     out = None if second is None else second * slope
     if x.frame.order == 2 and curvature is not None:
         left, right = x.frame.pair_up(first)
@@ -305,8 +236,8 @@ def chain(x: Expansion, value: Tensor, slope: Tensor, curvature: Tensor | None =
     return Expansion(value, first * slope, out, x.frame)
 
 
-def may_wait(*tensors: Tensor) -> bool:
-    """Is what is made of these the same later on, whatever surrounds that: no graph is wanted?"""
+def without_graph(*tensors: Tensor) -> bool:
+    """Is there neither autograd nor a transform that follows what is made of these?"""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return False
     return not (is_transformed(*tensors) or in_forward_mode())
@@ -314,7 +245,8 @@ def may_wait(*tensors: Tensor) -> bool:
 
 def _lying_like(rows: Tensor, factor: Tensor) -> Tensor:
     """A factor of all rows, with channels last where theirs are: passes over both are faster."""
-    if rows.ndim == 5 and rows.stride(2) == 1 < rows.stride(4) and factor.shape == rows.shape[1:]:
+    last = rows.ndim == 5 and rows.stride(2) == 1 < rows.stride(4)
+    if last and factor.shape == rows.shape[1:] and not is_transformed(rows, factor):
         return factor.contiguous(memory_format=torch.channels_last)
     return factor
 

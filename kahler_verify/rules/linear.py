@@ -14,8 +14,8 @@ from kahler_verify.rules.expansion import (
     Head,
     by_point,
     linear,
-    may_wait,
     multilinear,
+    without_graph,
 )
 from kahler_verify.rules.registry import NotCovered, rule
 
@@ -43,7 +43,7 @@ def _may_wait(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     fits = x.shape[-1] == weight.shape[-1] and (bias is None or bias.shape == weight.shape[:1])
     if not fits or any((t.dtype, t.device) != (x.dtype, x.device) for t in sources):
         return False
-    return may_wait(*sources) and not torch.is_autocast_enabled(x.device.type)
+    return without_graph(*sources) and not torch.is_autocast_enabled(x.device.type)
 
 
 def _matrices(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:

@@ -271,3 +271,26 @@ def test_a_folded_mean_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         torch.testing.assert_close(metric.metric_matrix(z), wanted)
     assert [len(weight) for weight in computed] == [8]
+
+
+def test_variances_that_are_constant_in_each_chunk_alone() -> None:
+    hidden = nn.Sequential(nn.Linear(2, 4), nn.Tanh()).double().requires_grad_(False)
+    last = nn.Linear(4, 64).double().requires_grad_(False)
+
+    def law(z: Tensor) -> Independent:
+        return Independent(Normal(last(hidden(z)), z.detach()[:, :1].exp().expand(-1, 64)), 1)
+
+    z = draw(4, 2)
+    folded, whole = (
+        FisherRaoMetric(law, check=False, memory_budget=1, fold=fold).metric_matrix(z)
+        for fold in ("auto", "never")
+    )
+    torch.testing.assert_close(folded, whole)
+
+
+def test_a_constant_scale_of_nan_is_named() -> None:
+    scale = torch.ones(D).double()
+    scale[3] = torch.nan
+    metric = FisherRaoMetric(Decoder(lambda out, _: Normal(out, scale), network(), D), check=False)
+    with pytest.raises(InputError, match="finite parameters, but Sigma of the Gaussian"):
+        metric.metric_matrix(Z)

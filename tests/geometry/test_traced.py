@@ -271,7 +271,36 @@ def test_autograd_and_transforms_go_the_plain_way(
     close(by_weight_again, by_weight)  # with a program at hand
 
 
-def test_derivatives_and_batches_go_the_plain_way(graphs: list[str]) -> None:
+@pytest.mark.parametrize("compiled", [True, "frozen"])
+def test_batches_have_a_program_of_one_size(compiled: traced.Compile, graphs: list[str]) -> None:
+    decoder = Decoder(LAWS["Bernoulli"])
+    metric, plain = both(decoder, compiled)
+    for count in (64, 33, 150, 100):  # whole, filled up, and with a rest that goes the plain way
+        z = draw(count, LATENT, seed=count)
+        close(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert metric.metric_matrix(draw(70, LATENT).reshape(7, 10, LATENT)).shape == (7, 10, 3, 3)
+    assert graphs == ["torch.float64"]
+    decoder.layers[0].weight.mul_(2)
+    close(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert graphs == ["torch.float64"] * 2
+    z[7] = torch.nan
+    with pytest.raises(InputError, match="z: expected finite values"):
+        metric.metric_matrix(z)
+
+
+def test_batches_of_convolutions_go_the_plain_way(graphs: list[str]) -> None:
+    decoder = nn.Sequential(
+        nn.Linear(LATENT, 8), nn.Unflatten(1, (2, 2, 2)), nn.SiLU(), nn.ConvTranspose2d(2, 1, 2, 2)
+    )
+    metric, plain = both(decoder.double().requires_grad_(False))
+    z = draw(64, LATENT)
+    assert torch.equal(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert graphs == []
+    close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    assert graphs == ["torch.float64"]
+
+
+def test_derivatives_and_few_points_go_the_plain_way(graphs: list[str]) -> None:
     metric, plain = both(Decoder(LAWS["Bernoulli"]))
     assert torch.equal(metric.christoffels(Z), plain.christoffels(Z))
     assert torch.equal(metric.metric_matrix(draw(2, LATENT)), plain.metric_matrix(draw(2, LATENT)))

@@ -81,6 +81,7 @@ def test_finite_numbers_with_an_infinite_sum() -> None:
     assert bool(large.sum().isinf())
     assert all_finite(large)
     assert all_finite(torch.complex(large, large))
+    assert all_finite(torch.complex(large.double() * 3e269, large.double() * 3e269))
     for bad in (math.nan, math.inf, -math.inf):
         assert not all_finite(torch.tensor([1.0, bad]))
     assert not all_finite(torch.tensor([math.inf, -math.inf]))

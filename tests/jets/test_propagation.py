@@ -361,25 +361,123 @@ def test_a_last_linear_map_waits():
 
 def test_a_last_value_waits_where_it_has_no_graph():
     module, z = prepared(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6))), points((3,))
+    seen = []
+
+    def watched(z):
+        out = module(z)
+        waiting = out.expansion._value is None
+        assert (out.shape, out.dtype, out.ndim) == ((2, 6), D, 2)
+        assert out.size(-1) == 6
+        assert out.flatten(1) is out
+        assert (out.expansion._value is None) == waiting
+        assert out.is_contiguous()
+        assert torch.numel(input=out) == 12
+        seen.append(waiting)
+        return out
+
     with torch.no_grad():
-        out = propagate(module, z)
-    waiting = out.expansion.outside
-    assert waiting.stride() == (0, 0)
-    assert (out.shape, out.dtype, out.ndim) == ((2, 6), D, 2)
-    assert out.size(-1) == 6
-    assert out.flatten(1) is out
-    assert out.expansion.outside is waiting
+        out = propagate(watched, z)
     assert torch.equal(out.value, module(z))
     assert not out.value.requires_grad
-    assert not out.is_contiguous(memory_format=torch.channels_last)
-    assert propagate(module, z).value.requires_grad
+    assert propagate(watched, z).value.requires_grad
     for options in ({"dtype": torch.bfloat16}, {"enabled": False}):
         with torch.autocast("cpu", **options), torch.no_grad():
-            inside, plain = propagate(module, z), module(z)
+            inside, plain = propagate(watched, z), module(z)
         assert torch.equal(inside.value, plain)
         assert inside.value.dtype == plain.dtype
+    assert seen == [True, False, False, True]
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), torch.no_grad():
         propagate(lambda z: module[2](z), z)
+
+
+def test_what_waits_is_not_cast_by_who_asks_for_it():
+    first, last = nn.Linear(3, 8), nn.Linear(8, 5)
+
+    def module(z):
+        h = first(z)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            h = h.sin()
+        return last(h)
+
+    z = points((3,)).float()
+    with torch.no_grad():
+        out = propagate(module, z)
+        assert torch.equal(out.value, module(z))
+    torch.testing.assert_close(out.tangents, vmap(lambda t: jvp(module, (z,), (t,))[1])(
+        torch.eye(3)[:, None].expand(3, 2, 3)).detach())  # fmt: skip
+
+
+def test_weights_and_factors_that_are_written_meanwhile():
+    layer, z, factor = prepared(nn.Linear(3, 3)), points((3,)), torch.full((3,), 2.0, dtype=D)
+
+    def written_factor(z):
+        h = layer(z).tanh() * factor
+        factor.fill_(0.5)
+        h = h * factor
+        factor.fill_(2.0)
+        return h.sin()
+
+    def written_weight(z):
+        h = layer(z)
+        layer.weight.mul_(2)
+        return h.tanh()
+
+    wanted = vmap(lambda t: jvp(lambda z: layer(z).tanh().sin(), (z,), (t,))[1])(
+        torch.eye(3, dtype=D)[:, None].expand(3, 2, 3)
+    )
+    with torch.no_grad():
+        out = propagate(written_factor, z)
+        torch.testing.assert_close(out.tangents, wanted)
+        with pytest.raises(InputError, match="weights of a linear layer to stay as they are"):
+            propagate(written_weight, z)
+
+
+def test_a_factor_has_no_graph_where_gradients_are_off():
+    layer, factor = prepared(nn.Linear(3, 4)), points((4,), 1)[0].exp()
+
+    def module(z):
+        h = layer(z).tanh()
+        with torch.no_grad():
+            h = h * factor
+        return h.sin()
+
+    assert not propagate(module, points((3,))).d.requires_grad
+
+
+def test_a_sum_has_derivatives_of_its_own_precision():
+    def module(z):
+        return torch.where(z.detach() > 0, z.sin(), torch.zeros(3, dtype=D)) + 1.0
+
+    out = propagate(module, points((3,)).float())
+    assert out.value.dtype == out.d.dtype == D
+
+
+def test_values_of_images_lie_in_memory_as_torch_has_them():
+    first, last = nn.Linear(2, 32), nn.ConvTranspose2d(8, 6, 4, 2, 1)
+    z = points((2,), 70).float()
+
+    def written(z):
+        h = last(first(z).view(-1, 8, 2, 2))
+        assert h.is_contiguous()
+        assert h.view(len(h), -1).shape == (70, 96)
+        part = h.flatten(1)
+        part[:, 0] = 5.0
+        return h.tanh()
+
+    with torch.no_grad():
+        torch.testing.assert_close(propagate(written, z).value, written(z))
+
+
+def test_channels_last_under_vmap():
+    layer = prepared(nn.Linear(3, 16))
+
+    def images(z):
+        return layer(z).reshape(-1, 2, 2, 4).permute(0, 3, 1, 2).tanh().flatten(1)
+
+    z = torch.stack([points((3,)), points((3,)) / 2])
+    with torch.no_grad():
+        found = vmap(lambda z: propagate(images, z, 2).dd)(z)
+        torch.testing.assert_close(found[1], propagate(images, z[1], 2).dd)
 
 
 def test_constants_that_wait_have_no_graph_later():
