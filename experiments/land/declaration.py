@@ -23,11 +23,11 @@ FLOOR = -30.0  # log density of a point that no geodesic is found to, nats
 
 # By data set: its words, and the most components of a LAND
 DATA = {
-    "semicircle": ("half a circle", 8),
+    "semicircle": ("half a circle", 6),
     "moons": ("two moons", 10),
-    "spirals": ("two spirals", 10),
+    "spirals": ("two spirals", 12),
     "gaussian": ("a Gaussian", 4),
-    "digits": ("digits' codes", 8),
+    "digits": ("digits' codes", 12),
 }
 CODES = "digits"  # in the expected metric of a VAE's decoder; the others in a data metric
 ROOM = 0.15  # of the codes' extent, about them: the box that is their whole space

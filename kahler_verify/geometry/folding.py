@@ -119,6 +119,8 @@ def smaller_layer(
         pays = tangents * D >= GRAM_RATIO * (tangents + D) * h
         if order > 0 or not (pays or fold == "always"):
             return None
+        if variance is not None and bool(variance.isnan().any()):
+            return None  # as above
         weight = scaled(*sources)
         return Smaller(weight.mT @ weight, True, varies, D)
     if fold_ratio * rows > D and fold != "always":
@@ -174,8 +176,7 @@ def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
     if is_transformed(variance):
         return None
     first = variance[:1]
-    shared = variance.stride(0) == 0 and not bool(first.isnan().any())
-    same = len(variance) == 1 or shared
+    same = len(variance) == 1 or variance.stride(0) == 0
     if len(variance) == 0 or not (same or torch.equal(variance, first.expand_as(variance))):
         return None
     return first[0].expand(outputs)

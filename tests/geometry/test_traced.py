@@ -271,9 +271,13 @@ def test_autograd_and_transforms_go_the_plain_way(
     close(by_weight_again, by_weight)  # with a program at hand
 
 
-@pytest.mark.parametrize("compiled", [True, "frozen"])
-def test_batches_have_a_program_of_one_size(compiled: traced.Compile, graphs: list[str]) -> None:
-    decoder = Decoder(LAWS["Bernoulli"])
+@pytest.mark.parametrize(
+    ("law", "compiled"), [("Bernoulli", True), ("Bernoulli", "frozen"), ("constant Σ", "frozen")]
+)
+def test_batches_have_a_program_of_one_size(
+    law: str, compiled: traced.Compile, graphs: list[str]
+) -> None:
+    decoder = Decoder(LAWS[law])
     metric, plain = both(decoder, compiled)
     for count in (64, 33, 150, 100):  # whole, filled up, and with a rest that goes the plain way
         z = draw(count, LATENT, seed=count)
