@@ -111,7 +111,6 @@ def _keeps_points(arguments: tuple[Any, ...]) -> bool:
 @rule(
     "clone",
     "contiguous",
-    "to",
     "float",
     "double",
     "half",
@@ -136,6 +135,16 @@ def cast(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Expansion:
         raise NotCovered
     first, second = (None if t is None else t.to(value.dtype).to(value.device) for t in x.rows)
     return Expansion(value, first, second, x.frame)
+
+
+@rule("to", several=True)
+def to(call: Any, x: Any, *arguments: Any, **named: Any) -> Any:
+    """To another dtype or place, or to those of a tensor that may vary itself."""
+    plain = [a.outside if isinstance(a, Expansion) else a for a in arguments]
+    named = {k: a.outside if isinstance(a, Expansion) else a for k, a in named.items()}
+    if isinstance(x, Expansion):
+        return cast(call, x, *plain, **named)
+    return call(x, *plain, **named)
 
 
 @rule("view_as", "reshape_as", "expand_as", several=True)

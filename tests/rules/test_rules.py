@@ -224,6 +224,10 @@ SHAPES = {
     "fold": (lambda x: F.fold(x.flatten(1).reshape(2, 4, 36), (7, 7), 2), PICTURE),
     "windows": (lambda x: x.unfold(1, 3, 2), VECTOR),
     "casts": (lambda x: x.clone().contiguous().to(D).double().type_as(x), VECTOR),
+    "casts like another": (
+        lambda x: torch.arange(x.shape[-1]).to(x) * x.to(x) + torch.ones(1).to(x, copy=True),
+        VECTOR,
+    ),
     "fft": (lambda x: torch.fft.ifft(torch.fft.fft(x) * torch.fft.fft(x)).real, VECTOR),
     "rfft": (lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2), VECTOR),
     "meshing": (lambda x: x[:, None, :, None] * x[:, None, None, :], VECTOR),
