@@ -27,7 +27,7 @@ DATA = {
     "moons": ("two moons", 10),
     "spirals": ("two spirals", 12),
     "gaussian": ("a Gaussian", 4),
-    "digits": ("digits' codes", 12),
+    "digits": ("digits' codes", 8),
 }
 CODES = "digits"  # in the expected metric of a VAE's decoder; the others in a data metric
 ROOM = 0.15  # of the codes' extent, about them: the box that is their whole space

@@ -14,6 +14,7 @@ from kahler_verify.rules import (  # noqa: F401  (each file registers its rules)
     complex_parts,
     convolution,
     linear,
+    matrices,
     normalisation,
     pointwise,
     reductions,

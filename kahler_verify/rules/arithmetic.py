@@ -14,6 +14,7 @@ from kahler_verify.rules.expansion import (
     aligned,
     by_vmap,
     chain,
+    lifted,
     linear,
     multilinear,
     without_graph,
@@ -32,13 +33,7 @@ def _broadcast(rows: Tensor | None, shape: torch.Size) -> Tensor | None:
     """Rows of a term, in the shape that the sum has."""
     if rows is None or rows.shape[1:] == shape:
         return rows
-    return _lifted(rows, len(shape)).expand(-1, *shape)
-
-
-def _lifted(rows: Tensor, ndim: int) -> Tensor:
-    for _ in range(ndim + 1 - rows.ndim):
-        rows = rows.unsqueeze(1)
-    return rows
+    return lifted(rows, len(shape)).expand(-1, *shape)
 
 
 def _same_for_all_points(rows: Tensor) -> bool:
@@ -137,7 +132,7 @@ def unchanged(call: Any, x: Expansion) -> Expansion:
 
 def _entrywise(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:
     ndim = max(a.ndim - (k in with_rows) for k, a in enumerate(arguments))
-    return f(*[_lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
+    return f(*[lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
 
 
 def times(a: Varying, b: Varying) -> Any:

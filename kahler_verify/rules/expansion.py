@@ -207,6 +207,13 @@ def by_point(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     return act
 
 
+def lifted(rows: Tensor, ndim: int) -> Tensor:
+    """Rows of a stack that is to be broadcast against one of more axes."""
+    for _ in range(ndim + 1 - rows.ndim):
+        rows = rows.unsqueeze(1)
+    return rows
+
+
 def linear(
     f: Callable[[Tensor], Any], x: Expansion, rows: Rows = by_vmap, value: Any = None
 ) -> Any:

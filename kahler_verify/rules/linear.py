@@ -13,6 +13,7 @@ from kahler_verify.rules.expansion import (
     Expansion,
     Head,
     by_point,
+    lifted,
     linear,
     multilinear,
     without_graph,
@@ -49,14 +50,7 @@ def _may_wait(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 def _matrices(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:
     """Products of stacks broadcast by themselves, once all have as many axes."""
     ndim = max(a.ndim - (k in with_rows) for k, a in enumerate(arguments))
-    return f(*[_lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
-
-
-def _lifted(rows: Tensor, ndim: int) -> Tensor:
-    """Rows of a stack that is to be broadcast against one of more axes."""
-    for _ in range(ndim + 1 - rows.ndim):
-        rows = rows.unsqueeze(1)
-    return rows
+    return f(*[lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
 
 
 @rule("matmul", "bmm", "mm", several=True)

@@ -622,11 +622,11 @@ def test_unknown_functions_are_checked_and_named():
     z = points((4,)) * 0.3 + torch.eye(2, dtype=D).flatten()
 
     def f(z):
-        return torch.linalg.inv(z.view(-1, 2, 2)).flatten(1)
+        return torch.linalg.pinv(z.view(-1, 2, 2)).flatten(1)
 
     out = propagate(f, z, 2)
-    assert out.record.autograd == {"linalg_inv": 1}
-    assert "linalg_inv (1x): differentiated by autograd" in repr(out)
+    assert out.record.autograd == {"linalg_pinv": 1}
+    assert "linalg_pinv (1x): differentiated by autograd" in repr(out)
     c = torch.randn_like(out.value)
     want = contracted_hessian(f, z, c)
     torch.testing.assert_close(torch.einsum("bijn,bn->bij", out.dd, c), want)
@@ -658,7 +658,7 @@ def test_derivatives_that_torch_gets_wrong_are_refused_or_right(name):
     c = torch.ones_like(out.value)
     if order == 2:
         want = contracted_hessian(f, z, c)
-        got = torch.einsum("bijn,bn->bij", out.dd.flatten(3), c.reshape(2, -1))
+        got = torch.einsum("bijn,bn->bij", out.dd.reshape(2, 4, 4, -1), c.reshape(2, -1))
     else:
         want = torch.stack([jacrev(lambda p: f(p[None]).sum())(x) for x in z])
         got = out.d.flatten(2).sum(-1)

@@ -4,12 +4,14 @@ Seeds carry random first and second derivatives, so that f′ h″ is checked al
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import jvp, vjp
 
+from kahler_verify.errors import InputError
 from kahler_verify.jets.tensor import Jet
 from kahler_verify.rules import RULES, Expansion, Frame, Record, find, rule
 from kahler_verify.rules.expansion import chain
@@ -360,7 +362,46 @@ def by_math(f):
     return inside
 
 
-ALL = LINEAR | NORMS | ARITHMETIC | REDUCTIONS | SHAPES | RESAMPLING | SMOOTH
+def square(x):
+    """Positive definite matrices [B, 2, 2] and others [B, 2, 3] of x [B, 6]."""
+    rows = x.reshape(len(x), 2, 3)
+    return rows @ rows.mH + torch.eye(2, dtype=D), rows
+
+
+MATRICES = {
+    "cholesky": (lambda x: torch.linalg.cholesky(square(x)[0]), VECTOR),
+    "cholesky of what is not symmetric": (
+        lambda x: torch.linalg.cholesky(square(x)[0] + torch.triu(x[:, :2, None], 1)),
+        VECTOR,
+    ),
+    "inverse": (lambda x: torch.linalg.inv(square(x)[0]) @ square(x)[0].inverse(), VECTOR),
+    "solve": (lambda x: torch.linalg.solve(*square(x)), VECTOR),
+    "solve, of a constant": (lambda x: torch.linalg.solve(square(x)[0], weights(2, 3)), VECTOR),
+    "solve, by a constant": (lambda x: torch.linalg.solve(weights(4, 2, 2), square(x)[1]), VECTOR),
+    "solve vectors": (lambda x: torch.linalg.solve(square(x)[0], square(x)[1][..., 0]), VECTOR),
+    "solve a triangle": (
+        lambda x: (
+            torch.linalg.solve_triangular(*square(x), upper=False)
+            + torch.linalg.solve_triangular(square(x)[0].sin(), square(x)[1], upper=True)
+        ),
+        VECTOR,
+    ),
+    "det": (lambda x: torch.linalg.det(square(x)[0]) * torch.det(square(x)[0].sin()), VECTOR),
+    "logdet": (lambda x: torch.logdet(square(x)[0]), VECTOR),
+    "slogdet": (
+        lambda x: torch.linalg.slogdet(-square(x)[0]).logabsdet + square(x)[0].slogdet()[1],
+        VECTOR,
+    ),
+    "solve, of more axes": (
+        lambda x: (
+            torch.linalg.solve(weights(3, 1, 2, 2), square(x)[1]).sum(0)
+            + torch.linalg.solve(square(x)[0], weights(3, 1, 2, 3)).sum(0)
+        ),
+        VECTOR,
+    ),
+}
+
+ALL = LINEAR | NORMS | ARITHMETIC | REDUCTIONS | SHAPES | RESAMPLING | SMOOTH | MATRICES
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -384,6 +425,18 @@ def test_distances_between_points():
     assert_follows(
         lambda x: torch.cdist(x, 2 * x.flip(1) + 3), x, lambda x: apart(x, 2 * x.flip(1) + 3)
     )
+
+
+def test_other_factors_and_triangles_go_by_autograd():
+    x = image(*VECTOR)
+    upper = partial(torch.linalg.cholesky, upper=True)
+    assert_follows(lambda x: upper(square(x)[0]), x, by_autograd=["linalg_cholesky"])
+    flat = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=D)
+    out = seed(x[:, :4].reshape(-1, 2, 2) * 0 + flat)  # is singular
+    with pytest.raises(InputError, match=r"linalg_det .* one of them is wrong"):
+        torch.linalg.det(out)
+    unit = partial(torch.linalg.solve_triangular, upper=True, unitriangular=True)
+    assert_follows(lambda x: unit(*square(x)), x, by_autograd=["linalg_solve_triangular"])
 
 
 @pytest.mark.parametrize("name", POSITIVE)
@@ -535,6 +588,10 @@ COMPLEX = {
     "cat": lambda z: torch.cat([z, z.real.to(z.dtype), z.conj()], -1),
     "promotion": lambda z: z.real + 1j * z.imag.sin() + torch.ones(6, dtype=D),
     "fft": lambda z: torch.fft.fft(z) * torch.fft.ifft(z),
+    "cholesky": lambda z: torch.linalg.cholesky(square(z)[0]),
+    "solve": lambda z: torch.linalg.solve(torch.eye(2) + z[:, :4].reshape(-1, 2, 2), square(z)[1]),
+    "det": lambda z: torch.linalg.det(3 * torch.eye(2) + z[:, :4].reshape(-1, 2, 2)),
+    "inverse": lambda z: torch.linalg.inv(3 * torch.eye(2) + z[:, :4].reshape(-1, 2, 2)),
 }
 
 
