@@ -25,9 +25,9 @@ FLOOR = -30.0  # log density of a point that no geodesic is found to, nats
 DATA = {
     "semicircle": ("half a circle", 6),
     "moons": ("two moons", 10),
-    "spirals": ("two spirals", 12),
-    "gaussian": ("a Gaussian", 4),
-    "digits": ("digits' codes", 8),
+    "spirals": ("two spirals", 5),
+    "gaussian": ("a Gaussian", 3),
+    "digits": ("digits' codes", 4),
 }
 CODES = "digits"  # in the expected metric of a VAE's decoder; the others in a data metric
 ROOM = 0.15  # of the codes' extent, about them: the box that is their whole space

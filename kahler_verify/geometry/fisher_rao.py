@@ -27,11 +27,11 @@ from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets import propagate
-from kahler_verify.jets.domain import all_finite, nowhere
+from kahler_verify.jets.domain import all_finite, lost_nowhere, nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
-from kahler_verify.linear_algebra.kept import ReducedHeads
+from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone, without_validation
@@ -105,6 +105,7 @@ class FisherRaoMetric(MatrixFreeMetric):
         self._unchecked = self._smoothness_unchecked = check
         self._outputs = 0
         self._layers = ReducedHeads()
+        self._traceable = True  # as far as is known, in batches
         self._met: list[str] = []  # on the way through the decoder: kinks, calls without a rule
 
     def __repr__(self) -> str:
@@ -116,6 +117,7 @@ class FisherRaoMetric(MatrixFreeMetric):
     def forget_heads(self) -> None:
         """Drop what is kept of weights, to free its memory."""
         self._layers.forget()
+        self._traceable = True
 
     def _width(self) -> int:
         return self._outputs
@@ -139,11 +141,18 @@ class FisherRaoMetric(MatrixFreeMetric):
 
         Convolutions are faster without, by more ways than the compiler has.
         """
-        if not (self.compile and isinstance(self.decoder, nn.Module)):
+        if not (self.compile and isinstance(self.decoder, nn.Module) and self._traceable):
             return 0
-        if any(isinstance(x, nn.modules.conv._ConvNd) for x in self.decoder.modules()):
+        if self._follows(z) or any(
+            isinstance(x, nn.modules.conv._ConvNd) for x in self.decoder.modules()
+        ):
             return 0
         return max(1, min(PROGRAM_POINTS, PROGRAM_TANGENTS // z.shape[-1]))
+
+    def _follows(self, z: Tensor) -> bool:
+        """Does autograd or a transform?"""
+        assert isinstance(self.decoder, nn.Module)
+        return is_recorded([z, *self.decoder.parameters()])
 
     def _fields(self, z: Tensor) -> Fields:
         with explained(self.decoder, z):
@@ -236,7 +245,7 @@ class FisherRaoMetric(MatrixFreeMetric):
                 sound = [x.all() for x in _in_domain(found[0])]
                 fields, derivatives, lacking = found
                 g = metric_of(fields, derivatives, lacking=lacking).g
-                return g, torch.stack(sound).all()
+                return lost_nowhere(g, fields.letters.values()), torch.stack(sound).all()
 
             return g
 
@@ -249,6 +258,7 @@ class FisherRaoMetric(MatrixFreeMetric):
             compile=self.compile,
         )
         if program is None:
+            self._traceable = len(z) == 1 or self._follows(z)
             return None
         with torch.no_grad():
             out, sound = program(z)

@@ -164,7 +164,17 @@ def _head(fields: Fields) -> Head | None:
         return None
     hidden = head.hidden
     plain = hidden.value.ndim == 2 and hidden.value.dtype == head.weight.dtype == mean.dtype
-    return head if plain and hidden.varies else None
+    if not (plain and hidden.varies):
+        return None
+    head.require_unwritten()
+    return head
+
+
+def _are_equal(x: Tensor, y: Tensor) -> bool:
+    try:
+        return torch.equal(x, y)
+    except RuntimeError:  # numbers are not to be had where a program is traced
+        return False
 
 
 def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
@@ -177,6 +187,6 @@ def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
         return None
     first = variance[:1]
     same = len(variance) == 1 or variance.stride(0) == 0
-    if len(variance) == 0 or not (same or torch.equal(variance, first.expand_as(variance))):
+    if len(variance) == 0 or not (same or _are_equal(variance, first.expand_as(variance))):
         return None
     return first[0].expand(outputs)

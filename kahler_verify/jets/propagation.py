@@ -117,8 +117,8 @@ def _through(
 
 
 def _complete(jet: Jet) -> Jet:
-    """With its value, which whoever gets it may ask for under other circumstances."""
-    _ = jet.value
+    """With all that waited: whoever gets it may ask under other circumstances."""
+    _ = jet.value, jet.expansion.rows
     return jet
 
 

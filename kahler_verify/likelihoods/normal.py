@@ -1,5 +1,6 @@
 """Independent real Gaussians, and what is one up to a map of x that does not depend on z."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,15 @@ def _factor(letters: Letters) -> Letters:
     return {"Sigma_factor": letters["Sigma"].sqrt()}
 
 
+def entrywise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Once for all points, where memory holds one row for all, so that this is still to be seen."""
+    if type(x) is Tensor and x.ndim > 0 and x.stride(0) == 0 and len(x) > 1:
+        return function(x[:1]).expand_as(x)
+    return function(x)
+
+
 def _moments(law: Any) -> Letters:
-    scale = law.scale
-    if type(scale) is Tensor and scale.ndim > 1 and scale.stride(0) == 0:  # one row for all points
-        return {"mu": law.loc, "Sigma": scale[:1].square().expand_as(scale)}
-    return {"mu": law.loc, "Sigma": scale * scale}
+    return {"mu": law.loc, "Sigma": entrywise(Tensor.square, law.scale)}
 
 
 def with_one_variance(family: Likelihood, law: Any) -> Likelihood:
@@ -33,7 +38,10 @@ def with_one_variance(family: Likelihood, law: Any) -> Likelihood:
         return family
     return replace(
         family,
-        fields=lambda law: {"mu": law.loc, "Sigma": law.scale.flatten(1)[:, 0].square()},
+        fields=lambda law: {
+            "mu": law.loc,
+            "Sigma": entrywise(Tensor.square, law.scale[(slice(None), *[0] * (scale.ndim - 1))]),
+        },
         layout="scalar",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -85,7 +84,7 @@ def _shifted(x: Expansion, value: Tensor, shift: Any) -> Expansion | None:
     if shift.ndim > 1:
         return None
     bias = (shift if head.bias is None else head.bias + shift).expand(value.shape[-1:])
-    return Expansion(value, None, None, x.frame, replace(head, bias=bias))
+    return Expansion(value, None, None, x.frame, head.changed(bias=bias))
 
 
 @rule("add", several=True)
@@ -146,20 +145,21 @@ def times(a: Varying, b: Varying) -> Any:
         head = a.waiting_head
         weight = head.weight * (b.reshape(-1, 1) if isinstance(b, Tensor) else b)
         bias = None if head.bias is None else head.bias * b
-        return Expansion(value, None, None, a.frame, replace(head, weight=weight, bias=bias))
+        return Expansion(value, None, None, a.frame, head.changed(weight=weight, bias=bias))
     if (isinstance(b, Tensor) and b.ndim > a.value.ndim) or value.shape != a.value.shape:
         return linear(lambda t: t * b, a, by_vmap, value)
     first, second, waiting = a.rows_before_factor
-    if isinstance(b, Tensor) and first is not None and _slope_may_take(a, first, b):
-        factor = b.detach().clone() if waiting is None else b.detach() * waiting
-        return Expansion(value, first, second, a.frame, None, factor)
+    if isinstance(b, Tensor) and waiting is None and _slope_may_take(a, first, b):
+        return Expansion(value, first, second, a.frame, None, b.detach().clone())
     first, second = (None if r is None else _scaled(r, b) for r in a.rows)
     return Expansion(value, first, second, a.frame)
 
 
-def _slope_may_take(x: Expansion, first: Tensor, factor: Tensor) -> bool:
+def _slope_may_take(x: Expansion, first: Tensor | None, factor: Tensor) -> bool:
     """Is a factor better kept for the slope behind it, which is smaller than rows are?"""
-    if x.head is not None or x.frame.order > 1 or first.is_complex() or first.requires_grad:
+    if first is None or x.head is not None or x.frame.order > 1:
+        return False
+    if first.is_complex() or first.requires_grad:
         return False
     plain = factor.dtype == first.dtype and not _same_for_all_points(first)
     return plain and without_graph(first, factor)

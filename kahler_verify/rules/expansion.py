@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -28,7 +28,7 @@ from torch.nn import functional
 from kahler_verify.errors import InputError
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed, product
 from kahler_verify.rules.frame import Frame, pairs
-from kahler_verify.torch_state import outside_autocast
+from kahler_verify.torch_state import in_autocast, outside_autocast
 
 __all__ = ["Expansion", "Head", "aligned", "real_directions", "realigned"]
 
@@ -53,19 +53,28 @@ class Head:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_written", self._writes())
-        object.__setattr__(self, "_cast", torch.is_autocast_enabled(self.weight.device.type))
+        object.__setattr__(self, "_cast", in_autocast(self.weight.device))
 
     def _writes(self) -> list[int]:
         """How often torch has written the weights; tensors of inference mode have no count."""
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
         return [0 if t.is_inference() else t._version for t in own]
 
-    def _as_called(self) -> AbstractContextManager[None]:
+    def changed(self, **parts: Any) -> Head:
+        """One of these with other parts."""
+        self.require_unwritten()
+        return replace(self, **parts)
+
+    def require_unwritten(self) -> None:
+        """Raise :class:`InputError` where torch has counted a write of the weights since."""
         if self._writes() != self._written:
             raise InputError(
                 "expected the weights of a linear layer to stay as they are until what it gave has "
                 "been read, but they were written in place meanwhile"
             )
+
+    def _as_called(self) -> AbstractContextManager[None]:
+        self.require_unwritten()
         return nullcontext() if self._cast else outside_autocast()
 
     @property

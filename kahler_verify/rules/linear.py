@@ -19,6 +19,7 @@ from kahler_verify.rules.expansion import (
     without_graph,
 )
 from kahler_verify.rules.registry import NotCovered, rule
+from kahler_verify.torch_state import in_autocast
 
 Varying = Expansion | Tensor
 
@@ -44,7 +45,8 @@ def _may_wait(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     fits = x.shape[-1] == weight.shape[-1] and (bias is None or bias.shape == weight.shape[:1])
     if not fits or any((t.dtype, t.device) != (x.dtype, x.device) for t in sources):
         return False
-    return without_graph(*sources) and not torch.is_autocast_enabled(x.device.type)
+    counted = not any(t.is_inference() for t in sources[1:]) or torch.is_inference_mode_enabled()
+    return counted and without_graph(*sources) and not in_autocast(x.device)
 
 
 def _matrices(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:

@@ -1,7 +1,8 @@
 """Factors, inverses, solutions and determinants of matrices.
 
-From derivatives of the equations that they solve: torch's own forward derivatives of solve, det and
-slogdet are wrong when they are differentiated again (2.13); these are not its.
+From derivatives of the equations that they solve.  Torch's forward derivatives of solve, det and
+slogdet are wrong when they are differentiated again (2.13), those of inv, lu_factor and lu_solve
+are right.
 """
 
 from __future__ import annotations
@@ -14,21 +15,34 @@ import torch
 from torch import Tensor
 
 from kahler_verify.linear_algebra.products import is_transformed
-from kahler_verify.rules.expansion import Expansion, aligned, lifted, linear, total
+from kahler_verify.rules.expansion import (
+    Expansion,
+    aligned,
+    lifted,
+    linear,
+    total,
+    without_graph,
+)
 from kahler_verify.rules.registry import NotCovered, rule
+from kahler_verify.torch_state import outside_autocast
 
 Varying = Expansion | Tensor
 
 
 @rule("cholesky", "linalg_cholesky", holomorphic=False)
-def cholesky(call: Any, x: Expansion, *, upper: bool = False) -> Expansion:
+def cholesky(call: Any, x: Expansion, upper: bool = False) -> Expansion:
     """Of A = L Lᴴ: ∂L = L Φ(L⁻¹ ∂A L⁻ᴴ), Φ the lower triangle with half of the diagonal.
 
     For ∂_i∂_jL, ∂_i∂_jA - ∂_iL ∂_jLᴴ - ∂_jL ∂_iLᴴ takes the place of ∂A.
     """
     if upper:
         raise NotCovered
-    L, (first, second) = call(x.value), x.rows
+    with outside_autocast():
+        return _factor(call(x.value), x)
+
+
+def _factor(L: Tensor, x: Expansion) -> Expansion:
+    first, second = x.rows
     if first is None:
         return x.constant(L)
 
@@ -63,24 +77,26 @@ def inverse(call: Any, x: Expansion) -> Expansion:
 
 
 @rule("linalg_solve", several=True)
-def solve(call: Any, a: Varying, b: Varying, *, left: bool = True) -> Expansion:
+def solve(call: Any, A: Varying, B: Varying, *, left: bool = True) -> Expansion:
     """A⁻¹ B of matrices, or of vectors where these are as many as A."""
-    values = [x.value if isinstance(x, Expansion) else x for x in (a, b)]
+    a, b = (x.value if isinstance(x, Expansion) else x for x in (A, B))
     if not left:
         raise NotCovered
-    if values[1].ndim == 1 or values[1].shape == values[0].shape[:-1]:
+    if b.ndim == 1 or b.shape == a.shape[:-1]:
         column = partial(Tensor.unsqueeze, dim=-1)
-        found = solve(call, a, linear(column, b) if isinstance(b, Expansion) else column(b))
+        found = solve(call, A, linear(column, B) if isinstance(B, Expansion) else column(B))
         columns: Expansion = linear(lambda t: t.squeeze(-1), found)
         return columns
-    return _solved(call(*values), lambda rows: call(values[0], rows), a, b)
+    inverse = torch.linalg.inv(a)
+    X = call(a, b) if without_graph(a, b) else inverse @ b
+    return _solved(X, lambda rows: inverse @ rows, A, B)
 
 
 @rule("linalg_solve_triangular", several=True)
 def solve_triangular(
     call: Any,
-    a: Varying,
-    b: Varying,
+    A: Varying,
+    B: Varying,
     *,
     upper: bool,
     left: bool = True,
@@ -89,14 +105,9 @@ def solve_triangular(
     """The same of a triangle, which alone is read."""
     if not left or unitriangular:
         raise NotCovered
-    values = [x.value if isinstance(x, Expansion) else x for x in (a, b)]
-    return _solved(
-        call(*values, upper=upper),
-        lambda rows: call(values[0], rows, upper=upper),
-        a,
-        b,
-        Tensor.triu if upper else Tensor.tril,
-    )
+    a, b = (x.value if isinstance(x, Expansion) else x for x in (A, B))
+    read = Tensor.triu if upper else Tensor.tril
+    return _solved(call(a, b, upper=upper), lambda rows: call(a, rows, upper=upper), A, B, read)
 
 
 def _solved(
@@ -107,29 +118,32 @@ def _solved(
     read: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Expansion:
     """X with A X = B: A ∂X = ∂B - ∂A X, and A ∂∂X = ∂∂B - ∂∂A X - ∂_iA ∂_jX - ∂_jA ∂_iX."""
-    a, b = aligned([a, b])
-    frame = next(x.frame for x in (a, b) if isinstance(x, Expansion))
-    a_rows, b_rows = ((x.rows if isinstance(x, Expansion) else (None, None)) for x in (a, b))
-    da, dda = (None if rows is None else lifted(read(rows), X.ndim) for rows in a_rows)
-    db, ddb = (None if rows is None else lifted(rows, X.ndim) for rows in b_rows)
-    first = total([db, None if da is None else -da @ X])
-    if first is None:
-        return Expansion(X, None, None, frame)
-    slope = by_inverse(first)
-    terms = [ddb, None if dda is None else -dda @ X]
-    if frame.order > 1 and da is not None:
-        (i, j), (p, q) = frame.pair_up(da), frame.pair_up(slope)
-        terms += [-i @ q, -j @ p]
-    bend = total(terms)
-    return Expansion(X, slope, None if bend is None else by_inverse(bend), frame)
+    with outside_autocast():
+        a, b = aligned([a, b])
+        frame = next(x.frame for x in (a, b) if isinstance(x, Expansion))
+        a_rows, b_rows = ((x.rows if isinstance(x, Expansion) else (None, None)) for x in (a, b))
+        da, dda = (None if rows is None else lifted(read(rows), X.ndim) for rows in a_rows)
+        db, ddb = (None if rows is None else lifted(rows, X.ndim) for rows in b_rows)
+        first = total([db, None if da is None else -da @ X])
+        if first is None:
+            return Expansion(X, None, None, frame)
+        slope = by_inverse(first)
+        terms = [ddb, None if dda is None else -dda @ X]
+        if frame.order > 1 and da is not None:
+            (i, j), (p, q) = frame.pair_up(da), frame.pair_up(slope)
+            terms += [-i @ q, -j @ p]
+        bend = total(terms)
+        return Expansion(X, slope, None if bend is None else by_inverse(bend), frame)
 
 
 @rule("det", "linalg_det")
 def determinant(call: Any, x: Expansion) -> Expansion:
-    """∂ det A = det A Tr(A⁻¹ ∂A)."""
-    value, (first, second) = call(x.value), _log_det(x)
+    """∂ det A = det A Tr(A⁻¹ ∂A), of one elimination: where A is almost singular they cancel."""
+    factor, inverse, sign = _eliminated(x.value)
+    value = sign * factor.diagonal(dim1=-2, dim2=-1).prod(-1)
     if not is_transformed(value) and bool((value == 0).any()):  # A has no inverse
         raise NotCovered
+    first, second = _log_det(x, inverse)
     if first is None:
         return x.constant(value)
     if x.frame.order > 1:
@@ -143,25 +157,34 @@ def log_determinant(call: Any, x: Expansion) -> Any:
     """∂ log |det A| = Tr(A⁻¹ ∂A) of real A, whose determinant keeps its sign."""
     if x.value.is_complex():
         raise NotCovered
+    factor, inverse, _ = _eliminated(x.value)
+    rows = _log_det(x, inverse)
     found = call(x.value)
-    if isinstance(found, Tensor):
-        return Expansion(found, *_log_det(x), x.frame)
-    sign, value = found
-    return type(found)((x.constant(sign), Expansion(value, *_log_det(x), x.frame)))
+    several = not isinstance(found, Tensor)
+    value = found[1] if several else found
+    if not without_graph(x.value):
+        value = factor.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    out = Expansion(value, *rows, x.frame)
+    return type(found)((x.constant(found[0]), out)) if several else out
 
 
-def _log_det(x: Expansion) -> tuple[Tensor | None, Tensor | None]:
+def _eliminated(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """L and U, A⁻¹, and the sign of the permutation."""
+    factor, pivots, _ = torch.linalg.lu_factor_ex(A)
+    one = torch.eye(A.shape[-1]).to(A).expand_as(A).contiguous()
+    places = torch.arange(1, A.shape[-1] + 1, device=A.device)
+    swaps = (pivots != places).sum(-1)
+    return factor, torch.linalg.lu_solve(factor, pivots, one), 1 - 2 * (swaps % 2)
+
+
+def _log_det(x: Expansion, inverse: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Tr(A⁻¹ ∂A), and Tr(A⁻¹ ∂_i∂_jA) - Tr(A⁻¹ ∂_iA A⁻¹ ∂_jA)."""
     first, second = x.rows
     if first is None:
         return None, None
-    slope = torch.linalg.solve_ex(x.value, first).result
-    traces = slope.diagonal(dim1=-2, dim2=-1).sum(-1)
+    traces = (inverse.mT * first).sum((-2, -1))
     if x.frame.order == 1:
         return traces, None
-    i, j = x.frame.pair_up(slope)
+    i, j = x.frame.pair_up(inverse @ first)
     bend = -(i * j.mT).sum((-2, -1))
-    if second is not None:
-        change = torch.linalg.solve_ex(x.value, second).result
-        bend = bend + change.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return traces, bend
+    return traces, bend if second is None else bend + (inverse.mT * second).sum((-2, -1))

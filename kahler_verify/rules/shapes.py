@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -93,7 +92,7 @@ def _parts_of_head(part: Any, x: Expansion, arguments: tuple[Any, ...]) -> Any:
     zero = head.weight.new_zeros(1, len(head.weight))
     bias = part(zero if head.bias is None else head.bias.expand(1, -1))
     out = tuple(
-        Expansion(v, None, None, x.frame, replace(head, weight=w.mT, bias=b[0]))
+        Expansion(v, None, None, x.frame, head.changed(weight=w.mT, bias=b[0]))
         for v, w, b in zip(values, weights, bias if several else [bias], strict=True)
     )
     return out if several else out[0]

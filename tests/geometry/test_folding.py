@@ -294,3 +294,21 @@ def test_a_constant_scale_of_nan_is_named() -> None:
     metric = FisherRaoMetric(Decoder(lambda out, _: Normal(out, scale), network(), D), check=False)
     with pytest.raises(InputError, match="finite parameters, but Sigma of the Gaussian"):
         metric.metric_matrix(Z)
+
+
+def test_a_last_layer_that_is_written_behind_its_call_is_refused() -> None:
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.last = nn.Linear(LATENT, 4), nn.Linear(4, D)
+            self.double().requires_grad_(False)
+
+        def forward(self, z: Tensor) -> Normal:
+            h = self.hidden(z).tanh()
+            self.last.weight.mul_(2)
+            mean = self.last(h)
+            self.last.weight.div_(2)
+            return Normal(mean, 1.3)
+
+    with pytest.raises(InputError, match="weights of a linear layer to stay as they are"):
+        FisherRaoMetric(Written(), check=False).metric_matrix(Z)

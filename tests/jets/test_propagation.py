@@ -432,6 +432,54 @@ def test_weights_and_factors_that_are_written_meanwhile():
             propagate(written_weight, z)
 
 
+@pytest.mark.parametrize(
+    "behind", [lambda h: 3 * h, lambda h: h + 1, lambda h: h[:, :2], lambda h: h.chunk(2, -1)[0]]
+)
+def test_written_weights_behind_what_takes_a_head_in(behind):
+    layer = prepared(nn.Linear(3, 4))
+
+    def module(z):
+        h = layer(z)
+        with torch.no_grad():
+            layer.weight.mul_(2)
+        return behind(h)
+
+    with pytest.raises(InputError, match="weights of a linear layer to stay as they are"):
+        propagate(module, points((3,)))
+
+
+def test_weights_that_each_call_bounds():
+    class Bounded(nn.Linear):
+        def forward(self, z):
+            with torch.no_grad():
+                self.weight.clamp_(-0.3, 0.3)
+            return super().forward(z)
+
+    module, z = prepared(Bounded(3, 4)), points((3,))
+    first = propagate(module, z)
+    torch.testing.assert_close(propagate(module, z, chunk_size=1).d, first.d)
+    first.value.sum().backward()
+    with torch.no_grad():
+        module.weight.zero_()
+    assert bool((first.d != 0).any())  # as they were
+
+
+def test_tensors_without_numbers():
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).to("meta")
+    assert propagate(module, torch.randn(2, 3, device="meta")).d.shape == (2, 3, 4)
+
+
+def test_factors_that_are_out_of_range_together():
+    small = torch.full((3,), 1e-25)
+
+    def module(z):
+        return torch.sinh(z) * small * small * torch.full((3,), 1e25)
+
+    with torch.no_grad():
+        d = propagate(module, torch.full((2, 3), 60.0)).d
+    torch.testing.assert_close(d.sum(-1), (1e-25 * torch.full((2, 3), 60.0).cosh()))
+
+
 def test_a_factor_has_no_graph_where_gradients_are_off():
     layer, factor = prepared(nn.Linear(3, 4)), points((4,), 1)[0].exp()
 

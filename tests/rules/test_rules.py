@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import jvp, vjp
+from torch.func import grad, jacrev, jvp, vjp
 
 from kahler_verify.errors import InputError
 from kahler_verify.jets.tensor import Jet
@@ -425,6 +425,67 @@ def test_distances_between_points():
     assert_follows(
         lambda x: torch.cdist(x, 2 * x.flip(1) + 3), x, lambda x: apart(x, 2 * x.flip(1) + 3)
     )
+
+
+def map_square(f, x):
+    return f(square(x)[0])
+
+
+def test_spellings_of_functions_of_matrices():
+    x = image(*VECTOR)
+    assert_follows(lambda x: torch.linalg.solve(A=square(x)[0], B=square(x)[1]), x)
+    assert_follows(
+        lambda x: torch.linalg.solve_triangular(square(x)[0], B=square(x)[1], upper=True), x
+    )
+    plain = partial(map_square, torch.linalg.cholesky)
+    assert_follows(lambda x: torch.cholesky(square(x)[0], False), x, plain)
+
+
+MENDED = {
+    "solve": (torch.linalg.solve, lambda a, b: torch.linalg.inv(a) @ b),
+    "det": (
+        lambda a, b: torch.linalg.det(a),
+        lambda a, b: a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] ** 2,
+    ),
+    "slogdet": (
+        lambda a, b: torch.linalg.slogdet(a)[1],
+        lambda a, b: (a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] ** 2).log(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_rules_that_are_differentiated_again(name):
+    """Torch's own forward derivatives of these are wrong then."""
+    x, v, w = image(*VECTOR), weights(*VECTOR), weights(*VECTOR).flip(0)
+
+    def slope(f):
+        return lambda x: f(*square(seed(x))).tangents
+
+    ours, plain = (slope(f) for f in MENDED[name])
+    for f in (
+        lambda s: jvp(lambda x: jvp(s, (x,), (v,))[1], (x,), (w,))[1],
+        lambda s: grad(lambda x: (jvp(s, (x,), (v,))[1] ** 2).sum())(x),
+        lambda s: jacrev(s)(x),
+    ):
+        torch.testing.assert_close(f(ours), f(plain), rtol=1e-9, atol=1e-9)
+
+
+def test_determinants_of_almost_singular_matrices():
+    a, c = image(4, 3), weights(4, 3)
+    rows = torch.stack([a[:, :2], a[:, :2] + 1e-13 * c[:, :2]], 1).requires_grad_()
+    jet = seed(rows.detach())
+    found = torch.linalg.det(jet)
+    cofactors = torch.stack([rows[:, 1, 1], -rows[:, 1, 0], -rows[:, 0, 1], rows[:, 0, 0]], -1)
+    want = (cofactors.reshape(4, 2, 2) * jet.expansion.first).sum((-2, -1))
+    torch.testing.assert_close(found.tangents, want, rtol=1e-12, atol=1e-12)
+
+
+def test_inverses_under_autocast_keep_their_precision():
+    x = image(*VECTOR).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = torch.linalg.inv(seed(x)[:, :4].reshape(-1, 2, 2) + 9 * torch.eye(2))
+    assert out.value.dtype == out.tangents.dtype == torch.float32
 
 
 def test_other_factors_and_triangles_go_by_autograd():
