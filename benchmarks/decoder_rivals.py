@@ -29,7 +29,7 @@ from benchmarks.networks import (
     weights_of,
 )
 from benchmarks.problem import Problem, Rival
-from benchmarks.programs import single_point_programs
+from benchmarks.programs import compiled_programs
 from benchmarks.timing import Run
 from kahler_verify.geometry import FisherMetric
 from kahler_verify.linear_algebra.products import complex_product, real_product
@@ -255,7 +255,7 @@ def fisher_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.d
         )
     if sizes["B"] == 1:
         layerwise = partial(layerwise_metric, weights, shape)
-        rivals |= single_point_programs(decoder, z, layerwise, x)
+        rivals |= compiled_programs(decoder, z, layerwise, x)
     if device.type == "cpu":
         from benchmarks import jax_rivals
 

@@ -97,8 +97,12 @@ def plane(repeats: int) -> dict[str, Any]:
         made = fan(metric, mean, matrix, reach, rays=rays, panels=90, tolerance=1e-8)
         return float(log_normaliser(made.v, made.weights, precision)[0].exp())
 
-    whole = fan(metric, mean, white, reach, rays=448, panels=90, tolerance=1e-9)
+    every = 1024
+    whole = fan(metric, mean, white, reach, rays=every, panels=90, tolerance=1e-9)
     exact = float(log_normaliser(whole.v, whole.weights, precision)[0].exp())
+    masses = whole.weights * (-(whole.v @ precision * whole.v).sum(-1) / 2).exp()
+    ray = whole.place(whole.v).round().long() % every
+    masses = torch.zeros(every, dtype=DOUBLE).index_add(0, ray, masses)
     cholesky = torch.linalg.cholesky(white)
     flat = 2 * math.pi * float(torch.linalg.det(cholesky))
 
@@ -124,8 +128,17 @@ def plane(repeats: int) -> dict[str, Any]:
             "quasi Monte Carlo": root_mean_square([mean_of(norm.ppf(s)) for s in sobol]),
             "Gauss-Hermite": abs(flat * float(outer @ volumes) / exact - 1),
             "rays": abs(normaliser(count) / exact - 1),
+            **turned(masses.reshape(count, -1).sum(0) * (every // count) / exact - 1),
         }
     return out
+
+
+def turned(errors: Tensor) -> dict[str, float]:
+    """Of so many rays in all their orientations."""
+    return {
+        "rays, turned": float(errors.square().mean().sqrt()),
+        "rays, turned, at most": float(errors.abs().max()),
+    }
 
 
 # ---------------------------------------------------------------- more dimensions

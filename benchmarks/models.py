@@ -265,10 +265,15 @@ def jacobians(quick: bool) -> str:
             )
         taken |= ratios({"jacrev": lambda flat=flat, z=z: jacrev(flat)(z[0])}, 2)
         ways = ("stacked", "vmap", "jacfwd", "jacrev", "jax")
-        cells = [f"{taken[k] / taken['decode']:.2g}" if k in taken else "–" for k in ways]
+        cells = [two_digits(taken[k] / taken["decode"]) if k in taken else "–" for k in ways]
         own = f"{taken['jax decode'] / taken['decode']:.1f}" if "jax" in taken else "–"
         lines.append(f"| {d} | {' | '.join(cells)} | {own} |")
     return "\n".join(lines)
+
+
+def two_digits(x: float) -> str:
+    """The number, rounded to two digits."""
+    return f"{float(f'{x:.2g}'):g}"
 
 
 def by_jax(

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import label
-from benchmarks.programs import BY_LAYERS, COMPILED, FROZEN
+from benchmarks.programs import FOLDED, FROZEN, PROGRAMS
 from benchmarks.targets import target_table
 from kahler_verify.errors import InputError
 
@@ -64,24 +64,26 @@ def cpu_blocks(report: dict[str, Any]) -> dict[str, str]:
 def real_blocks(report: dict[str, Any]) -> dict[str, str]:
     """Markdown about decoders of real latents, and about single points of all."""
     many = [row for row in report["results"] if row["sizes"]["B"] > 1]
+    plain = [row for row in many if row["rival"] not in PROGRAMS]
+    single = [row for row in report["results"] if row["sizes"]["B"] == 1]
     return {
         "machine": machine_line(report),
-        "single points": single_point_table(report),
-        "real ratios": ratio_table(report | {"results": many}),
+        "single points": program_table(single, PROGRAMS),
+        "programs of batches": program_table(many, (FROZEN, FOLDED)),
+        "real ratios": ratio_table(report | {"results": plain}),
     }
 
 
-def single_point_table(report: dict[str, Any]) -> str:
-    """Times at B = 1 in units of layer-wise Jacobians by hand."""
+def program_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Times in units of layer-wise Jacobians by hand, of cells with a program of ours."""
     cells: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in report["results"]:
-        if row["sizes"]["B"] == 1 and row["ratio"] is not None:
+    for row in rows:
+        if row["ratio"] is not None:
             cells[label(row)][row["rival"]] = row["ratio"]
-    columns = (COMPILED, FROZEN, BY_LAYERS)
-    lines = [f"| cell | ours | {' | '.join(columns)} |", "| --- " * 5 + "|"]
+    lines = [f"| cell | ours | {' | '.join(columns)} |", "| --- " * (len(columns) + 2) + "|"]
     for name, ratios in cells.items():
         unit = ratios.get("layer-wise Jacobians")
-        if unit is None:
+        if unit is None or FROZEN not in ratios:
             continue
         others = [f"{ratios[c] / unit:.2g}" if c in ratios else "–" for c in columns]
         lines.append(f"| {name} | {1 / unit:.2g} | {' | '.join(others)} |")

@@ -1,4 +1,4 @@
-"""Metrics at a single point as one program: ours, and layer-wise Jacobians traced like it."""
+"""Metrics as one program: ours, and layer-wise Jacobians traced like it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from kahler_verify.geometry.traced import Compile, traced
 
 COMPILED, FROZEN = "ours, compile=True", "ours, compile='frozen'"
 BY_LAYERS = "layer-wise Jacobians, such a program"
+FOLDED = "closed form by hand, last layer folded"
+PROGRAMS = (COMPILED, FROZEN, BY_LAYERS)
 
 
-def single_point_programs(
+def compiled_programs(
     decoder: Any, z: Tensor, layerwise: Callable[[Tensor], Tensor], x: Tensor
 ) -> dict[str, Rival]:
     """Ours with ``compile``, and layer-wise Jacobians x ↦ g traced and compiled so."""

@@ -16,7 +16,7 @@ from torch.func import jacfwd, jvp, vmap
 
 from benchmarks.decoder_rivals import chunks_of
 from benchmarks.problem import Problem, Rival
-from benchmarks.programs import single_point_programs
+from benchmarks.programs import FOLDED, FROZEN, compiled_programs
 from benchmarks.timing import Run
 from kahler_verify.geometry import FisherMetric
 
@@ -224,7 +224,8 @@ def real_problem(sizes: Mapping[str, Any], dtype: torch.dtype, device: torch.dev
     }
     rivals = {n: Rival(partial(_in_chunks, route, decoder, z)) for n, route in routes.items()}
     if sizes["network"] == "mlp" and sizes["likelihood"] == "gaussian":
-        rivals["closed form by hand, last layer folded"] = Rival(partial(_folded, decoder, z))
-    if sizes["B"] == 1:
-        rivals |= single_point_programs(decoder, z, partial(layerwise_metric, decoder), z)
+        rivals[FOLDED] = Rival(partial(_folded, decoder, z))
+    if sizes["B"] == 1 or sizes["network"] == "mlp":
+        found = compiled_programs(decoder, z, partial(layerwise_metric, decoder), z)
+        rivals |= found if sizes["B"] == 1 else {FROZEN: found[FROZEN]}
     return Problem(sizes["B"], ours, rivals, sizes["B"] * real_operations(sizes))

@@ -40,6 +40,11 @@ def outside_autocast() -> Iterator[None]:
         yield
 
 
+def in_autocast(device: torch.device) -> bool:
+    """Are products there cast?"""
+    return device.type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device.type)
+
+
 def refuse_autocast_in_backward(out: Tensor) -> None:
     """Make the backward pass of ``out`` an error under autocast, which casts its products, too.
 

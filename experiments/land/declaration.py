@@ -23,8 +23,8 @@ FLOOR = -30.0  # log density of a point that no geodesic is found to, nats
 
 # By data set: its words, and the most components of a LAND
 DATA = {
-    "semicircle": ("half a circle", 4),
-    "moons": ("two moons", 6),
+    "semicircle": ("half a circle", 6),
+    "moons": ("two moons", 10),
     "spirals": ("two spirals", 5),
     "gaussian": ("a Gaussian", 3),
     "digits": ("digits' codes", 4),

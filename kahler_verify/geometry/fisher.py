@@ -91,11 +91,11 @@ class FisherMetric(PartwiseMetric):
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
         compile: compute g, and k, at a single point by a compiled program, see
-            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.  True compares
-            every bit of the weights with those that the program was made of.  "frozen" asks torch's
-            counters of writes in place only: after any other change of the decoder (tensors or
-            layers exchanged, hooks, modes, writes through ``.data`` or numpy) call
-            :meth:`forget_heads`.
+            :mod:`kahler_verify.geometry.traced`; the first such call takes seconds.  At real
+            latents batches have one, too, see :class:`FisherRaoMetric`.  True compares every bit of
+            the weights with those that the program was made of.  "frozen" asks torch's counters of
+            writes in place only: after any other change of the decoder (tensors or layers
+            exchanged, hooks, modes, writes through ``.data`` or numpy) call :meth:`forget_heads`.
 
     Source: Gracyk, arXiv 2511.15172; derived in derivations/likelihoods/gaussian_kl.py.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import jvp
 
 from kahler_verify.adapters import Output, adapted, described
@@ -26,17 +27,19 @@ from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets import propagate
-from kahler_verify.jets.domain import nowhere
+from kahler_verify.jets.domain import all_finite, lost_nowhere, nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
-from kahler_verify.linear_algebra.kept import ReducedHeads
+from kahler_verify.linear_algebra.kept import ReducedHeads, is_recorded
 from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.running.parameters import moved_module
 from kahler_verify.torch_state import alone, without_validation
 
 # On a CPU, tangents that leave its caches make convolutions up to twice as slow.
 TANGENTS_AT_ONCE = 1024
+# Of a compiled program for batches, which wants one size: points, and tangents.
+PROGRAM_POINTS, PROGRAM_TANGENTS = 64, 2048
 
 
 @keeps_latent_shape
@@ -62,8 +65,9 @@ class FisherRaoMetric(MatrixFreeMetric):
             function or an :class:`kahler_verify.adapters.Output`.
         latent_shape: of one latent, where that is no row, such as (4, 32, 32): points and vectors
             may then be given so, and vectors are returned so.
-        compile: compute g at a single point by a compiled program; "frozen" with less care for
-            changed weights, see :class:`FisherMetric`.  The first such call takes seconds.
+        compile: compute g by a compiled program, at single points and, where the decoder has no
+            convolutions, in batches of 64; "frozen" with less care for changed weights, see
+            :class:`FisherMetric`.  The first call of each takes seconds.
 
     Raises:
         InputError: ``decoder`` is not callable (or with ``compile`` no module), or an argument is
@@ -101,6 +105,7 @@ class FisherRaoMetric(MatrixFreeMetric):
         self._unchecked = self._smoothness_unchecked = check
         self._outputs = 0
         self._layers = ReducedHeads()
+        self._traceable = True  # as far as is known, in batches
         self._met: list[str] = []  # on the way through the decoder: kinks, calls without a rule
 
     def __repr__(self) -> str:
@@ -112,6 +117,7 @@ class FisherRaoMetric(MatrixFreeMetric):
     def forget_heads(self) -> None:
         """Drop what is kept of weights, to free its memory."""
         self._layers.forget()
+        self._traceable = True
 
     def _width(self) -> int:
         return self._outputs
@@ -125,7 +131,28 @@ class FisherRaoMetric(MatrixFreeMetric):
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
             return fitting
+        size = self._program_points(z)
+        if 0 < size <= fitting and 2 * math.prod(z.shape[:-1]) > size:
+            return size
         return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1]))
+
+    def _program_points(self, z: Tensor) -> int:
+        """How many a compiled program for batches takes; 0 where there is none.
+
+        Convolutions are faster without, by more ways than the compiler has.
+        """
+        if not (self.compile and isinstance(self.decoder, nn.Module) and self._traceable):
+            return 0
+        if self._follows(z) or any(
+            isinstance(x, nn.modules.conv._ConvNd) for x in self.decoder.modules()
+        ):
+            return 0
+        return max(1, min(PROGRAM_POINTS, PROGRAM_TANGENTS // z.shape[-1]))
+
+    def _follows(self, z: Tensor) -> bool:
+        """Does autograd or a transform?"""
+        assert isinstance(self.decoder, nn.Module)
+        return is_recorded([z, *self.decoder.parameters()])
 
     def _fields(self, z: Tensor) -> Fields:
         with explained(self.decoder, z):
@@ -190,12 +217,22 @@ class FisherRaoMetric(MatrixFreeMetric):
 
     def jet(self, z: Tensor, order: int) -> MetricJet:
         """See :meth:`Metric.jet`."""
-        compiled = self.compile and order == 0 and len(z) == 1 and not self._unchecked
-        g = self._compiled(z) if compiled else None
+        g = self._by_program(z) if self.compile and order == 0 and not self._unchecked else None
         return self._jet(z, order) if g is None else MetricJet(g)
 
+    def _by_program(self, z: Tensor) -> Tensor | None:
+        """G by a compiled program, at one point or at about as many as a batch of it has."""
+        count, size = len(z), self._program_points(z)
+        if count == 1:
+            return self._compiled(z)
+        if not count <= size < 2 * count:
+            return None
+        rest = z[-1:].expand(size - count, -1)
+        g = self._compiled(torch.cat([z, rest]) if count < size else z)
+        return None if g is None else g[:count]
+
     def _compiled(self, z: Tensor) -> Tensor | None:
-        """G at one point, or None where only the way of many points, or its message, will do."""
+        """G by a program, or None where only the plain way, or its message, will do."""
         fold, fold_ratio = self.fold, self.fold_ratio
 
         def compute(decoder: Any) -> Program:
@@ -208,7 +245,7 @@ class FisherRaoMetric(MatrixFreeMetric):
                 sound = [x.all() for x in _in_domain(found[0])]
                 fields, derivatives, lacking = found
                 g = metric_of(fields, derivatives, lacking=lacking).g
-                return g, torch.stack(sound).all()
+                return lost_nowhere(g, fields.letters.values()), torch.stack(sound).all()
 
             return g
 
@@ -221,6 +258,7 @@ class FisherRaoMetric(MatrixFreeMetric):
             compile=self.compile,
         )
         if program is None:
+            self._traceable = len(z) == 1 or self._follows(z)
             return None
         with torch.no_grad():
             out, sound = program(z)
@@ -267,8 +305,8 @@ class FisherRaoMetric(MatrixFreeMetric):
         if not self.validate_args:
             return
         for name, x in fields.letters.items():
-            if not is_transformed(x) and not bool(torch.isfinite(x).all()):
-                if not bool(torch.isfinite(z).all()):
+            if not is_transformed(x) and not all_finite(x):
+                if not all_finite(z):
                     raise InputError("z: expected finite values, but z has NaN or infinities")
                 raise InputError(
                     f"decoder: expected finite parameters, but {name} of the {fields.family.name} "

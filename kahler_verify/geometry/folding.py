@@ -119,6 +119,8 @@ def smaller_layer(
         pays = tangents * D >= GRAM_RATIO * (tangents + D) * h
         if order > 0 or not (pays or fold == "always"):
             return None
+        if variance is not None and bool(variance.isnan().any()):
+            return None  # as above
         weight = scaled(*sources)
         return Smaller(weight.mT @ weight, True, varies, D)
     if fold_ratio * rows > D and fold != "always":
@@ -162,7 +164,17 @@ def _head(fields: Fields) -> Head | None:
         return None
     hidden = head.hidden
     plain = hidden.value.ndim == 2 and hidden.value.dtype == head.weight.dtype == mean.dtype
-    return head if plain and hidden.varies else None
+    if not (plain and hidden.varies):
+        return None
+    head.require_unwritten()
+    return head
+
+
+def _are_equal(x: Tensor, y: Tensor) -> bool:
+    try:
+        return torch.equal(x, y)
+    except RuntimeError:  # numbers are not to be had where a program is traced
+        return False
 
 
 def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
@@ -174,8 +186,7 @@ def _constant_variance(variance: Tensor, outputs: int) -> Tensor | None:
     if is_transformed(variance):
         return None
     first = variance[:1]
-    if len(variance) == 0 or not (
-        len(variance) == 1 or torch.equal(variance, first.expand_as(variance))
-    ):
+    same = len(variance) == 1 or variance.stride(0) == 0
+    if len(variance) == 0 or not (same or _are_equal(variance, first.expand_as(variance))):
         return None
     return first[0].expand(outputs)

@@ -91,6 +91,40 @@ def _require_written_varies(schema: Any, args: Any, kwargs: Any, places: Any) ->
                 raise UnrecordableError(f"{schema.name} writes to what did not depend on u")
 
 
+class _Step:
+    """An operation, with what is put among its arguments before it runs again."""
+
+    def __init__(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, out: list[int], spent: list[int]
+    ) -> None:
+        self._func, self._args, self._kwargs = func, list(args), dict(kwargs)
+        self._varying = [k for k, x in enumerate(args) if _has_places(x)]
+        self._named = [name for name, x in kwargs.items() if _has_places(x)]
+        self._out, self._spent = out, spent
+
+    def run(self, found: list[Any]) -> None:
+        """Read from places, and write to them."""
+        args, kwargs = self._args.copy(), self._kwargs
+
+        def value(x: Any) -> Any:
+            return found[x.number] if isinstance(x, _Place) else x
+
+        for k in self._varying:
+            args[k] = _replaced([args[k]], value)[0]
+        if self._named:
+            filled = _replaced([kwargs[name] for name in self._named], value)
+            kwargs = kwargs | dict(zip(self._named, filled, strict=True))
+        out = self._func(*args, **kwargs)
+        for place, x in zip(self._out, _leaves(out), strict=True):
+            found[place] = x
+        for place in self._spent:
+            found[place] = None
+
+
+def _has_places(x: Any) -> bool:
+    return any(isinstance(leaf, _Place) for leaf in _leaves(x))
+
+
 class LinearTape:
     """J u of vectors like one u, by the operations that one call made.
 
@@ -109,37 +143,31 @@ class LinearTape:
         u = u.detach().clone()
         with torch.no_grad(), _Recorder(u) as recorder:
             self.first = push(u)
-        self._steps, count = recorder.steps, recorder.count
         places = recorder.places
         self._constant = {name: x for name, x in self.first.items() if x not in places}
         self._ends = {name: places[x] for name, x in self.first.items() if x in places}
         last: dict[int, int] = {}  # the step behind which a place is not read any more
-        for number, (_, args, kwargs, out) in enumerate(self._steps):
+        for number, (_, args, kwargs, out) in enumerate(recorder.steps):
             every = _leaves([args, list(kwargs.values())])
             read = [x.number for x in every if isinstance(x, _Place)]
             last |= dict.fromkeys([*read, *out], number)
         kept = set(self._ends.values())
-        self._spent: list[list[int]] = [[] for _ in self._steps]
+        spent: list[list[int]] = [[] for _ in recorder.steps]
         for place, number in last.items():
             if place not in kept:
-                self._spent[number].append(place)
-        self._count = count
+                spent[number].append(place)
+        self._steps = [
+            _Step(func, args, kwargs, out, some)
+            for (func, args, kwargs, out), some in zip(recorder.steps, spent, strict=True)
+        ]
+        self._count = recorder.count
 
     @torch.no_grad()
     def __call__(self, u: Tensor) -> Letters:
         """J u."""
         found: list[Any] = [None] * self._count
         found[0] = u
-
-        def value(x: Any) -> Any:
-            return found[x.number] if isinstance(x, _Place) else x
-
-        for (func, args, kwargs, places), spent in zip(self._steps, self._spent, strict=True):
-            named = {name: value(x) for name, x in kwargs.items()} if kwargs else {}
-            out = func(*_replaced(args, value), **named)
-            for place, x in zip(places, _leaves(out), strict=True):
-                found[place] = x
-            for place in spent:
-                found[place] = None
+        for step in self._steps:
+            step.run(found)
         zeros = {name: torch.zeros_like(x) for name, x in self._constant.items()}
         return zeros | {name: found[place] for name, place in self._ends.items()}

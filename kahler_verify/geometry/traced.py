@@ -1,10 +1,11 @@
-"""A decoder's metric at one point as one straight program, where torch's calls cost most.
+"""A decoder's metric as one straight program, where torch's calls cost most.
 
 At a single point the numbers of a metric take less time than Python and torch take to ask for
-them.  So what a call computes is traced once, to the plain torch operations that run in it, with
-the weights as constants, and compiled by torch's inductor.  A program is kept for as long as every
-bit of the decoder's parameters and buffers stays the same; a frozen one, which saves looking at
-these, until torch has counted a write of one of them.
+them, and at some dozens these still take a part of it.  So what a call computes is traced once, to
+the plain torch operations that run in it, with the weights as constants, and compiled by torch's
+inductor.  A program is kept for as long as every bit of the decoder's parameters and buffers stays
+the same; a frozen one, which saves looking at these, until torch has counted a write of one of
+them.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ def program_for(
     *,
     compile: Compile,  # noqa: A002
 ) -> Program | None:
-    """The program for points like z [1, d]; None where autograd looks on, or nothing can be traced.
+    """The program for points like z [B, d]; None where autograd looks on, or nothing can be traced.
 
     Args:
         name: of what is computed.
-        z: a point.
+        z: points; there is a program for each number of them.
         decoder: whose parameters, buffers, kinds of layers and modes are followed.  What else it
             computes with must stay.
         kept: where programs are.

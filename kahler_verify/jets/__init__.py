@@ -11,7 +11,8 @@ from kahler_verify.jets.fields import LikelihoodStructure, decoder_jets, likelih
 from kahler_verify.jets.outputs import parameters, transform, values
 from kahler_verify.jets.propagation import propagate
 from kahler_verify.jets.tensor import Jet
-from kahler_verify.rules.expansion import Head, Record
+from kahler_verify.rules.expansion import Head
+from kahler_verify.rules.frame import Record
 
 __all__ = [
     "Head",

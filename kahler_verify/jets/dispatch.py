@@ -28,11 +28,13 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What is asked of a tensor's outside is answered by its value.
-_QUERIES = _names(
+# What is asked of a tensor's outside: of its shape and kind, of which no numbers have to be known,
+_OUTSIDE = _names("size dim ndimension numel nelement element_size is_floating_point is_complex")
+_OUTSIDE_PROPERTIES = _names("shape ndim dtype device layout is_cuda is_cpu itemsize nbytes")
+# and of how they lie in memory.
+_QUERIES = _OUTSIDE | _names(
     """
-    size dim ndimension numel nelement element_size is_floating_point is_complex is_contiguous
-    stride storage_offset get_device is_signed is_inference is_conj is_neg is_shared
+    is_contiguous stride storage_offset get_device is_signed is_inference is_conj is_neg is_shared
     is_same_size result_type has_names
     """
 )
@@ -65,8 +67,10 @@ def dispatch(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[s
     name = getattr(call, "__name__", "")
     if name == "__get__":
         return _property(call.__self__.__name__, arguments[0])  # type: ignore[attr-defined]
+    if name in _OUTSIDE and arguments:
+        return call(arguments[0].expansion.outside, *arguments[1:], **named)
     if name in _QUERIES:
-        return call(*_values(arguments), **named)
+        return call(*_values(arguments), **{k: _values(v) for k, v in named.items()})
     if name == "__bool__" or name == "is_nonzero":
         jet = arguments[0]
         jet.record.branches[name] += 1
@@ -105,7 +109,7 @@ def _property(name: str, jet: Jet) -> Any:
         return _out_of_place(_Property(name), name, (jet,), {})
     if name == "data":
         return dispatch(Tensor.detach, (jet,), {})
-    return getattr(jet.value, name)
+    return getattr(jet.expansion.outside if name in _OUTSIDE_PROPERTIES else jet.value, name)
 
 
 class _Property:
@@ -136,8 +140,8 @@ def _out_of_place(
     if out is NotImplemented:
         inner, inner_named = _mapped((inner, inner_named), real_directions)
         out = by_autograd(call, canonical(name), inner, inner_named)
-    if any(not _continuous(x.value) for x in met) and any(
-        _continuous(x.value) for x in _met(_tupled(out))
+    if any(not _continuous(x.outside) for x in met) and any(
+        _continuous(x.outside) for x in _met(_tupled(out))
     ):
         record.kink(canonical(name), -1)  # truth values became numbers
     if len(met) == 1 and out is met[0]:

@@ -13,7 +13,8 @@ from torch.distributions import Distribution
 from kahler_verify.errors import InputError
 from kahler_verify.jets.outputs import joined, transform
 from kahler_verify.jets.tensor import Jet
-from kahler_verify.rules.expansion import Expansion, Frame, Record
+from kahler_verify.rules.expansion import Expansion
+from kahler_verify.rules.frame import Frame, Record
 
 __all__ = ["propagate"]
 
@@ -112,7 +113,13 @@ def _through(
             outputs = module(seed)
     except InputError as error:
         raise InputError(f"{error}{_training_layer(module)}") from error
-    return transform(outputs, lambda t: t if isinstance(t, Jet) else _constant(t, frame))
+    return transform(outputs, lambda t: _complete(t) if isinstance(t, Jet) else _constant(t, frame))
+
+
+def _complete(jet: Jet) -> Jet:
+    """With all that waited: whoever gets it may ask under other circumstances."""
+    _ = jet.value, jet.expansion.rows
+    return jet
 
 
 @contextmanager

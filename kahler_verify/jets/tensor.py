@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.rules.expansion import Expansion, Head, Record, pairs
+from kahler_verify.rules.expansion import Expansion, Head
+from kahler_verify.rules.frame import Record, pairs
 
 __all__ = ["Jet"]
 
@@ -32,9 +33,9 @@ class Jet(Tensor):
 
     @staticmethod
     def __new__(cls, expansion: Expansion) -> Jet:  # noqa: D102  (no __init__ would be reached)
-        value = expansion.value
+        like = expansion.outside
         jet: Jet = Tensor._make_wrapper_subclass(
-            cls, value.shape, dtype=value.dtype, device=value.device
+            cls, like.shape, dtype=like.dtype, device=like.device
         )
         jet.expansion = expansion
         jet._origin = None
@@ -146,11 +147,11 @@ class Jet(Tensor):
         return self.expansion.head
 
     def _zeros(self, count: int) -> Tensor:
-        value = self.expansion.value
-        return value.new_zeros(()).expand(count, *value.shape)
+        like = self.expansion.outside
+        return like.new_zeros(()).expand(count, *like.shape)
 
     def __repr__(self) -> str:  # type: ignore[override]
-        frame, value = self.expansion.frame, self.expansion.value
+        frame, value = self.expansion.frame, self.expansion.outside
         kind = "holomorphic " if frame.holomorphic else ""
         text = f"Jet({list(value.shape)}, {value.dtype}, {kind}order {frame.order}"
         text += f", {frame.directions} directions"

@@ -1,8 +1,10 @@
 """Independent real Gaussians, and what is one up to a map of x that does not depend on z."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
 from torch.distributions import LogNormal, Normal
 
 from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
@@ -10,6 +12,17 @@ from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
 
 def _factor(letters: Letters) -> Letters:
     return {"Sigma_factor": letters["Sigma"].sqrt()}
+
+
+def entrywise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Once for all points, where memory holds one row for all, so that this is still to be seen."""
+    if type(x) is Tensor and x.ndim > 0 and x.stride(0) == 0 and len(x) > 1:
+        return function(x[:1]).expand_as(x)
+    return function(x)
+
+
+def _moments(law: Any) -> Letters:
+    return {"mu": law.loc, "Sigma": entrywise(Tensor.square, law.scale)}
 
 
 def with_one_variance(family: Likelihood, law: Any) -> Likelihood:
@@ -25,7 +38,10 @@ def with_one_variance(family: Likelihood, law: Any) -> Likelihood:
         return family
     return replace(
         family,
-        fields=lambda law: {"mu": law.loc, "Sigma": law.scale.flatten(1)[:, 0].square()},
+        fields=lambda law: {
+            "mu": law.loc,
+            "Sigma": entrywise(Tensor.square, law.scale[(slice(None), *[0] * (scale.ndim - 1))]),
+        },
         layout="scalar",
     )
 
@@ -44,7 +60,7 @@ DIAGONAL = likelihood(
     Likelihood(
         "Gaussian",
         "real_gaussian_kl",
-        lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
+        _moments,
         values=_factor,
         layout="diagonal",
         positive=("Sigma",),
@@ -56,7 +72,7 @@ likelihood(
     Likelihood(
         "log-normal",
         "real_gaussian_kl",
-        lambda law: {"mu": law.loc, "Sigma": law.scale * law.scale},
+        _moments,
         values=_factor,
         layout="diagonal",
         positive=("Sigma",),

@@ -13,7 +13,12 @@ from kahler_verify.adapters.outputs import in_torch, read
 from kahler_verify.distributions import ComplexNormal
 from kahler_verify.errors import InputError
 from kahler_verify.likelihoods.complex_normal import of_real_parts
-from kahler_verify.likelihoods.normal import DIAGONAL, SCALAR, with_one_variance
+from kahler_verify.likelihoods.normal import (
+    DIAGONAL,
+    SCALAR,
+    entrywise,
+    with_one_variance,
+)
 from kahler_verify.likelihoods.register import Likelihood, family_of
 
 _UNIT = Likelihood(
@@ -92,14 +97,19 @@ def _of_pair(mean: Any, log_variance: Any, points: int) -> Fields:
         )
     mu = _rows("mean", mean, points, 0)
     if log_variance.shape == mean.shape[:1]:
-        return Fields(SCALAR, {"mu": mu, "Sigma": log_variance.exp()}, {})
+        return Fields(SCALAR, {"mu": mu, "Sigma": entrywise(Tensor.exp, log_variance)}, {})
     if log_variance.shape != mean.shape:
         raise InputError(
             f"decoder: expected a log variance of shape {list(mean.shape)} like the mean, or "
             f"[{points}], got {list(log_variance.shape)}"
         )
     return Fields(
-        DIAGONAL, {"mu": mu, "Sigma": _rows("log variance", log_variance, points, 0).exp()}, {}
+        DIAGONAL,
+        {
+            "mu": mu,
+            "Sigma": entrywise(Tensor.exp, _rows("log variance", log_variance, points, 0)),
+        },
+        {},
     )
 
 

@@ -1,7 +1,8 @@
 """Convolutions of many images, as tangents are, by what is fastest on a CPU.
 
 oneDNN takes vectors over channels of the output, most of whose lanes idle where an image has one or
-three.  There one product of matrices multiplies, and shifted sums place what it gave.
+three.  There one product of matrices multiplies, and shifted sums place what it gave.  Transposed
+convolutions with strides are faster on images whose channels lie side by side in memory.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ __all__ = ["by_products", "convolution"]
 # Measured with one thread at 16 – 64 channels of 7 × 7 to 64 × 64: .15 – .8 of the time.
 FEW_OUTPUTS = 4
 MANY_IMAGES = 8
+# Strides of 2, kernels of 3 and 4, 16 – 256 channels of 4 × 4 to 32 × 32: .3 – .95 of the time.
+CHANNELS_LAST_FROM = 64  # images
 _AT_ONCE = 2**18  # numbers of a product, which stay in the cache until they are summed
 
 Pair = tuple[int, int]
 
 
 def convolution(
-    call: Callable[..., Tensor], x: Tensor, weight: Tensor, *rest: Any, **named: Any
+    call: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    *rest: Any,
+    as_torch_has_it: bool = False,
+    **named: Any,
 ) -> Tensor:
     """``call(x, weight, None, *rest, **named)`` of a convolution.
 
@@ -35,13 +43,19 @@ def convolution(
         x: images [n, c, h, w].
         weight: as torch has it.
         rest: of its arguments.
+        as_torch_has_it: also in memory; otherwise the result may have channels last.
         named: of its arguments.
     """
     found = None
+    many = len(x) >= CHANNELS_LAST_FROM and x.dtype == weight.dtype == torch.float32
+    many = many and not as_torch_has_it
     if call is functional.conv2d and _many(x, weight):
         found = _direct(x, weight, *rest, **named)
     elif call is functional.conv_transpose2d and _many(x, weight):
         found = _transposed(x, weight, *rest, **named)
+        strides = _pair(rest[0] if rest else named.get("stride", 1))
+        if found is None and many and min(strides) > 1 and min(x.shape[2:]) > 1:
+            x = x.contiguous(memory_format=torch.channels_last)
     return call(x, weight, None, *rest, **named) if found is None else found
 
 
@@ -114,7 +128,8 @@ def by_products(
     size = [(h - 1) * s + k + more[0] - 2 * padding[0], (w - 1) * t + l + more[1] - 2 * padding[1]]
 
     def some(x: Tensor) -> Tensor:
-        terms = torch.matmul(rows, x.flatten(2)).view(len(x), m, o, s, t, outputs, h, w)
+        terms = torch.matmul(rows, x.flatten(2).contiguous())
+        terms = terms.view(len(x), m, o, s, t, outputs, h, w)
         # rows and columns of zeros, where more of them are wanted than W reaches
         spare = [max(0, -(-(n + p) // r) - (e - 1 + i)) for n, p, r, e, i in
                  zip(size, padding, stride, (m, o), (h, w), strict=True)]  # fmt: skip

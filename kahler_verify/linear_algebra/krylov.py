@@ -167,6 +167,8 @@ def largest_eigenpairs(
         basis = torch.cat([basis, (q / q.norm())[None]])
         images = torch.cat([images, product(basis[-1:])])
         fresh, since = False, since + 1
+        if len(basis) < k:
+            continue
         found, done = _ritz(basis, images, k, tolerance)
         if len(basis) == d:
             return replace(found, converged=True)

@@ -22,6 +22,7 @@ __all__ = [
     "in_forward_mode",
     "interleaved",
     "is_transformed",
+    "product",
     "real_product",
 ]
 
@@ -47,6 +48,12 @@ def is_transformed(*tensors: Tensor) -> bool:
 def in_forward_mode() -> bool:
     """Is there a level of forward-mode differentiation, torch.func's or forward_ad's?"""
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def product(rows: Tensor, weight: Tensor) -> Tensor:
+    """X Wᵀ of real or complex X [..., n] and W [m, n]."""
+    by = complex_product if rows.is_complex() else real_product
+    return by(rows, weight) if rows.ndim == 2 else rows @ weight.mT
 
 
 def complex_product(rows: Tensor, weight: Tensor) -> Tensor:
@@ -118,13 +125,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        product = complex_product if rows.is_complex() else real_product
         return product(rows, weight)
 
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None]:
         rows, weight = ctx.saved_tensors
-        product = complex_product if rows.is_complex() else real_product
         needed = ctx.needs_input_grad
         by_rows = product(by_out, weight.mH) if needed[0] else None
         by_weight = product(by_out.mT, rows.mH) if needed[1] else None

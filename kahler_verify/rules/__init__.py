@@ -14,6 +14,7 @@ from kahler_verify.rules import (  # noqa: F401  (each file registers its rules)
     complex_parts,
     convolution,
     linear,
+    matrices,
     normalisation,
     pointwise,
     reductions,
@@ -21,7 +22,8 @@ from kahler_verify.rules import (  # noqa: F401  (each file registers its rules)
     selection,
     shapes,
 )
-from kahler_verify.rules.expansion import Expansion, Frame, Head, Record
+from kahler_verify.rules.expansion import Expansion, Head
+from kahler_verify.rules.frame import Frame, Record
 from kahler_verify.rules.registry import RULES, NotCovered, Rule, find, rule
 
 __all__ = ["RULES", "Expansion", "Frame", "Head", "NotCovered", "Record", "Rule", "find", "rule"]

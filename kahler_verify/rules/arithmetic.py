@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +13,10 @@ from kahler_verify.rules.expansion import (
     aligned,
     by_vmap,
     chain,
+    lifted,
     linear,
     multilinear,
+    without_graph,
 )
 from kahler_verify.rules.registry import NotCovered, rule
 
@@ -31,13 +32,7 @@ def _broadcast(rows: Tensor | None, shape: torch.Size) -> Tensor | None:
     """Rows of a term, in the shape that the sum has."""
     if rows is None or rows.shape[1:] == shape:
         return rows
-    return _lifted(rows, len(shape)).expand(-1, *shape)
-
-
-def _lifted(rows: Tensor, ndim: int) -> Tensor:
-    for _ in range(ndim + 1 - rows.ndim):
-        rows = rows.unsqueeze(1)
-    return rows
+    return lifted(rows, len(shape)).expand(-1, *shape)
 
 
 def _same_for_all_points(rows: Tensor) -> bool:
@@ -58,6 +53,10 @@ def plus(a: Varying, b: Varying, sign: int = 1) -> Expansion:
     """A + b or a - b, with broadcasting."""
     a, b = aligned([a, b])
     value = _value(a) + _value(b) if sign > 0 else _value(a) - _value(b)
+    if isinstance(a, Expansion) and not isinstance(b, Expansion) and a.head is None:
+        first = a.rows_before_factor[0]
+        if first is not None and (first.shape[1:], first.dtype) == (value.shape, value.dtype):
+            return a.with_value(value)
     none = (None, None)
     first, second = (
         _typed(_sum(_broadcast(p, value.shape), _broadcast(q, value.shape), sign), value)
@@ -85,7 +84,7 @@ def _shifted(x: Expansion, value: Tensor, shift: Any) -> Expansion | None:
     if shift.ndim > 1:
         return None
     bias = (shift if head.bias is None else head.bias + shift).expand(value.shape[-1:])
-    return Expansion(value, None, None, x.frame, replace(head, bias=bias))
+    return Expansion(value, None, None, x.frame, head.changed(bias=bias))
 
 
 @rule("add", several=True)
@@ -132,7 +131,7 @@ def unchanged(call: Any, x: Expansion) -> Expansion:
 
 def _entrywise(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:
     ndim = max(a.ndim - (k in with_rows) for k, a in enumerate(arguments))
-    return f(*[_lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
+    return f(*[lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
 
 
 def times(a: Varying, b: Varying) -> Any:
@@ -146,11 +145,24 @@ def times(a: Varying, b: Varying) -> Any:
         head = a.waiting_head
         weight = head.weight * (b.reshape(-1, 1) if isinstance(b, Tensor) else b)
         bias = None if head.bias is None else head.bias * b
-        return Expansion(value, None, None, a.frame, replace(head, weight=weight, bias=bias))
+        return Expansion(value, None, None, a.frame, head.changed(weight=weight, bias=bias))
     if (isinstance(b, Tensor) and b.ndim > a.value.ndim) or value.shape != a.value.shape:
         return linear(lambda t: t * b, a, by_vmap, value)
+    first, second, waiting = a.rows_before_factor
+    if isinstance(b, Tensor) and waiting is None and _slope_may_take(a, first, b):
+        return Expansion(value, first, second, a.frame, None, b.detach().clone())
     first, second = (None if r is None else _scaled(r, b) for r in a.rows)
     return Expansion(value, first, second, a.frame)
+
+
+def _slope_may_take(x: Expansion, first: Tensor | None, factor: Tensor) -> bool:
+    """Is a factor better kept for the slope behind it, which is smaller than rows are?"""
+    if first is None or x.head is not None or x.frame.order > 1:
+        return False
+    if first.is_complex() or first.requires_grad:
+        return False
+    plain = factor.dtype == first.dtype and not _same_for_all_points(first)
+    return plain and without_graph(first, factor)
 
 
 def _scales_outputs(a: Expansion, value: Tensor, factor: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ def real_part(call: Any, x: Expansion) -> Expansion:
     """Re z; that of a head waits with it."""
     if x.waiting_head is not None:
         frame = x.frame.real() if x.frame.holomorphic else x.frame
-        return Expansion(call(x.value), None, None, frame, replace(x.waiting_head, real=True))
+        return Expansion(call(x.value), None, None, frame, x.waiting_head.changed(real=True))
     return linear(call, real_directions(x))
 
 

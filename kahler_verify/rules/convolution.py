@@ -34,7 +34,7 @@ def convolution(
         def apply(t: Tensor) -> Tensor:
             return fastest(call, t, weight, *rest, **named)
 
-        value = apply(input.value)
+        value = fastest(call, input.value, weight, *rest, as_torch_has_it=True, **named)
         if bias is not None:
             value = value + bias.reshape(-1, *[1] * (weight.ndim - 2))
         return linear(apply, input, rows, value)

@@ -15,111 +15,22 @@ f′(z) v for each v.  The first function that is not makes them real directions
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["Expansion", "Frame", "Head", "Record", "aligned", "real_directions", "realigned"]
+from kahler_verify.errors import InputError
+from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed, product
+from kahler_verify.rules.frame import Frame, pairs
+from kahler_verify.torch_state import in_autocast, outside_autocast
 
-SecondOrder = Literal["none", "along", "all"]
-
-
-@dataclass
-class Record:
-    """What a propagation met that its reader should know of.
-
-    Attributes:
-        autograd: calls that no rule knows, differentiated by nested autograd of that call alone.
-        kinks: calls that are not smooth everywhere, with the highest k for which they are C^k; -1
-            stands for jumps.
-        stopped: calls that leave tensors behind whose derivatives are taken to be 0 (detach, item).
-        branches: calls whose outcome Python code may have branched on.
-        opaque_gradients: calls under ``no_grad`` while gradients were wanted: derivatives by z are
-            right, and the weights get no gradient from there.
-        gradients_wanted: were gradients enabled when the propagation began?
-    """
-
-    autograd: Counter[str] = field(default_factory=Counter)
-    kinks: dict[str, int] = field(default_factory=dict)
-    stopped: Counter[str] = field(default_factory=Counter)
-    branches: Counter[str] = field(default_factory=Counter)
-    opaque_gradients: Counter[str] = field(default_factory=Counter)
-    gradients_wanted: bool = False
-
-    def kink(self, name: str, smoothness: int) -> None:
-        """Note a call that is C^smoothness only."""
-        self.kinks[name] = min(smoothness, self.kinks.get(name, smoothness))
-
-    def smooth_to(self, order: int) -> bool:
-        """Is nothing known that stands against the function being C^order?"""
-        return all(smoothness >= order for smoothness in self.kinks.values())
-
-    def lines(self) -> list[str]:
-        """The same for a report, a line for each kind that was met."""
-        out = [f"{name}: {_smoothness(k)}" for name, k in sorted(self.kinks.items())]
-        for counts, what in (
-            (self.autograd, "differentiated by autograd"),
-            (self.stopped, "derivatives end there, as in autograd"),
-            (self.branches, "Python code may branch on it"),
-            (self.opaque_gradients, "under no_grad: no gradients for weights"),
-        ):
-            out += [f"{name} ({count}x): {what}" for name, count in sorted(counts.items())]
-        return out
-
-
-def _smoothness(k: int) -> str:
-    return "jumps" if k < 0 else "has kinks (C⁰)" if k == 0 else f"is C{'¹²³'[k - 1]} only"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Which derivatives are carried.
-
-    Attributes:
-        directions: r.
-        second: no second derivatives, those along each direction by itself, or those of all pairs.
-        holomorphic: directions are complex: everything so far is holomorphic.
-        record: what was met on the way, shared by all of one propagation.
-    """
-
-    directions: int
-    second: SecondOrder
-    holomorphic: bool
-    record: Record = field(compare=False)
-
-    @property
-    def order(self) -> int:
-        """1 or 2."""
-        return 1 if self.second == "none" else 2
-
-    def pair_up(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of first derivatives, so that row k of both belongs to the k-th pair."""
-        if self.second == "along":
-            return rows, rows
-        i, j = pairs(self.directions, rows.device)
-        return rows.index_select(0, i), rows.index_select(0, j)
-
-    def real(self) -> Frame:
-        """Two real directions v, iv for each complex one."""
-        return replace(self, directions=2 * self.directions, holomorphic=False)
-
-
-def pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The pairs i ≤ j < r."""
-    with torch.inference_mode(False):
-        return _pairs(r, device)
-
-
-@cache
-def _pairs(r: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    i, j = torch.triu_indices(r, r, device=device)
-    return i, j
+__all__ = ["Expansion", "Head", "aligned", "real_directions", "realigned"]
 
 
 @dataclass(frozen=True)
@@ -137,12 +48,54 @@ class Head:
     weight: Tensor
     bias: Tensor | None
     real: bool = False
+    _written: list[int] = field(init=False, compare=False, repr=False)
+    _cast: bool = field(init=False, compare=False, repr=False)  # was it called under autocast?
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_written", self._writes())
+        object.__setattr__(self, "_cast", in_autocast(self.weight.device))
+
+    def _writes(self) -> list[int]:
+        """How often torch has written the weights; tensors of inference mode have no count."""
+        own = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return [0 if t.is_inference() else t._version for t in own]
+
+    def changed(self, **parts: Any) -> Head:
+        """One of these with other parts."""
+        self.require_unwritten()
+        return replace(self, **parts)
+
+    def require_unwritten(self) -> None:
+        """Raise :class:`InputError` where torch has counted a write of the weights since."""
+        if self._writes() != self._written:
+            raise InputError(
+                "expected the weights of a linear layer to stay as they are until what it gave has "
+                "been read, but they were written in place meanwhile"
+            )
+
+    def _as_called(self) -> AbstractContextManager[None]:
+        self.require_unwritten()
+        return nullcontext() if self._cast else outside_autocast()
+
+    @property
+    def outside(self) -> Tensor:
+        """A tensor of the value's shape and kind, without its numbers."""
+        value = self.hidden.outside
+        number = value.new_zeros(())
+        return number.expand(*value.shape[:-1], len(self.weight))
+
+    @torch.no_grad()
+    def value(self) -> Tensor:
+        """W h + b, of a head that is not a real part."""
+        with self._as_called():
+            return functional.linear(self.hidden.value, self.weight, self.bias)
 
     def multiplied_out(self) -> tuple[Tensor | None, Tensor | None]:
         """First and second derivatives of W h."""
         hidden = self.hidden
-        product = by_point(lambda t: t @ self.weight.mT)
-        first, second = (None if r is None else product(r) for r in hidden.rows)
+        through = by_point(lambda t: product(t, self.weight))
+        with self._as_called():
+            first, second = (None if r is None else through(r) for r in hidden.rows)
         if not self.real:
             return first, second
         whole = real_directions(Expansion(hidden.value, first, second, hidden.frame))
@@ -153,28 +106,59 @@ class Head:
 class Expansion:
     """A value with its derivatives; behind a linear map these wait until someone asks for them.
 
+    There the value may wait as well (None), if it is to have no graph.  A constant that multiplies
+    first derivatives may wait too, for the slope of an activation that does.
+
     Attributes:
-        value: any shape.
         frame: which derivatives there are.
         head: the linear map that the value came from, where it did.
     """
 
-    __slots__ = ("_first", "_second", "frame", "head", "value")
+    __slots__ = ("_factor", "_first", "_second", "_value", "frame", "head")
 
     def __init__(
         self,
-        value: Tensor,
+        value: Tensor | None,
         first: Tensor | None,
         second: Tensor | None,
         frame: Frame,
         head: Head | None = None,
+        factor: Tensor | None = None,
     ) -> None:
-        self.value, self.frame, self.head = value, frame, head
-        self._first, self._second = first, second
+        self._value, self.frame, self.head = value, frame, head
+        self._first, self._second, self._factor = first, second, factor
+
+    @property
+    def value(self) -> Tensor:
+        """Of any shape."""
+        if self._value is None:
+            assert self.head is not None
+            self._value = self.head.value()
+        return self._value
+
+    @property
+    def outside(self) -> Tensor:
+        """A tensor of the value's shape, dtype and place: the value, unless that waits."""
+        if self._value is None:
+            assert self.head is not None
+            return self.head.outside
+        return self._value
 
     def _multiply_out(self) -> None:
         if self.head is not None and self._first is None:
             self._first, self._second = self.head.multiplied_out()
+        if self._factor is not None:
+            first, second = (
+                None if r is None else r * self._factor for r in (self._first, self._second)
+            )
+            self._first, self._second, self._factor = first, second, None
+
+    @property
+    def rows_before_factor(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """First and second derivatives, and what they are still to be multiplied with, if any."""
+        if self._factor is None:
+            return *self.rows, None
+        return self._first, self._second, self._factor
 
     @property
     def first(self) -> Tensor | None:
@@ -205,7 +189,7 @@ class Expansion:
 
     def with_value(self, value: Tensor) -> Expansion:
         """The same derivatives of another value: the very one that torch has, to the last bit."""
-        return Expansion(value, self._first, self._second, self.frame, self.head)
+        return Expansion(value, self._first, self._second, self.frame, self.head, self._factor)
 
     def constant(self, value: Tensor) -> Expansion:
         """A value whose derivatives vanish."""
@@ -232,6 +216,13 @@ def by_point(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     return act
 
 
+def lifted(rows: Tensor, ndim: int) -> Tensor:
+    """Rows of a stack that is to be broadcast against one of more axes."""
+    for _ in range(ndim + 1 - rows.ndim):
+        rows = rows.unsqueeze(1)
+    return rows
+
+
 def linear(
     f: Callable[[Tensor], Any], x: Expansion, rows: Rows = by_vmap, value: Any = None
 ) -> Any:
@@ -249,15 +240,31 @@ def linear(
 
 def chain(x: Expansion, value: Tensor, slope: Tensor, curvature: Tensor | None = None) -> Expansion:
     """f∘x entry by entry, from the values of f, f′ and f″ (None where that vanishes) at x."""
-    first, second = x.rows
+    first, second, factor = x.rows_before_factor
     if first is None:
         return x.constant(value)
+    slope = _lying_like(first, slope if factor is None else slope * factor)
     out = None if second is None else second * slope
     if x.frame.order == 2 and curvature is not None:
         left, right = x.frame.pair_up(first)
-        square = left * right * curvature
+        square = left * right * _lying_like(first, curvature)
         out = square if out is None else out + square
     return Expansion(value, first * slope, out, x.frame)
+
+
+def without_graph(*tensors: Tensor) -> bool:
+    """Is there neither autograd nor a transform that follows what is made of these?"""
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return False
+    return not (is_transformed(*tensors) or in_forward_mode())
+
+
+def _lying_like(rows: Tensor, factor: Tensor) -> Tensor:
+    """A factor of all rows, with channels last where theirs are: passes over both are faster."""
+    last = rows.ndim == 5 and rows.stride(2) == 1 < rows.stride(4)
+    if last and factor.shape == rows.shape[1:] and not is_transformed(rows, factor):
+        return factor.contiguous(memory_format=torch.channels_last)
+    return factor
 
 
 def multilinear(

@@ -6,10 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kahler_verify.rules.arithmetic import plus, times
-from kahler_verify.rules.expansion import Expansion, Head, by_point, linear, multilinear
+from kahler_verify.rules.expansion import (
+    Expansion,
+    Head,
+    by_point,
+    lifted,
+    linear,
+    multilinear,
+    without_graph,
+)
 from kahler_verify.rules.registry import NotCovered, rule
+from kahler_verify.torch_state import in_autocast
 
 Varying = Expansion | Tensor
 
@@ -20,26 +30,29 @@ def linear_layer(call: Any, x: Varying, weight: Varying, bias: Varying | None = 
     if isinstance(x, Expansion) and not isinstance(weight, Expansion):
         if isinstance(bias, Expansion):
             raise NotCovered
-        head = Head(x, weight, bias) if x.value.ndim > 1 and weight.ndim == 2 else None
-        value = call(x.value, weight, bias)
-        if head is not None:
-            return Expansion(value, None, None, x.frame, head)
-        return linear(lambda t: call(t, weight), x, value=value)
+        if x.outside.ndim < 2 or weight.ndim != 2:
+            return linear(lambda t: call(t, weight), x, value=call(x.value, weight, bias))
+        waits = call is functional.linear and _may_wait(x.outside, weight, bias)
+        value = None if waits else call(x.value, weight, bias)
+        return Expansion(value, None, None, x.frame, Head(x, weight, bias))
     out = multilinear(call, x, weight)
     return out if bias is None else plus(out, bias)
+
+
+def _may_wait(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Is it a product that torch takes, and the same in another place?"""
+    sources = [x, weight] if bias is None else [x, weight, bias]
+    fits = x.shape[-1] == weight.shape[-1] and (bias is None or bias.shape == weight.shape[:1])
+    if not fits or any((t.dtype, t.device) != (x.dtype, x.device) for t in sources):
+        return False
+    counted = not any(t.is_inference() for t in sources[1:]) or torch.is_inference_mode_enabled()
+    return counted and without_graph(*sources) and not in_autocast(x.device)
 
 
 def _matrices(f: Any, arguments: list[Tensor], with_rows: set[int]) -> Tensor:
     """Products of stacks broadcast by themselves, once all have as many axes."""
     ndim = max(a.ndim - (k in with_rows) for k, a in enumerate(arguments))
-    return f(*[_lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
-
-
-def _lifted(rows: Tensor, ndim: int) -> Tensor:
-    """Rows of a stack that is to be broadcast against one of more axes."""
-    for _ in range(ndim + 1 - rows.ndim):
-        rows = rows.unsqueeze(1)
-    return rows
+    return f(*[lifted(a, ndim) if k in with_rows else a for k, a in enumerate(arguments)])
 
 
 @rule("matmul", "bmm", "mm", several=True)

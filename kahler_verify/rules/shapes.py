@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,19 +34,19 @@ _SHIFTS = ("fft_fftshift", "fft_ifftshift")
 @rule(*_VIEWS, *_COPIES, *_FOURIER, *_SHIFTS)
 def moved(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Any:
     """Linear over C; itself where a shape stays what it is, so that a head stays one."""
-    value = call(x.value, *arguments, **named)
-    if getattr(call, "__name__", "") in _RESHAPES and value.shape == x.value.shape:
+    name = getattr(call, "__name__", "")
+    if name in _RESHAPES and call(x.outside, *arguments, **named).shape == x.outside.shape:
         return x
-    return linear(lambda t: call(t, *arguments, **named), x, value=value)
+    return linear(lambda t: call(t, *arguments, **named), x)
 
 
 @rule("expand", "broadcast_to")
 def expanded(call: Any, x: Expansion, *shape: Any, **named: Any) -> Expansion:
     """Broadcast; itself where it has that shape, so that a head stays one."""
-    value = call(x.value, *shape, **named)
-    if value.shape == x.value.shape:
+    shape = call(x.outside, *shape, **named).shape
+    if shape == x.outside.shape:
         return x
-    return linear(lambda t: t.expand(value.shape), x, value=value)
+    return linear(lambda t: t.expand(shape), x)
 
 
 @rule("view")
@@ -93,7 +92,7 @@ def _parts_of_head(part: Any, x: Expansion, arguments: tuple[Any, ...]) -> Any:
     zero = head.weight.new_zeros(1, len(head.weight))
     bias = part(zero if head.bias is None else head.bias.expand(1, -1))
     out = tuple(
-        Expansion(v, None, None, x.frame, replace(head, weight=w.mT, bias=b[0]))
+        Expansion(v, None, None, x.frame, head.changed(weight=w.mT, bias=b[0]))
         for v, w, b in zip(values, weights, bias if several else [bias], strict=True)
     )
     return out if several else out[0]
@@ -111,7 +110,6 @@ def _keeps_points(arguments: tuple[Any, ...]) -> bool:
 @rule(
     "clone",
     "contiguous",
-    "to",
     "float",
     "double",
     "half",
@@ -138,18 +136,28 @@ def cast(call: Any, x: Expansion, *arguments: Any, **named: Any) -> Expansion:
     return Expansion(value, first, second, x.frame)
 
 
+@rule("to", several=True)
+def to(call: Any, x: Any, *arguments: Any, **named: Any) -> Any:
+    """To another dtype or place, or to those of a tensor that may vary itself."""
+    plain = [a.outside if isinstance(a, Expansion) else a for a in arguments]
+    named = {k: a.outside if isinstance(a, Expansion) else a for k, a in named.items()}
+    if isinstance(x, Expansion):
+        return cast(call, x, *plain, **named)
+    return call(x, *plain, **named)
+
+
 @rule("view_as", "reshape_as", "expand_as", several=True)
 def like_another(call: Any, x: Any, other: Any) -> Any:
     """In the shape of a tensor that may vary itself."""
     if not isinstance(x, Expansion):
         return call(x, other.value)
-    shape = (other.value if isinstance(other, Expansion) else other).shape
+    shape = (other.outside if isinstance(other, Expansion) else other).shape
     names: dict[str, Any] = {
         "view_as": Tensor.view,
         "reshape_as": Tensor.reshape,
         "expand_as": Tensor.expand,
     }
-    if shape == x.value.shape:
+    if shape == x.outside.shape:
         return x
     return linear(lambda t: names[call.__name__](t, shape), x)
 
@@ -172,15 +180,17 @@ def broadcast_tensors(call: Any, *tensors: Any) -> Any:
     """All in one shape."""
     if len(tensors) == 1 and isinstance(tensors[0], tuple | list):
         tensors = tuple(tensors[0])
-    values = [x.value if isinstance(x, Expansion) else x for x in tensors]
-    shape = torch.broadcast_shapes(*[v.shape for v in values])
+    shapes = [(x.outside if isinstance(x, Expansion) else x).shape for x in tensors]
+    if all(shape == shapes[0] for shape in shapes):  # as of one tensor alone
+        return tuple(tensors)
+    whole = torch.broadcast_shapes(*shapes)
     return tuple(
         x
-        if v.shape == shape
-        else linear(lambda t: t.expand(shape), x)
+        if shape == whole
+        else linear(lambda t: t.expand(whole), x)
         if isinstance(x, Expansion)
-        else x.expand(shape)
-        for x, v in zip(tensors, values, strict=True)
+        else x.expand(whole)
+        for x, shape in zip(tensors, shapes, strict=True)
     )
 
 

@@ -14,7 +14,7 @@ from benchmarks.command import bench, fraction, table
 from benchmarks.decoder_rivals import fisher_problem, training_problem
 from benchmarks.grid import full_grid, gpu_grid, quick_grid, real_grid
 from benchmarks.mixture_rivals import mixture_problem, ricci_problem
-from benchmarks.page import cpu_blocks, gpu_block, rewrite, single_point_table
+from benchmarks.page import cpu_blocks, gpu_block, program_table, rewrite
 from benchmarks.plots import draw
 from benchmarks.problem import Bench, Cell, Floor, Problem, Rival, as_json, deviation, flatten
 from benchmarks.real_rivals import real_problem
@@ -309,11 +309,12 @@ def test_plots_and_page(report: dict[str, Any], tmp_path: Path) -> None:
     assert "a card" in gpu_block(report)
 
 
-def test_single_points_are_in_units_of_layers_by_hand() -> None:
+def test_programs_are_in_units_of_layers_by_hand() -> None:
     row = {"quantity": "real Fisher metric", "dtype": "float32", "sizes": {"d": 2, "B": 1}}
     ratios = {"layer-wise Jacobians": 0.5, programs.COMPILED: 0.4, programs.FROZEN: 0.3}
     rows = [row | {"rival": name, "ratio": ratio} for name, ratio in ratios.items()]
-    found = single_point_table({"results": [*rows, rows[0] | {"sizes": {"d": 2, "B": 64}}]})
+    plain = rows[0] | {"sizes": {"d": 2, "B": 64}}  # of a cell without a program
+    found = program_table([*rows, plain], programs.PROGRAMS)
     assert found.splitlines()[2:] == [
         "| real Fisher metric: d = 2, B = 1, float32 | 2 | 0.8 | 0.6 | – |"
     ]
@@ -340,7 +341,7 @@ def test_the_documentation_has_every_marker() -> None:
     for name in ("machine", "targets", "ratios", "losses", "floors", "growth", "faults", "gpu"):
         assert text.count(f"<!-- bench {name} -->\n") == 1
     text = page.with_name("real-latents.md").read_text("utf-8")
-    for name in ("machine", "single points", "real ratios"):
+    for name in ("machine", "single points", "programs of batches", "real ratios"):
         assert text.count(f"<!-- bench {name} -->\n") == 1
 
 

@@ -253,3 +253,62 @@ def test_bad_numbers_are_named_as_before() -> None:
         FisherRaoMetric(decoder, fold="sometimes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="fold_ratio: expected a positive"):
         FisherRaoMetric(decoder, fold_ratio=0)
+
+
+def test_a_folded_mean_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden = nn.Sequential(nn.Linear(2, 8), nn.Tanh()).double()
+    last = nn.Linear(8, 64).double()
+    z = torch.randn(5, 2, dtype=torch.float64)
+
+    def law(z: Tensor) -> Independent:
+        return Independent(Normal(last(hidden(z)), torch.linspace(1, 2, 64).double()), 1)
+
+    metric = FisherRaoMetric(law, check=False)
+    wanted = FisherRaoMetric(law, fold="never").metric_matrix(z)
+    computed, value = [], Head.value
+    monkeypatch.setattr(Head, "value", lambda head: computed.append(head.weight) or value(head))
+    with torch.no_grad():
+        torch.testing.assert_close(metric.metric_matrix(z), wanted)
+    assert [len(weight) for weight in computed] == [8]
+
+
+def test_variances_that_are_constant_in_each_chunk_alone() -> None:
+    hidden = nn.Sequential(nn.Linear(2, 4), nn.Tanh()).double().requires_grad_(False)
+    last = nn.Linear(4, 64).double().requires_grad_(False)
+
+    def law(z: Tensor) -> Independent:
+        return Independent(Normal(last(hidden(z)), z.detach()[:, :1].exp().expand(-1, 64)), 1)
+
+    z = draw(4, 2)
+    folded, whole = (
+        FisherRaoMetric(law, check=False, memory_budget=1, fold=fold).metric_matrix(z)
+        for fold in ("auto", "never")
+    )
+    torch.testing.assert_close(folded, whole)
+
+
+def test_a_constant_scale_of_nan_is_named() -> None:
+    scale = torch.ones(D).double()
+    scale[3] = torch.nan
+    metric = FisherRaoMetric(Decoder(lambda out, _: Normal(out, scale), network(), D), check=False)
+    with pytest.raises(InputError, match="finite parameters, but Sigma of the Gaussian"):
+        metric.metric_matrix(Z)
+
+
+def test_a_last_layer_that_is_written_behind_its_call_is_refused() -> None:
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.last = nn.Linear(LATENT, 4), nn.Linear(4, D)
+            self.double().requires_grad_(False)
+
+        def forward(self, z: Tensor) -> Normal:
+            h = self.hidden(z).tanh()
+            self.last.weight.mul_(2)
+            mean = self.last(h)
+            self.last.weight.div_(2)
+            return Normal(mean, 1.3)
+
+    with pytest.raises(InputError, match="weights of a linear layer to stay as they are"):
+        FisherRaoMetric(Written(), check=False).metric_matrix(Z)

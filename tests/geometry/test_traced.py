@@ -6,11 +6,19 @@ import shutil
 import threading
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Independent, Normal, StudentT
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    LogNormal,
+    Normal,
+    StudentT,
+)
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, traced
@@ -271,7 +279,86 @@ def test_autograd_and_transforms_go_the_plain_way(
     close(by_weight_again, by_weight)  # with a program at hand
 
 
-def test_derivatives_and_batches_go_the_plain_way(graphs: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("law", "compiled"), [("Bernoulli", True), ("Bernoulli", "frozen"), ("constant Σ", "frozen")]
+)
+def test_batches_have_a_program_of_one_size(
+    law: str, compiled: traced.Compile, graphs: list[str]
+) -> None:
+    decoder = Decoder(LAWS[law])
+    metric, plain = both(decoder, compiled)
+    for count in (64, 33, 150, 100):  # whole, filled up, and with a rest that goes the plain way
+        z = draw(count, LATENT, seed=count)
+        close(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert metric.metric_matrix(draw(70, LATENT).reshape(7, 10, LATENT)).shape == (7, 10, 3, 3)
+    assert graphs == ["torch.float64"]
+    decoder.layers[0].weight.mul_(2)
+    close(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert graphs == ["torch.float64"] * 2
+    z[7] = torch.nan
+    with pytest.raises(InputError, match="z: expected finite values"):
+        metric.metric_matrix(z)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        lambda out, _: Normal(out, 1.0),
+        lambda out, _: Normal(out, torch.ones_like(out)),
+        lambda out, v: Normal(out, v[0].exp()),
+        lambda out, v: (out, v.expand_as(out)),
+        lambda out, v: (out, v[:1].expand(len(out))),
+        lambda out, _: LogNormal(out, 0.5),
+    ],
+)
+def test_batches_of_gaussians_have_a_program(
+    law: Callable[[Tensor, Tensor], object], graphs: list[str]
+) -> None:
+    metric, plain = both(Decoder(law, 24))
+    z = draw(64, LATENT)
+    close(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert graphs == ["torch.float64"]
+
+
+def test_where_no_program_can_be_batches_are_cut_as_ever(graphs: list[str]) -> None:
+    class Branching(Decoder):
+        def forward(self, z: Tensor) -> object:
+            return super().forward(z if bool(z.sum() > 1e9) else 2 * z)
+
+    metric = FisherRaoMetric(Branching(LAWS["a tensor"]), check=False, compile=True)
+    z = draw(256, LATENT)
+    with pytest.warns(UserWarning, match="compile: this decoder cannot be compiled"):
+        metric.metric_matrix(z)
+    assert metric._points_at_once(z, 0) > 64
+    metric.forget_heads()
+    assert metric._points_at_once(z, 0) == 64
+    assert metric._points_at_once(z.clone().requires_grad_(), 0) > 64
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_programs_have_no_metric_where_there_is_no_law(count: int, graphs: list[str]) -> None:
+    decoder = Decoder(lambda out, _: out.log())
+    options: dict[str, Any] = {"check": False, "validate_args": False}
+    metric = FisherRaoMetric(decoder, compile=True, **options)
+    z = draw(64, LATENT)[:count]
+    lost = FisherRaoMetric(decoder, **options).metric_matrix(z).isnan()
+    assert bool(lost.any())
+    assert torch.equal(metric.metric_matrix(z).isnan(), lost)
+
+
+def test_batches_of_convolutions_go_the_plain_way(graphs: list[str]) -> None:
+    decoder = nn.Sequential(
+        nn.Linear(LATENT, 8), nn.Unflatten(1, (2, 2, 2)), nn.SiLU(), nn.ConvTranspose2d(2, 1, 2, 2)
+    )
+    metric, plain = both(decoder.double().requires_grad_(False))
+    z = draw(64, LATENT)
+    assert torch.equal(metric.metric_matrix(z), plain.metric_matrix(z))
+    assert graphs == []
+    close(metric.metric_matrix(Z), plain.metric_matrix(Z))
+    assert graphs == ["torch.float64"]
+
+
+def test_derivatives_and_few_points_go_the_plain_way(graphs: list[str]) -> None:
     metric, plain = both(Decoder(LAWS["Bernoulli"]))
     assert torch.equal(metric.christoffels(Z), plain.christoffels(Z))
     assert torch.equal(metric.metric_matrix(draw(2, LATENT)), plain.metric_matrix(draw(2, LATENT)))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import kahler_verify as kv
 from kahler_verify.errors import InputError
+from kahler_verify.jets.domain import all_finite
 
 Z = torch.tensor([[0.1, 0.2], [-3.0, 1.0]], dtype=torch.float64)
 METHODS = ("metric_matrix", "christoffels", "scalar_curvature", "log_volume")
@@ -73,3 +74,14 @@ def test_a_function_is_checked_where_it_is_finite() -> None:
     out = metric.christoffels(torch.tensor([[3.0, 0.0], [0.5, 0.5]], dtype=torch.float64))
     assert bool(out[0].isnan().all())
     assert torch.equal(out[1], torch.zeros(2, 2, 2, dtype=torch.float64))
+
+
+def test_finite_numbers_with_an_infinite_sum() -> None:
+    large = torch.full((3,), 3e38)
+    assert bool(large.sum().isinf())
+    assert all_finite(large)
+    assert all_finite(torch.complex(large, large))
+    assert all_finite(torch.complex(large.double() * 3e269, large.double() * 3e269))
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not all_finite(torch.tensor([1.0, bad]))
+    assert not all_finite(torch.tensor([math.inf, -math.inf]))

@@ -114,3 +114,14 @@ def test_transforms_go_the_plain_way() -> None:
     assert torch.equal(
         torch.func.vmap(f)(x[None])[0], functional.conv_transpose2d(x, weight, None, 2, 1)
     )
+
+
+def test_many_images_of_strided_ones_have_channels_last() -> None:
+    x, weight = draw(64, 6, 4, 5, dtype=torch.float32), draw(6, 8, 4, 4, dtype=torch.float32)
+    named: dict[str, Any] = {"stride": 2, "padding": 1}
+    found = convolution(functional.conv_transpose2d, x, weight, **named)
+    close(found, functional.conv_transpose2d(x, weight, None, **named), 1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for some, stride in ((x[:63], 2), (x, 1), (x[:, :, :1, :1], 2)):
+        out = convolution(functional.conv_transpose2d, some, weight, stride, 1)
+        assert torch.equal(out, functional.conv_transpose2d(some, weight, None, stride, 1))

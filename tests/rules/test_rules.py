@@ -4,12 +4,14 @@ Seeds carry random first and second derivatives, so that f′ h″ is checked al
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import jvp, vjp
+from torch.func import grad, jacrev, jvp, vjp
 
+from kahler_verify.errors import InputError
 from kahler_verify.jets.tensor import Jet
 from kahler_verify.rules import RULES, Expansion, Frame, Record, find, rule
 from kahler_verify.rules.expansion import chain
@@ -224,6 +226,10 @@ SHAPES = {
     "fold": (lambda x: F.fold(x.flatten(1).reshape(2, 4, 36), (7, 7), 2), PICTURE),
     "windows": (lambda x: x.unfold(1, 3, 2), VECTOR),
     "casts": (lambda x: x.clone().contiguous().to(D).double().type_as(x), VECTOR),
+    "casts like another": (
+        lambda x: torch.arange(x.shape[-1]).to(x) * x.to(x) + torch.ones(1).to(x, copy=True),
+        VECTOR,
+    ),
     "fft": (lambda x: torch.fft.ifft(torch.fft.fft(x) * torch.fft.fft(x)).real, VECTOR),
     "rfft": (lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2), VECTOR),
     "meshing": (lambda x: x[:, None, :, None] * x[:, None, None, :], VECTOR),
@@ -356,7 +362,46 @@ def by_math(f):
     return inside
 
 
-ALL = LINEAR | NORMS | ARITHMETIC | REDUCTIONS | SHAPES | RESAMPLING | SMOOTH
+def square(x):
+    """Positive definite matrices [B, 2, 2] and others [B, 2, 3] of x [B, 6]."""
+    rows = x.reshape(len(x), 2, 3)
+    return rows @ rows.mH + torch.eye(2, dtype=D), rows
+
+
+MATRICES = {
+    "cholesky": (lambda x: torch.linalg.cholesky(square(x)[0]), VECTOR),
+    "cholesky of what is not symmetric": (
+        lambda x: torch.linalg.cholesky(square(x)[0] + torch.triu(x[:, :2, None], 1)),
+        VECTOR,
+    ),
+    "inverse": (lambda x: torch.linalg.inv(square(x)[0]) @ square(x)[0].inverse(), VECTOR),
+    "solve": (lambda x: torch.linalg.solve(*square(x)), VECTOR),
+    "solve, of a constant": (lambda x: torch.linalg.solve(square(x)[0], weights(2, 3)), VECTOR),
+    "solve, by a constant": (lambda x: torch.linalg.solve(weights(4, 2, 2), square(x)[1]), VECTOR),
+    "solve vectors": (lambda x: torch.linalg.solve(square(x)[0], square(x)[1][..., 0]), VECTOR),
+    "solve a triangle": (
+        lambda x: (
+            torch.linalg.solve_triangular(*square(x), upper=False)
+            + torch.linalg.solve_triangular(square(x)[0].sin(), square(x)[1], upper=True)
+        ),
+        VECTOR,
+    ),
+    "det": (lambda x: torch.linalg.det(square(x)[0]) * torch.det(square(x)[0].sin()), VECTOR),
+    "logdet": (lambda x: torch.logdet(square(x)[0]), VECTOR),
+    "slogdet": (
+        lambda x: torch.linalg.slogdet(-square(x)[0]).logabsdet + square(x)[0].slogdet()[1],
+        VECTOR,
+    ),
+    "solve, of more axes": (
+        lambda x: (
+            torch.linalg.solve(weights(3, 1, 2, 2), square(x)[1]).sum(0)
+            + torch.linalg.solve(square(x)[0], weights(3, 1, 2, 3)).sum(0)
+        ),
+        VECTOR,
+    ),
+}
+
+ALL = LINEAR | NORMS | ARITHMETIC | REDUCTIONS | SHAPES | RESAMPLING | SMOOTH | MATRICES
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -380,6 +425,79 @@ def test_distances_between_points():
     assert_follows(
         lambda x: torch.cdist(x, 2 * x.flip(1) + 3), x, lambda x: apart(x, 2 * x.flip(1) + 3)
     )
+
+
+def map_square(f, x):
+    return f(square(x)[0])
+
+
+def test_spellings_of_functions_of_matrices():
+    x = image(*VECTOR)
+    assert_follows(lambda x: torch.linalg.solve(A=square(x)[0], B=square(x)[1]), x)
+    assert_follows(
+        lambda x: torch.linalg.solve_triangular(square(x)[0], B=square(x)[1], upper=True), x
+    )
+    plain = partial(map_square, torch.linalg.cholesky)
+    assert_follows(lambda x: torch.cholesky(square(x)[0], False), x, plain)
+
+
+MENDED = {
+    "solve": (torch.linalg.solve, lambda a, b: torch.linalg.inv(a) @ b),
+    "det": (
+        lambda a, b: torch.linalg.det(a),
+        lambda a, b: a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] ** 2,
+    ),
+    "slogdet": (
+        lambda a, b: torch.linalg.slogdet(a)[1],
+        lambda a, b: (a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] ** 2).log(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_rules_that_are_differentiated_again(name):
+    """Torch's own forward derivatives of these are wrong then."""
+    x, v, w = image(*VECTOR), weights(*VECTOR), weights(*VECTOR).flip(0)
+
+    def slope(f):
+        return lambda x: f(*square(seed(x))).tangents
+
+    ours, plain = (slope(f) for f in MENDED[name])
+    for f in (
+        lambda s: jvp(lambda x: jvp(s, (x,), (v,))[1], (x,), (w,))[1],
+        lambda s: grad(lambda x: (jvp(s, (x,), (v,))[1] ** 2).sum())(x),
+        lambda s: jacrev(s)(x),
+    ):
+        torch.testing.assert_close(f(ours), f(plain), rtol=1e-9, atol=1e-9)
+
+
+def test_determinants_of_almost_singular_matrices():
+    a, c = image(4, 3), weights(4, 3)
+    rows = torch.stack([a[:, :2], a[:, :2] + 1e-13 * c[:, :2]], 1).requires_grad_()
+    jet = seed(rows.detach())
+    found = torch.linalg.det(jet)
+    cofactors = torch.stack([rows[:, 1, 1], -rows[:, 1, 0], -rows[:, 0, 1], rows[:, 0, 0]], -1)
+    want = (cofactors.reshape(4, 2, 2) * jet.expansion.first).sum((-2, -1))
+    torch.testing.assert_close(found.tangents, want, rtol=1e-12, atol=1e-12)
+
+
+def test_inverses_under_autocast_keep_their_precision():
+    x = image(*VECTOR).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = torch.linalg.inv(seed(x)[:, :4].reshape(-1, 2, 2) + 9 * torch.eye(2))
+    assert out.value.dtype == out.tangents.dtype == torch.float32
+
+
+def test_other_factors_and_triangles_go_by_autograd():
+    x = image(*VECTOR)
+    upper = partial(torch.linalg.cholesky, upper=True)
+    assert_follows(lambda x: upper(square(x)[0]), x, by_autograd=["linalg_cholesky"])
+    flat = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=D)
+    out = seed(x[:, :4].reshape(-1, 2, 2) * 0 + flat)  # is singular
+    with pytest.raises(InputError, match=r"linalg_det .* one of them is wrong"):
+        torch.linalg.det(out)
+    unit = partial(torch.linalg.solve_triangular, upper=True, unitriangular=True)
+    assert_follows(lambda x: unit(*square(x)), x, by_autograd=["linalg_solve_triangular"])
 
 
 @pytest.mark.parametrize("name", POSITIVE)
@@ -531,6 +649,10 @@ COMPLEX = {
     "cat": lambda z: torch.cat([z, z.real.to(z.dtype), z.conj()], -1),
     "promotion": lambda z: z.real + 1j * z.imag.sin() + torch.ones(6, dtype=D),
     "fft": lambda z: torch.fft.fft(z) * torch.fft.ifft(z),
+    "cholesky": lambda z: torch.linalg.cholesky(square(z)[0]),
+    "solve": lambda z: torch.linalg.solve(torch.eye(2) + z[:, :4].reshape(-1, 2, 2), square(z)[1]),
+    "det": lambda z: torch.linalg.det(3 * torch.eye(2) + z[:, :4].reshape(-1, 2, 2)),
+    "inverse": lambda z: torch.linalg.inv(3 * torch.eye(2) + z[:, :4].reshape(-1, 2, 2)),
 }
 
 
