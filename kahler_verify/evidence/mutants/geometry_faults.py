@@ -200,7 +200,7 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(FACTOR, folding.GramRows.shape.fget, "self.outputs", "self.rows.shape[-1]"),  # type: ignore[attr-defined]
         Rule(LOST, folding.with_smaller_layer, "if smaller.varies", "if False"),
         Rule(LOST, folding.with_smaller_layer, "@ smaller.matrix.mT", "@ smaller.matrix"),
-        Rule(POWER, normal.with_one_variance, ".square()", ""),
+        Rule(POWER, normal.with_one_variance, "Tensor.square", "Tensor.abs"),
         Rule(LOST, normal.with_one_variance, "[1:]", "[2:]"),
     ),
     "planes": (
