@@ -131,8 +131,9 @@ class FisherRaoMetric(MatrixFreeMetric):
         fitting = super()._points_at_once(z, order)
         if order or z.is_cuda:
             return fitting
-        size = self._program_points(z)
-        if 0 < size <= fitting and 2 * math.prod(z.shape[:-1]) > size:
+        count = math.prod(z.shape[:-1])
+        size = self._program_points(z) if count > 1 else 0
+        if 0 < size <= fitting and 2 * count > size:
             return size
         return min(fitting, max(1, TANGENTS_AT_ONCE // z.shape[-1]))
 
@@ -222,9 +223,9 @@ class FisherRaoMetric(MatrixFreeMetric):
 
     def _by_program(self, z: Tensor) -> Tensor | None:
         """G by a compiled program, at one point or at about as many as a batch of it has."""
-        count, size = len(z), self._program_points(z)
-        if count == 1:
+        if len(z) == 1:
             return self._compiled(z)
+        count, size = len(z), self._program_points(z)
         if not count <= size < 2 * count:
             return None
         rest = z[-1:].expand(size - count, -1)
@@ -258,7 +259,8 @@ class FisherRaoMetric(MatrixFreeMetric):
             compile=self.compile,
         )
         if program is None:
-            self._traceable = len(z) == 1 or self._follows(z)
+            if len(z) > 1 and not self._follows(z):
+                self._traceable = False
             return None
         with torch.no_grad():
             out, sound = program(z)
