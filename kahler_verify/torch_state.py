@@ -19,7 +19,13 @@ from torch.distributions import Distribution
 from kahler_verify.errors import InputError
 from kahler_verify.linear_algebra.products import is_transformed
 
-__all__ = ["alone", "outside_autocast", "refuse_autocast_in_backward", "without_validation"]
+__all__ = [
+    "alone",
+    "in_autocast",
+    "outside_autocast",
+    "refuse_autocast_in_backward",
+    "without_validation",
+]
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 _lock = threading.RLock()

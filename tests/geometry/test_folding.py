@@ -288,10 +288,12 @@ def test_variances_that_are_constant_in_each_chunk_alone() -> None:
     torch.testing.assert_close(folded, whole)
 
 
-def test_a_constant_scale_of_nan_is_named() -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_constant_scale_of_nan_is_named(*, recorded: bool) -> None:
     scale = torch.ones(D).double()
     scale[3] = torch.nan
-    metric = FisherRaoMetric(Decoder(lambda out, _: Normal(out, scale), network(), D), check=False)
+    decoder = Decoder(lambda out, _: Normal(out, scale), network().requires_grad_(recorded), D)
+    metric = FisherRaoMetric(decoder, check=False)
     with pytest.raises(InputError, match="finite parameters, but Sigma of the Gaussian"):
         metric.metric_matrix(Z)
 
