@@ -27,7 +27,7 @@ from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets import propagate
-from kahler_verify.jets.domain import all_finite, lost_nowhere, nowhere
+from kahler_verify.jets.domain import all_finite, nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained, require_decoder
 from kahler_verify.jets.kinks import never_smooth, require_twice_differentiable
 from kahler_verify.likelihoods import Fields, Likelihood, fields_of
@@ -246,7 +246,7 @@ class FisherRaoMetric(MatrixFreeMetric):
                 sound = [x.all() for x in _in_domain(found[0])]
                 fields, derivatives, lacking = found
                 g = metric_of(fields, derivatives, lacking=lacking).g
-                return lost_nowhere(g, fields.letters.values()), torch.stack(sound).all()
+                return g, torch.stack(sound).all()
 
             return g
 
@@ -264,7 +264,7 @@ class FisherRaoMetric(MatrixFreeMetric):
             return None
         with torch.no_grad():
             out, sound = program(z)
-        return out if not self.validate_args or bool(sound) else None
+        return out if bool(sound) else None
 
     def _inner(self, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
         """Along u and v alone, where d > 2."""

@@ -19,11 +19,6 @@ def nowhere(x: Tensor, outputs: Iterable[Tensor]) -> Tensor:
     outputs = list(outputs)
     if not is_transformed(x, *outputs) and all(map(all_finite, outputs)):
         return x
-    return lost_nowhere(x, outputs)
-
-
-def lost_nowhere(x: Tensor, outputs: Iterable[Tensor]) -> Tensor:
-    """The same without a look at numbers, as programs have it."""
     lost = x.new_zeros(len(x), dtype=torch.bool)
     for output in outputs:
         lost = lost | ~output[:, None].isfinite().flatten(1).all(1)
