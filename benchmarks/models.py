@@ -8,8 +8,6 @@ torch's reverse mode in double precision.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from torch.distributions import Bernoulli
 from torch.func import jacfwd, jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks import jax_rivals
+from benchmarks import jax_rivals, large_models
 from benchmarks.jax_networks import array, translated
 from benchmarks.page import put
 from benchmarks.peoples_models import (
@@ -127,6 +125,8 @@ class Row:
     outputs: int
     milliseconds: float
     tangent: float
+    theirs: float
+    again: float
     product: float
     matrix: float
     top: float
@@ -164,11 +164,17 @@ def row(case: Case) -> Row:
     metric = FisherMetric(case.model, **case.options).on_real_latents
     operator = metric.operator(z, method="matrix-free")
     u, flat = torch.randn_like(z), z.flatten()[None]
-    with torch.no_grad():
+    linear = operator._linear
+    assert linear is not None
+    for _ in range(3):  # the second has a recording
+        operator.product(u)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # jvp has no other attention
         taken = ratios(
             {
                 "decode": lambda: case.mean(z[None]),
                 "tangent": lambda: propagate(metric._letters, flat, 1, u.flatten()[None, None]),
+                "theirs": lambda: jvp(case.mean, (z[None],), (u[None],)),
+                "again": lambda: linear.along(u.flatten()[None]),
                 "product": lambda: operator.product(u),
                 "matrix": lambda: metric.metric_matrix(flat),
             }
@@ -185,6 +191,8 @@ def row(case: Case) -> Row:
         sum(x.numel() for x in metric._letters(flat).values()),
         1e3 * unit,
         taken["tangent"] / unit,
+        taken["theirs"] / unit,
+        taken["again"] / unit,
         taken["product"] / unit,
         taken["matrix"] / unit,
         spent / unit,
@@ -224,13 +232,14 @@ def _modules(case: Case) -> list[nn.Module]:
 def table(rows: list[Row]) -> str:
     """Markdown."""
     head = (
-        "| model | d | outputs | one decoding | a tangent | G·v | g, whole | top directions "
-        "(passes) | error of g | of the top |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| model | d | outputs | one decoding | a tangent | torch's jvp | a tangent, again | G·v | "
+        "g, whole | top directions (passes) | error of g | of the top |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|"
     )
     lines = [
         f"| {r.name} | {r.dimension} | {r.outputs} | {r.milliseconds:.2g} ms | {r.tangent:.1f} | "
-        f"{r.product:.1f} | {r.matrix:.0f} | {r.top:.0f} ({r.top_passes}) | {r.error:.0e} | "
-        f"{r.top_error:.0e} |"
+        f"{r.theirs:.1f} | {r.again:.1f} | {r.product:.1f} | {r.matrix:.0f} | "
+        f"{r.top:.0f} ({r.top_passes}) | {r.error:.0e} | {r.top_error:.0e} |"
         for r in rows
     ]
     return "\n".join([head, *lines])
@@ -295,57 +304,6 @@ def by_jax(
     }
 
 
-LARGE = """
-import sys, time, torch
-from pathlib import Path
-from benchmarks.peoples_models import AutoencoderKL
-from kahler_verify import FisherMetric
-torch.set_num_threads(1)
-def memory(name):
-    text = Path("/proc/self/status").read_text()
-    return next(int(x.split()[1]) for x in text.splitlines() if x.startswith(name)) / 1024
-def peak(): return memory("VmHWM")
-small = torch.randn(4, 2, 2)
-FisherMetric(AutoencoderKL(8, 2, 4)).operator(small, method="matrix-free").product(small)
-model, z = AutoencoderKL(128, 32, 64), torch.randn(4, 32, 32)
-with torch.no_grad(): model.decode(z[None])
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
-before = memory("VmRSS")
-if sys.argv[1] == "training":
-    model.requires_grad_(True).decode(z[None]).sample.square().sum().backward()
-    print(peak() - before)
-else:
-    with torch.no_grad():
-        decoding = min(-time.process_time() + (model.decode(z[None]), time.process_time())[1]
-                       for _ in range(3))
-    operator = FisherMetric(model).operator(z)
-    operator.product(z)
-    begin = time.process_time(); operator.product(z); product = time.process_time() - begin
-    begin = time.process_time(); top = operator.top(10)
-    spent = time.process_time() - begin
-    print(peak() - before, product / decoding, spent / decoding, top.passes, int(top.converged))
-"""
-
-
-def large() -> str:
-    """At d = 4096, in processes of their own, whose memory is seen."""
-
-    def run(what: str) -> list[float]:
-        command = [sys.executable, "-c", LARGE, what]
-        root = Path(__file__).resolve().parents[1]
-        out = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-        return [float(x) for x in out.split()]
-
-    (training,), (memory, product, spent, passes, converged) = run("training"), run("operator")
-    end = "" if converged else ", not all to 1e-3"
-    return (
-        f"At d = 4096 (latents 4 × 32 × 32, images 3 × 64 × 64) G·v takes {product:.1f} decodings, "
-        f"ten top directions {spent:.0f} ({passes:.0f} passes{end}), and memory "
-        f"{memory / training:.1f} times that of a training step ({memory:.0f} for {training:.0f} "
-        "MiB)."
-    )
-
-
 def main() -> None:
     """Measure, print, and rewrite a page's blocks."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -358,7 +316,7 @@ def main() -> None:
         "jacobians": jacobians(arguments.quick),
     }
     if not arguments.quick:
-        blocks["large"] = large()
+        blocks["large"] = large_models.table()
     for block in blocks.values():
         print(block, end="\n\n")
     if arguments.page is not None:

@@ -56,12 +56,16 @@ def dcgan(latent: int = 16, width: int = 8, activation: type[nn.Module] = nn.ReL
 # As diffusers' AutoencoderKL decodes
 
 
+def _norm(groups: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
 class ResnetBlock2D(nn.Module):
     """Group norms, SiLUs and convolutions beside a shortcut."""
 
     def __init__(self, inner: int, outer: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(groups, inner), nn.GroupNorm(groups, outer)
+        self.norm1, self.norm2 = _norm(groups, inner), _norm(groups, outer)
         self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
         self.dropout = nn.Dropout(0.1)
@@ -79,7 +83,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels)
+        self.group_norm = _norm(groups, channels)
         self.to_qkv, self.to_out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,27 +117,42 @@ DecoderOutput.__module__ = "diffusers.models.autoencoders.vae"
 
 
 class AutoencoderKL(nn.Module):
-    """Latents [4, s, s] to images [3, 2s, 2s]; the encoder is none, as only decoding is wanted."""
+    """Latents [4, s, s] to images [3, 2ⁿ⁻¹ s, 2ⁿ⁻¹ s]; the encoder is none, as none is wanted.
 
-    def __init__(self, channels: int = 16, groups: int = 4, sample_size: int = 8) -> None:
+    Args:
+        channels: of the n blocks, as in a configuration of diffusers; c is (c, 2c).
+        groups: of group norms.
+        sample_size: of images.
+        layers: residual blocks at each size, one less than diffusers' decoder has.
+    """
+
+    def __init__(
+        self,
+        channels: int | tuple[int, ...] = 16,
+        groups: int = 4,
+        sample_size: int = 8,
+        layers: int = 1,
+    ) -> None:
         super().__init__()
         torch.manual_seed(2)
+        blocks = (channels, 2 * channels) if isinstance(channels, int) else channels
         self.config = SimpleNamespace(
-            latent_channels=4, sample_size=sample_size, block_out_channels=(channels, 2 * channels)
+            latent_channels=4, sample_size=sample_size, block_out_channels=blocks
         )
-        c, wide = channels, 2 * channels
-        self.post_quant_conv = nn.Conv2d(4, 4, 1)
-        self.decoder = nn.Sequential(
+        wide = blocks[-1]
+        parts = [
             nn.Conv2d(4, wide, 3, padding=1),
             ResnetBlock2D(wide, wide, groups),
             Attention(wide, groups),
-            ResnetBlock2D(wide, c, groups),
-            Upsample2D(c),
-            ResnetBlock2D(c, c, groups),
-            nn.GroupNorm(groups, c),
-            nn.SiLU(),
-            nn.Conv2d(c, 3, 3, padding=1),
-        )
+            ResnetBlock2D(wide, wide, groups),
+        ]
+        for inner, outer in zip((wide, *blocks[:0:-1]), blocks[::-1], strict=True):
+            parts += [ResnetBlock2D(inner, outer, groups)]
+            parts += [ResnetBlock2D(outer, outer, groups) for _ in range(layers)]
+            parts += [Upsample2D(outer)]
+        end = [_norm(groups, blocks[0]), nn.SiLU(), nn.Conv2d(blocks[0], 3, 3, padding=1)]
+        self.post_quant_conv = nn.Conv2d(4, 4, 1)
+        self.decoder = nn.Sequential(*parts[:-1], *end)
         prepared(self)
 
     def encode(self, x: Tensor) -> Tensor:

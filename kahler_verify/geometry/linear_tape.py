@@ -6,7 +6,7 @@ are the same for every u: of the torch operations that one call makes, only such
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["LinearTape", "UnrecordableError"]
+__all__ = ["LinearTape", "Transposed", "UnrecordableError"]
 
 Letters = dict[str, Tensor]
 
@@ -165,9 +165,49 @@ class LinearTape:
     @torch.no_grad()
     def __call__(self, u: Tensor) -> Letters:
         """J u."""
+        return self._run(u)
+
+    def _run(self, u: Tensor) -> Letters:
         found: list[Any] = [None] * self._count
         found[0] = u
         for step in self._steps:
             step.run(found)
         zeros = {name: torch.zeros_like(x) for name, x in self._constant.items()}
         return zeros | {name: found[place] for name, place in self._ends.items()}
+
+    def transposed(self, u: Tensor) -> Transposed:
+        """Jᵀ, by reverse mode through the operations, which run once more, on u."""
+        with torch.enable_grad():
+            u = u.detach().clone().requires_grad_()
+            return Transposed(u, self._run(u))
+
+
+class Transposed:
+    """Jᵀ w by a backward pass through operations that are linear in u.
+
+    What it keeps is what a tape keeps, and what the tape's products take of u.
+
+    Args:
+        u: where the operations ran; Jᵀ is the same anywhere.
+        letters: J u by name, recorded by autograd.
+
+    Attributes:
+        letters: J u without autograd.
+    """
+
+    def __init__(self, u: Tensor, letters: Letters):
+        self._u, self._ends = u, {n: x for n, x in letters.items() if x.requires_grad}
+        self.letters = {name: x.detach() for name, x in letters.items()}
+
+    def __call__(self, covectors: Mapping[str, Tensor]) -> Tensor:
+        """Jᵀ w, of one covector w."""
+        if not self._ends:  # nothing depends on u
+            return torch.zeros_like(self._u)
+        (out,) = torch.autograd.grad(
+            list(self._ends.values()),
+            self._u,
+            [covectors[name] for name in self._ends],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return out

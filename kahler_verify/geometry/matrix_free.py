@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kahler_verify.geometry.linear_tape import LinearTape
+from kahler_verify.geometry.linear_tape import LinearTape, Transposed
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
@@ -49,9 +50,9 @@ COVECTOR_FROM = 8
 ALONG_FROM = 6
 _TANGENTS = 24
 _FEW = 2  # vectors that go without a stack
-# Bytes kept for a backward pass.  A tape keeps as much again: a sixth more at a peak, where memory
-# is to be within three times that of a training step.
-_RECORDED_UP_TO = 16 * 2**20
+# Bytes kept for a backward pass from values, up to which a tape of tangents is kept beside it.
+# Beyond, the backward pass goes through the tape, too, which keeps no more than the values' does.
+_TWICE_UP_TO = 16 * 2**20
 _NUMBERS = 12  # held at one time for each tangent's entry of the widest layer
 
 
@@ -141,32 +142,45 @@ class Linearised:
     """
 
     def __init__(self, metric: MatrixFreeMetric, z: Tensor):
-        self.metric, self.passes, self.widest = metric, 0, 1
-        self._first: tuple[Tensor, Letters] | None = None  # u, and J u
+        self.metric, self.passes = metric, 1
         self._tape: LinearTape | None = None
-        self._kept = 0  # bytes, for the backward pass
+        self._known: dict[str, tuple[Any, Any]] = {}  # what the first vector and covector gave
         with torch.no_grad():
             self._law = metric._law(z.detach())
         self.z = z.detach().clone().requires_grad_()
+        kept: dict[int, tuple[int, int]] = {}
+        self._transposed: Transposed | None = self._of_values(kept)
+        self._numbers = sum(x.numel() for x in self._transposed.letters.values())
+        self._records = len(z) == 1
+        self.widest = max((count // len(z) for count, _ in kept.values()), default=1)
+        self._kept = sum(count * size for count, size in kept.values())
+
+    def _of_values(self, kept: dict[int, tuple[int, int]] | None = None) -> Transposed:
+        """Jᵀ by a backward pass from the law's parameters.
+
+        Args:
+            kept: is told what that keeps besides weights: numbers and bytes of each, by address.
+        """
+
+        def keep(x: Tensor) -> Tensor:  # self here, or x's history, would keep the graph for ever
+            weight = isinstance(x if x._base is None else x._base, nn.Parameter)
+            if kept is not None and not weight:
+                kept[x.data_ptr()] = x.numel(), x.element_size()
+            return x.detach()
+
+        self.passes += 1
         with (
             alone(),
             sdpa_kernel(SDPBackend.MATH),  # fused attention has no second backward pass
             torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(self._seen, lambda x: x),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
         ):
-            self.letters = metric._letters(self.z)
-        self.passes += 2
-        self._records = len(z) == 1 and self._kept <= _RECORDED_UP_TO
-
-    def _seen(self, x: Tensor) -> Tensor:
-        self.widest = max(self.widest, x.numel() // len(self.z))
-        self._kept += x.numel() * x.element_size()
-        return x
+            return Transposed(self.z, self.metric._letters(self.z))
 
     @property
     def outputs(self) -> int:
         """How many numbers the law's parameters are, at a point."""
-        return sum(x.numel() for x in self.letters.values()) // len(self.z)
+        return self._numbers // len(self.z)
 
     @property
     def at_once(self) -> int:
@@ -191,64 +205,76 @@ class Linearised:
 
     def pull(self, covectors: Mapping[str, Tensor]) -> Tensor:
         """Jᵀ w [r, d]."""
-        names = [name for name, x in self.letters.items() if x.requires_grad]
-        outputs = [self.letters[name] for name in names]
+        if self._transposed is None:
+            self._transposed = self._of_values()
         count = len(next(iter(covectors.values())))
         self.passes += count
-        if not names:  # nothing depends on z
-            return self.z.new_zeros(count, self.z.shape[-1])
         if len(self.z) > 1:
-            return self._back(outputs, [covectors[name] for name in names])
-        rows = [
-            self._back(outputs, [covectors[name][i : i + 1] for name in names])
-            for i in range(count)
-        ]
+            return self._transposed(covectors)
+        each = [{name: x[i : i + 1] for name, x in covectors.items()} for i in range(count)]
+        rows = [self._transposed(one) for one in each]
+        if self._records and self._tape is None:
+            one = {name: x.clone() for name, x in each[0].items()}
+            self._known.setdefault("covector", (one, rows[0]))
         return torch.cat(rows)
-
-    def _back(self, outputs: list[Tensor], covectors: list[Tensor]) -> Tensor:
-        (out,) = torch.autograd.grad(
-            outputs, self.z, covectors, retain_graph=True, materialize_grads=True
-        )
-        return out
 
     def along(self, u: Tensor) -> Letters:
         """J u as :meth:`push` has it; a few vectors may go without a pass of the value.
 
-        From the second time on J u is what a :class:`LinearTape` of such a call gives.  The first
-        vectors' tangents have to come out the same, or there is none.
+        From the second time on J u is what a :class:`LinearTape` of such a call gives.  What the
+        first ones gave has to come out the same, or there is none.
         """
         if not self._records or len(u) > _FEW:
             return self.push(u)
-        if self._first is None:
-            self._first = u.detach().clone(), self.push(u)
-            return self._first[1]
+        if self._tape is None and len(self._known) < 2:
+            out = self.push(u)
+            self._known["vector"] = u[:1].detach().clone(), {n: x[:1] for n, x in out.items()}
+            return out
         if self._tape is None:
-            self._record(u[:1])
-            if self._tape is not None and len(u) == 1:
-                return self._tape.first
-        if self._tape is None:
-            return self.push(u)
-        return self._replayed(self._tape, u)
-
-    def _record(self, u: Tensor) -> None:
-        assert self._first is not None
-        known, tangents = self._first
-        try:
-            tape = LinearTape(self.push, u)
-            found = self._replayed(tape, known)
-        except RuntimeError:  # some function takes no notice of what is recorded, or asks for more
-            self._records = False
-            return
-        size = max(t.abs().max() for t in tangents.values())
-        gap = max((found[name] - t).abs().max() for name, t in tangents.items())
-        self._records = bool(gap <= torch.finfo(u.dtype).eps ** 0.5 * size)
-        self._tape = tape if self._records else None
-
-    def _replayed(self, tape: LinearTape, u: Tensor) -> Letters:
+            first = self._record(u[:1])
+            if self._tape is None:
+                return self.push(u)
+            if len(u) == 1:
+                return first
         self.passes += len(u)
-        rows = [tape(row[None]) for row in u]
+        rows = [self._tape(row[None]) for row in u]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def _record(self, u: Tensor) -> Letters:
+        """Make a tape, whose J u this is; where memory is a matter, Jᵀ goes by it, too.
+
+        If it contradicts what is known, there is none, now and later.
+        """
+        (vector, tangents), (covector, pulled) = self._known["vector"], self._known["covector"]
+        self._known = {}
+        large = self._kept > _TWICE_UP_TO
+        if large:
+            self._transposed = None
+        agrees, first = False, {}
+        # some function takes no notice of what is recorded, or asks for more
+        with suppress(RuntimeError):
+            tape = LinearTape(self.push, u)
+            first = tape.first
+            if large:
+                transposed = tape.transposed(vector)
+                self.passes += 2  # with a cotangent
+                agrees = _agree(transposed.letters, tangents)
+                agrees &= _agree({"z": transposed(covector)}, {"z": pulled})
+                self._transposed = transposed if agrees else None
+            else:
+                self.passes += 1
+                agrees = _agree(tape(vector), tangents)
+            self._tape = tape if agrees else None
+        self._records = agrees
+        return first
 
     def product(self, u: Tensor) -> Tensor:
         """G u [r, d]."""
         return self.pull(self.lower(self.along(u)))
+
+
+def _agree(found: Letters, known: Letters) -> bool:
+    """Up to rounding, relative to the largest number?"""
+    size = max(x.abs().max() for x in known.values())
+    gap = max((found[name] - x).abs().max() for name, x in known.items())
+    return bool(gap <= torch.finfo(gap.dtype).eps ** 0.5 * size)

@@ -116,6 +116,8 @@ class MetricOperator:
 
     def _multiplied(self, rows: Tensor) -> Tensor:
         """Of any number of rows [r, d], in their own precision and place."""
+        if not len(rows):
+            return rows.clone()
         if self._matrix is not None or self._linear is None:
             return rows @ self.matrix().to(rows)
         linear = self._linear

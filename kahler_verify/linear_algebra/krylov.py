@@ -154,52 +154,64 @@ def largest_eigenpairs(
     d = like.shape[-1]
     most = min(d, 5 * k + 30 if steps is None else max(steps, k))
     random = generator(seed)
-    basis, images = like.new_empty(0, d), like.new_empty(0, d)
-    fresh, settled, since = True, None, 0
+    basis, images, m = like.new_empty(most, d), like.new_empty(most, d), 0
+    lead = basis[0]
+    fresh, settled, since, several = True, None, -1, False  # steps since a fresh start, or -1
     while True:
-        q = torch.randn(d, generator=random, dtype=torch.float64).to(like) if fresh else images[-1]
+        q = torch.randn(d, generator=random, dtype=torch.float64).to(like) if fresh else lead
         size = q.norm()
         for _ in range(2):
-            q = q - basis.mT @ (basis @ q)
+            q = q - basis[:m].mT @ (basis[:m] @ q)
         if q.norm() <= 32 * torch.finfo(q.dtype).eps * size and not fresh:
             fresh = True  # the space has closed
             continue
-        basis = torch.cat([basis, (q / q.norm())[None]])
-        images = torch.cat([images, product(basis[-1:])])
-        fresh, since = False, since + 1
-        if len(basis) < k:
+        basis[m] = q / q.norm()
+        lead = images[m] = product(basis[m : m + 1])[0]
+        fresh, m = False, m + 1
+        if m < k:
             continue
-        found, done = _ritz(basis, images, k, tolerance)
-        if len(basis) == d:
+        found, done, worst = _ritz(basis[:m], images[:m], k, tolerance)
+        if m == d:
             return replace(found, converged=True)
-        moved = settled is None or bool(
-            ((found.values - settled).abs() > tolerance * found.values.abs()).any()
+        steady = settled is not None and bool(
+            ((found.values - settled).abs() <= tolerance * found.values.abs()).all()
         )
-        if done and not moved and since >= _FRESH_STEPS:
+        if done and steady and since + 1 >= _FRESH_STEPS:
             return found
-        if len(basis) == most:
+        if m == most:
             return replace(found, converged=False)
-        if done and (moved or settled is None):
-            settled, since, fresh = found.values, 0, True
+        if done and steady:
+            fresh, since = since < 0, since + 1
+        else:
+            several, since = several or since >= 0, -1
+            settled = found.values if done else None
+            if several:  # starts, of which no image leads on, but what is left of the worst vector
+                lead = worst
 
 
-def _ritz(basis: Tensor, images: Tensor, k: int, tolerance: float) -> tuple[TopEigen, bool]:
-    """The k largest values and vectors that a space [m, d] has, of the matrix's images of it."""
+def _ritz(basis: Tensor, images: Tensor, k: int, tolerance: float) -> tuple[TopEigen, bool, Tensor]:
+    """The k largest values and vectors that a space [m, d] has, of the matrix's images of it.
+
+    Besides: are all within the tolerance, and the residual [d] of the worst.
+    """
     T = images @ basis.mT
     values, coordinates = (x.flip(-1) for x in torch.linalg.eigh((T + T.mT) / 2))
-    vectors = coordinates.mT @ basis
-    residuals = (coordinates.mT @ images - values[:, None] * vectors).norm(dim=-1)
-    errors = _errors(values, residuals)[:k]
-    done = len(basis) >= k and bool((errors <= tolerance * values[:k].abs()).all())
-    return TopEigen(values[:k], vectors[:k], errors, residuals[:k], len(basis), done), done
+    first, largest = coordinates[:, :k].mT, values[:k]
+    vectors = first @ basis
+    residuals = first @ images - largest[:, None] * vectors
+    sizes = residuals.norm(dim=-1)
+    errors = _errors(values, sizes)
+    done = bool((errors <= tolerance * largest.abs()).all())
+    found = TopEigen(largest, vectors, errors, sizes, len(basis), done)
+    return found, done, residuals[(errors / largest.abs()).argmax()]
 
 
 def _errors(values: Tensor, residuals: Tensor) -> Tensor:
-    """Of Ritz values, from their residuals and the gaps between them (Kato and Temple)."""
+    """Of the first Ritz values, from their residuals and the gaps to others (Kato and Temple)."""
     if len(values) < 2:
         return residuals
     gap = values.diff().abs()
-    nearest = torch.cat([gap[:1], torch.minimum(gap[:-1], gap[1:]), gap[-1:]])
+    nearest = torch.cat([gap[:1], torch.minimum(gap[:-1], gap[1:]), gap[-1:]])[: len(residuals)]
     tiny = torch.finfo(values.dtype).tiny
     return torch.minimum(residuals, residuals.square() / (nearest - residuals).clamp_min(tiny))
 

@@ -43,6 +43,14 @@ def softmax(call: Any, x: Expansion, dim: int, dtype: Any = None) -> Expansion:
     """∂_i y = y u_i, ∂_i∂_j y = y w_ij."""
     if x.value.ndim == 0 or dtype not in (None, x.value.dtype):
         raise NotCovered
+    if x.frame.order == 1 and x.rows[0] is not None:
+        dim = dim % x.value.ndim
+        y = torch.softmax(x.value, dim)
+        part = x.rows[0] * y
+        # y u_i in place: scores of attention are the largest there is
+        return Expansion(
+            y, part.addcmul_(y, part.sum(dim + 1, keepdim=True), value=-1), None, x.frame
+        )
     y, u, w = _weights(x, dim)
     return Expansion(y, None if u is None else y * u, None if w is None else y * w, x.frame)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.func import jacrev
 
+from benchmarks.peoples_models import AutoencoderKL as looks_alike
 from kahler_verify import FisherMetric
 from kahler_verify.errors import InputError
 
@@ -25,6 +26,10 @@ def close(g: torch.Tensor, J: torch.Tensor, weight: torch.Tensor | None = None) 
     assert (g - truth).abs().max() <= 1e-5 * truth.abs().max()
 
 
+def number(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
 @installed("diffusers")
 def test_diffusers() -> None:
     from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
@@ -37,6 +42,8 @@ def test_diffusers() -> None:
         latent_channels=4,
         sample_size=16,
     ).eval()
+    ours = looks_alike(channels=(32, 64), groups=32, sample_size=16)  # of what is measured
+    assert number(ours.decoder) == number(model.decoder)
     z = torch.randn(4, 8, 8)
     metric = FisherMetric(model)
     J = jacrev(lambda z: model.decode(z[None]).sample.flatten())(z).flatten(1)

@@ -1,14 +1,17 @@
 """Tapes of tangents: the same numbers as the calls they were made of, without their values."""
 
+import gc
 import subprocess
 import sys
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kahler_verify.geometry import FisherMetric
-from kahler_verify.geometry.linear_tape import LinearTape, UnrecordableError
+from kahler_verify.geometry import FisherMetric, matrix_free
+from kahler_verify.geometry.linear_tape import LinearTape, Transposed, UnrecordableError
 
 DOUBLE = torch.float64
 
@@ -79,20 +82,109 @@ class Decoder(nn.Module):
         return self.layers(z)
 
 
-def test_products_by_tape_are_those_of_the_matrix() -> None:
-    metric, z = FisherMetric(Decoder()), draw(12)
+class Attentive(Decoder):
+    """With attention, whose weights a backward pass takes as they came out."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        rows = super().forward(z).flatten(2)
+        return nn.functional.scaled_dot_product_attention(rows, rows.sin(), rows) + z[:, :1, None]
+
+
+@pytest.fixture(params=[16 * 2**20, 0], ids=["small", "large"])
+def limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(matrix_free, "_TWICE_UP_TO", request.param)
+    return int(request.param)
+
+
+@pytest.mark.parametrize("kind", [Decoder, Attentive])
+def test_products_by_tape_are_those_of_the_matrix(kind: type[Decoder], limit: int) -> None:
+    metric, z = FisherMetric(kind()), draw(12)
     operator, g = metric.operator(z, method="matrix-free"), metric.metric_matrix(z)
     passes = []
     for seed in range(4):
         u, before = draw(12, seed=seed), operator.passes
         assert (operator.product(u) - g @ u).abs().max() < 1e-12 * g.abs().max()
         passes.append(operator.passes - before)
-    assert passes == [3, 4, 2, 2]  # by itself, with a recording and a check, and as it goes on
+    # by itself, with a recording and checks, and as it goes on
+    assert passes == [3, 4 if limit else 5, 2, 2]
     pair = draw(2, 12, seed=9)
     assert (operator.product(pair) - pair @ g).abs().max() < 1e-12 * g.abs().max()
+    many = draw(5, 12, seed=8)
+    assert (operator.product(many) - many @ g).abs().max() < 1e-12 * g.abs().max()
+    assert operator.product(many[:0]).shape == (0, 12)
 
 
-def test_a_tape_that_contradicts_the_first_call_is_not_used() -> None:
+def test_nothing_is_kept_of_an_operator_that_is_gone(limit: int) -> None:
+    seen = []
+
+    class Watched(Attentive):
+        def forward(self, z: Tensor) -> Tensor:
+            weights = super().forward(z).flatten(1).softmax(-1)
+            seen.append(weakref.ref(weights))
+            return weights
+
+    metric = FisherMetric(Watched(), check=False)
+    for count in range(4):
+        operator = metric.operator(draw(12), method="matrix-free")
+        for seed in range(count):
+            operator.product(draw(12, seed=seed))
+        linear = weakref.ref(operator._linear)
+        del operator
+        gc.collect()
+        assert linear() is None
+        assert [x() for x in seen] == [None] * len(seen)
+
+
+def test_a_large_graph_is_dropped_before_a_tape_is_made(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = FisherMetric(Decoder()).operator(draw(12), method="matrix-free")
+    operator.product(draw(12))
+    assert operator._linear is not None
+    values, there = weakref.ref(operator._linear._transposed), []
+
+    def watched(*arguments: Any) -> LinearTape:
+        there.append(values() is not None)
+        return LinearTape(*arguments)
+
+    monkeypatch.setattr(matrix_free, "LinearTape", watched)
+    operator.product(draw(12))
+    assert there == [limit > 0]
+    assert (values() is not None) is (limit > 0)
+
+
+def test_a_tape_with_another_transpose_is_not_used(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an operation that autograd knows nothing of."""
+
+    class Wrong(Transposed):
+        def __call__(self, covectors: Any) -> Tensor:
+            return 2 * super().__call__(covectors)
+
+    def wrong(self: LinearTape, u: Tensor) -> Transposed:
+        u = u.clone().requires_grad_()
+        with torch.enable_grad():
+            return Wrong(u, self._run(u))
+
+    monkeypatch.setattr(LinearTape, "transposed", wrong)
+    metric, z = FisherMetric(Decoder()), draw(12)
+    operator, g = metric.operator(z, method="matrix-free"), metric.metric_matrix(z)
+    for seed in range(3):
+        u = draw(12, seed=seed)
+        assert (operator.product(u) - g @ u).abs().max() < 1e-12 * g.abs().max()
+    assert operator._linear is not None
+    assert (operator._linear._tape is None) is (limit == 0)
+
+
+def test_weights_are_not_counted_among_what_is_kept() -> None:
+    wide = nn.Sequential(nn.Linear(12, 3), nn.Linear(3, 400), nn.Tanh(), nn.Linear(400, 3))
+    operator = FisherMetric(wide.double()).operator(draw(12), method="matrix-free")
+    assert operator._linear is not None
+    assert operator._linear.widest == 400
+
+
+def test_a_tape_that_contradicts_the_first_call_is_not_used(limit: int) -> None:
     class Counting(Decoder):
         calls = 0
 
@@ -104,10 +196,14 @@ def test_a_tape_that_contradicts_the_first_call_is_not_used() -> None:
     operator = FisherMetric(decoder, check=False).operator(draw(12), method="matrix-free")
     operator.product(draw(12, seed=1))
     Counting.calls = 10
-    operator.product(draw(12, seed=2))
+    u = draw(12, seed=2)
+    found = operator.product(u)
     assert operator._linear is not None
     assert operator._linear._tape is None
     assert not operator._linear._records
+    fresh = FisherMetric(decoder, check=False).operator(draw(12), method="matrix-free")
+    # J of what is now; J^T, too, where it had to be made again
+    torch.testing.assert_close(found, fresh.product(u) / (2 if limit else 1))
 
 
 def test_recording_imports_no_compiler() -> None:
