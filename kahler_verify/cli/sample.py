@@ -10,7 +10,7 @@ import typer
 
 from kahler_verify.cli.consoles import beside, say
 from kahler_verify.errors import InputError
-from kahler_verify.files import require_writable, write_bytes
+from kahler_verify.files import require_writable, write_bytes, write_with
 from kahler_verify.memory import require_memory
 
 
@@ -28,6 +28,9 @@ def sample(
         str, typer.Option(help="importance, chains (64 at once) or nuts (Pyro's).")
     ] = "importance",
     seed: Annotated[int, typer.Option(help="Of proposals, starts and momenta.")] = 0,
+    inference_data: Annotated[
+        Path | None, typer.Option(help="Where all draws go for ArviZ (.nc, netCDF).")
+    ] = None,
 ) -> None:
     """Draw latents in proportion to prior × volume^γ, and decode them."""
     import numpy as np
@@ -35,6 +38,7 @@ def sample(
 
     from kahler_verify.geometry import FisherMetric
     from kahler_verify.geometry.fisher_rao import FisherRaoMetric
+    from kahler_verify.guests.arviz import require_arviz, to_inference_data
     from kahler_verify.models import ComplexVAE, load_checkpoint
     from kahler_verify.statistics import (
         VolumeTarget,
@@ -44,6 +48,9 @@ def sample(
     )
 
     require_writable("out", out)
+    if inference_data is not None:
+        require_writable("inference_data", inference_data)
+        require_arviz()
     loaded = load_checkpoint(checkpoint)
     config, model = loaded.config, loaded.model.double()
     metric = (FisherMetric if isinstance(model, ComplexVAE) else FisherRaoMetric)(model.decoder)
@@ -71,6 +78,8 @@ def sample(
     archive = BytesIO()
     np.savez(archive, z=z.numpy(), mean=mean.numpy())
     write_bytes(out, archive.getvalue())
+    if inference_data is not None:
+        write_with(inference_data, lambda path: to_inference_data(draws).to_netcdf(str(path)))
     said = f"{out}: {len(z)} samples, effective sample size {draws.effective_sample_size:.0f}"
     if draws.r_hat:
         drawn = f" of {len(draws.z)} draws, acceptance {draws.acceptance:.2f}"

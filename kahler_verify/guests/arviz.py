@@ -8,7 +8,24 @@ from typing import Any
 from kahler_verify.errors import InputError
 from kahler_verify.statistics.volume import Draws
 
-__all__ = ["to_inference_data"]
+__all__ = ["require_arviz", "to_inference_data"]
+
+
+def require_arviz() -> Any:
+    """The module.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():  # of its next version
+            warnings.simplefilter("ignore", FutureWarning)
+            import arviz
+    except ImportError as error:
+        raise InputError(
+            f"arviz: expected it to be installed (pip install 'kahler-verify[arviz]'), but {error}"
+        ) from error
+    return arviz
 
 
 def to_inference_data(draws: Draws) -> Any:
@@ -27,14 +44,7 @@ def to_inference_data(draws: Draws) -> Any:
     Raises:
         InputError: ArviZ is not installed.
     """
-    try:
-        with warnings.catch_warnings():  # of its next version
-            warnings.simplefilter("ignore", FutureWarning)
-            import arviz
-    except ImportError as error:
-        raise InputError(
-            f"arviz: expected it to be installed (pip install 'kahler-verify[arviz]'), but {error}"
-        ) from error
+    arviz = require_arviz()
     z = draws.by_chain.detach().cpu()
     parts = {"z_real": z.real, "z_imag": z.imag} if z.is_complex() else {"z": z}
     statistics = {name: x.detach().cpu().numpy() for name, x in draws.statistics.items()}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from kahler_verify.errors import InputError
 from kahler_verify.geometry import PotentialMetric
 from kahler_verify.guests import to_inference_data
+from kahler_verify.models import RealVAE, RealVAEConfig
+from kahler_verify.models.checkpoint import save_checkpoint
 from kahler_verify.statistics import VolumeTarget, importance_resample, vectorised_chains
+from tests.command import run
 
 INSTALLED = importlib.util.find_spec("arviz") is not None
 needs_arviz = pytest.mark.skipif(not INSTALLED, reason="ArviZ is not installed")
@@ -50,6 +54,23 @@ def test_importance_resampling_is_one_chain() -> None:
     data = to_inference_data(importance_resample(FLAT, 7))
     assert dict(data.posterior.sizes) == {"chain": 1, "draw": 7, "latent": 2}
     assert "sample_stats" not in data.groups()
+
+
+@needs_arviz
+def test_the_command_writes_what_arviz_reads(tmp_path: Path) -> None:
+    import arviz
+
+    save_checkpoint(tmp_path / "vae.safetensors", RealVAE(RealVAEConfig(data_dim=7, hidden=(5,))))
+    done = run(
+        *("sample", str(tmp_path / "vae.safetensors"), "--out", str(tmp_path / "z.npz")),
+        *("--method", "chains", "--count", "9", "--inference-data", str(tmp_path / "z.nc")),
+    )
+    assert done.returncode == 0, done.stderr
+    data, chosen = arviz.from_netcdf(str(tmp_path / "z.nc")), np.load(tmp_path / "z.npz")["z"]
+    assert dict(data.posterior.sizes) == {"chain": 64, "draw": 50, "latent": 2}
+    all_draws = data.posterior["z"].values.reshape(-1, 2)
+    np.testing.assert_array_equal(all_draws[np.linspace(0, 3199, 9).round().astype(int)], chosen)
+    assert data.sample_stats["diverging"].dtype == bool
 
 
 def test_it_is_missed_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
