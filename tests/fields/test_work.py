@@ -307,17 +307,16 @@ def test_a_disk_that_runs_full_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_a_store_that_vanishes_is_not_made_again(tmp_path: Path) -> None:
-    job = Squares(tmp_path / "a.zarr", seconds=0.05).create()
+    class Vanishing(Squares):
+        def run(self, task: int, attempt: int) -> Done:
+            if task == 3:
+                self.path.rename(tmp_path / "gone")
+            return super().run(task, attempt)
 
-    def remove() -> None:
-        until(lambda: len(job.notes("ended")) > 2)
-        job.path.rename(tmp_path / "gone")  # at once, whatever is being written
-
-    remover = threading.Thread(target=remove)
-    remover.start()
+    job = Vanishing(tmp_path / "a.zarr").create()
     with pytest.raises(FieldError, match="the store has vanished"):
         work(job, Array())
-    remover.join()
+    assert job.times("ended").keys() == {0, 1, 2}
     assert not job.path.exists()
 
 
