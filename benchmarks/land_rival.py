@@ -1,6 +1,6 @@
 """A LAND beside its author's own code: ``python -m benchmarks.land_rival``, some minutes.
 
-geometric_ml (Arvanitidis) fits one law to the semicircle of ``benchmarks.land``, N = 200, in the
+geometric_ml (Arvanitidis) fits one law to ``benchmarks.land_semicircle``, N = 200, in the
 same metric, with the settings of its own third example: boundary value problems by SciPy to a
 tolerance of .1, 100 normal directions for each normaliser, steps of .1.  Then we do, with fans of
 32 rays, and logarithms between them.  Both run on one thread; geodesics are counted, and both laws'
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.land import RHO, SIGMA, semicircle
+from benchmarks.land_semicircle import RHO, SIGMA, semicircle
 from experiments.store import write_json
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.statistics import AdaptiveNormal, data_metric
