@@ -23,6 +23,7 @@ __all__ = [
     "alone",
     "in_autocast",
     "outside_autocast",
+    "plain_torch",
     "refuse_autocast_in_backward",
     "without_validation",
 ]
@@ -44,6 +45,17 @@ def outside_autocast() -> Iterator[None]:
         for device in enabled:
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Neither autocast nor inference mode is at work inside; what is recorded stays as it was."""
+    with outside_autocast():
+        if not torch.is_inference_mode_enabled():
+            yield
+            return
+        with torch.inference_mode(mode=False), torch.no_grad():
+            yield
 
 
 def in_autocast(device: torch.device) -> bool:

@@ -49,7 +49,9 @@ def sample(
 
     require_writable("out", out)
     if inference_data is not None:
-        require_writable("inference_data", inference_data)
+        require_writable("inference_data", inference_data, ".nc")
+        if inference_data.resolve() in (out.resolve(), checkpoint.resolve()):
+            raise InputError(f"inference_data: expected a file of its own, got {inference_data}")
         require_arviz()
     loaded = load_checkpoint(checkpoint)
     config, model = loaded.config, loaded.model.double()

@@ -15,14 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kahler_verify.errors import InputError
 from kahler_verify.geometry.linear_tape import LinearTape, Transposed
 from kahler_verify.geometry.riemannian import RiemannianMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.linear_algebra.products import in_forward_mode, is_transformed
-from kahler_verify.torch_state import alone
+from kahler_verify.torch_state import alone, plain_torch
 
-__all__ = ["ALONG_FROM", "COVECTOR_FROM", "LawAt", "Linearised", "MatrixFreeMetric"]
+__all__ = [
+    "ALONG_FROM",
+    "COVECTOR_FROM",
+    "LawAt",
+    "Linearised",
+    "MatrixFreeMetric",
+    "NoBackwardPassError",
+]
 
 Letters = dict[str, Tensor]
 
@@ -54,6 +62,10 @@ _FEW = 2  # vectors that go without a stack
 # Beyond, the backward pass goes through the tape, too, which keeps no more than the values' does.
 _TWICE_UP_TO = 16 * 2**20
 _NUMBERS = 12  # held at one time for each tangent's entry of the widest layer
+
+
+class NoBackwardPassError(InputError):
+    """The decoder has none, or one that is not that of its values."""
 
 
 class MatrixFreeMetric(RiemannianMetric):
@@ -108,7 +120,12 @@ class MatrixFreeMetric(RiemannianMetric):
             or z.is_inference()
         ):
             return super()._covector(u, z)
-        return self._recorded(u, z) if torch.is_grad_enabled() else Linearised(self, z).product(u)
+        try:
+            if torch.is_grad_enabled():
+                return self._recorded(u, z)
+            return Linearised(self, z).product(u)
+        except NoBackwardPassError:
+            return super()._covector(u, z)
 
     def _recorded(self, u: Tensor, z: Tensor) -> Tensor:
         """The same, to be differentiated by z, by u and by weights, if any of these asks for it."""
@@ -126,7 +143,28 @@ class MatrixFreeMetric(RiemannianMetric):
             create_graph=any(t.requires_grad for t in (*tangents.values(), *covectors.values())),
             materialize_grads=True,
         )
+        if self.validate_args:
+            _require_transposed(u, out, tangents, covectors)
         return out
+
+
+def _require_transposed(u: Tensor, out: Tensor, tangents: Letters, covectors: Letters) -> None:
+    """⟨u, Jᵀ F J u⟩ is ⟨J u, F J u⟩, or the backward pass is not that of the tangents."""
+    with torch.no_grad():
+        count = len(u)
+        products = [
+            (t * covectors[name]).reshape(count, -1).sum(-1) for name, t in tangents.items()
+        ]
+        pushed = torch.stack(products).sum(0)
+        gap = ((u * out).sum(-1) - pushed).abs()
+        size = u.norm(dim=-1) * out.norm(dim=-1) + pushed.abs()
+        # convolutions of some GPUs round to three digits
+        if bool((gap > torch.finfo(out.dtype).eps ** 0.25 * size).any()):
+            raise NoBackwardPassError(
+                "decoder: expected a backward pass that is the transposed of its tangents, but it "
+                "is not (has a function a gradient of its own?); metric_matrix, and matrix() of an "
+                "operator, take tangents alone"
+            )
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -141,41 +179,54 @@ class Linearised:
         widest: how many numbers the widest layer has at a point.
     """
 
+    @plain_torch()
     def __init__(self, metric: MatrixFreeMetric, z: Tensor):
         self.metric, self.passes = metric, 1
         self._tape: LinearTape | None = None
         self._known: dict[str, tuple[Any, Any]] = {}  # what the first vector and covector gave
+        self._is_transposed = False  # so far as is known
         with torch.no_grad():
             self._law = metric._law(z.detach())
         self.z = z.detach().clone().requires_grad_()
-        kept: dict[int, tuple[int, int]] = {}
+        kept = _Kept({}, {})
         self._transposed: Transposed | None = self._of_values(kept)
+        self._weights = list(kept.weights.values())
+        self._versions = self._present_versions()
         self._numbers = sum(x.numel() for x in self._transposed.letters.values())
         self._records = len(z) == 1
-        self.widest = max((count // len(z) for count, _ in kept.values()), default=1)
-        self._kept = sum(count * size for count, size in kept.values())
+        self.widest = max((count // len(z) for count, _ in kept.values.values()), default=1)
+        self._kept = sum(count * size for count, size in kept.values.values())
 
-    def _of_values(self, kept: dict[int, tuple[int, int]] | None = None) -> Transposed:
-        """Jᵀ by a backward pass from the law's parameters.
+    def _of_values(self, kept: _Kept) -> Transposed:
+        """Jᵀ by a backward pass from the law's parameters."""
 
-        Args:
-            kept: is told what that keeps besides weights: numbers and bytes of each, by address.
-        """
-
-        def keep(x: Tensor) -> Tensor:  # self here, or x's history, would keep the graph for ever
-            weight = isinstance(x if x._base is None else x._base, nn.Parameter)
-            if kept is not None and not weight:
-                kept[x.data_ptr()] = x.numel(), x.element_size()
-            return x.detach()
+        def keep(x: Tensor) -> tuple[Tensor, int | None]:
+            # self here, or x's history, would keep the graph for ever
+            weight = x if x._base is None else x._base
+            if isinstance(weight, nn.Parameter):
+                kept.weights[x.data_ptr()] = weight
+                return x.detach(), None
+            kept.values[x.data_ptr()] = x.numel(), x.element_size()
+            return x.detach(), x._version
 
         self.passes += 1
         with (
             alone(),
             sdpa_kernel(SDPBackend.MATH),  # fused attention has no second backward pass
             torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+            torch.autograd.graph.saved_tensors_hooks(keep, _unpacked),
         ):
             return Transposed(self.z, self.metric._letters(self.z))
+
+    def _present_versions(self) -> list[int]:
+        return [weight._version for weight in self._weights]
+
+    def _require_unchanged(self) -> None:
+        if self._present_versions() != self._versions:
+            raise InputError(
+                "decoder: expected weights as they were when the operator was made, but some were "
+                "changed in place since; make a new one with metric.operator"
+            )
 
     @property
     def outputs(self) -> int:
@@ -188,25 +239,30 @@ class Linearised:
         each = _NUMBERS * self.widest * self.z.element_size()
         return max(1, min(64, self.metric.memory_budget // each))
 
+    @plain_torch()
     @torch.no_grad()
     def push(self, u: Tensor) -> Letters:
         """J u [r, ...] of r vectors u [r, d] at the one point, or of one at each point."""
+        self._require_unchanged()
         z = self.z.detach()
         at_one = len(z) == 1
         directions = u[None] if at_one else u[:, None]
         jets: dict[str, Any] = propagate(self.metric._letters, z, 1, directions)
         self.passes += 1 + len(u)
+        self._versions = self._present_versions()  # some decoders bound their weights in each call
         return {name: jet.d[0] if at_one else jet.d[:, 0] for name, jet in jets.items()}
 
+    @plain_torch()
     def lower(self, tangents: Mapping[str, Tensor]) -> Letters:
         """F t."""
         with torch.no_grad():
             return self._law.lower(tangents)
 
+    @plain_torch()
     def pull(self, covectors: Mapping[str, Tensor]) -> Tensor:
         """Jᵀ w [r, d]."""
         if self._transposed is None:
-            self._transposed = self._of_values()
+            self._transposed = self._of_values(_Kept({}, {}))
         count = len(next(iter(covectors.values())))
         self.passes += count
         if len(self.z) > 1:
@@ -268,9 +324,44 @@ class Linearised:
         self._records = agrees
         return first
 
+    @plain_torch()
     def product(self, u: Tensor) -> Tensor:
-        """G u [r, d]."""
-        return self.pull(self.lower(self.along(u)))
+        """G u [r, d].
+
+        Raises:
+            InputError: weights were changed in place, or the backward pass is not that of J.
+        """
+        self._require_unchanged()
+        tangents = self.along(u)
+        covectors = self.lower(tangents)
+        out = self.pull(covectors)
+        if self.metric.validate_args and not self._is_transposed:
+            _require_transposed(u, out, tangents, covectors)
+            self._is_transposed = True
+        return out
+
+
+class _Kept(NamedTuple):
+    """What a backward pass keeps, by address.
+
+    Attributes:
+        values: how many numbers, and how many bytes each.
+        weights: themselves.
+    """
+
+    values: dict[int, tuple[int, int]]
+    weights: dict[int, Tensor]
+
+
+def _unpacked(kept: tuple[Tensor, int | None]) -> Tensor:
+    """As torch checks it where nothing is packed; weights are watched by themselves."""
+    x, version = kept
+    if version is not None and x._version != version:
+        raise NoBackwardPassError(
+            "decoder: expected a backward pass through it, but it writes in place over a value "
+            "that is wanted there; metric_matrix, and matrix() of an operator, take tangents alone"
+        )
+    return x
 
 
 def _agree(found: Letters, known: Letters) -> bool:

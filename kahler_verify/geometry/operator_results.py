@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
@@ -35,7 +36,8 @@ class TopDirections:
     how: str
 
     def __repr__(self) -> str:
-        relative = (self.errors / self.values.abs()).max().item()
+        sizes = self.values.abs().clamp_min(torch.finfo(self.values.dtype).tiny)
+        relative = (self.errors / sizes).max().item()
         end = "" if self.converged else ", not converged"
         return (
             f"TopDirections({len(self.values)} of {list(self.directions.shape[1:])}, largest "

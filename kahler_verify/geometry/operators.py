@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.latent_shapes import is_shaped
-from kahler_verify.geometry.matrix_free import Linearised, MatrixFreeMetric
+from kahler_verify.geometry.matrix_free import Linearised, MatrixFreeMetric, NoBackwardPassError
 from kahler_verify.geometry.operator_curvature import sectional_curvature
 from kahler_verify.geometry.operator_results import Measured, Solved, TopDirections
 from kahler_verify.geometry.riemannian import RiemannianMetric
@@ -27,6 +27,7 @@ from kahler_verify.linear_algebra.krylov import (
 )
 from kahler_verify.linear_algebra.quadrature import log_det, trace
 from kahler_verify.spaces import Space
+from kahler_verify.torch_state import plain_torch
 
 __all__ = ["DENSE_UP_TO", "Method", "MetricOperator"]
 
@@ -114,6 +115,7 @@ class MetricOperator:
         rows, shape = self._rows("u", u)
         return self._shaped(self._multiplied(rows), shape)
 
+    @plain_torch()
     def _multiplied(self, rows: Tensor) -> Tensor:
         """Of any number of rows [r, d], in their own precision and place."""
         if not len(rows):
@@ -121,7 +123,12 @@ class MetricOperator:
         if self._matrix is not None or self._linear is None:
             return rows @ self.matrix().to(rows)
         linear = self._linear
-        pieces = [linear.product(some) for some in rows.to(self.z).split(linear.at_once)]
+        try:
+            pieces = [linear.product(some) for some in rows.to(self.z).split(linear.at_once)]
+        except NoBackwardPassError:
+            if self.method == "matrix-free" or not self.dense:
+                raise
+            return rows @ self.matrix().to(rows)
         return torch.cat(pieces).to(rows)
 
     def matrix(self) -> Tensor:
@@ -130,6 +137,7 @@ class MetricOperator:
             self._matrix = self._made()
         return self._matrix
 
+    @plain_torch()
     def _made(self) -> Tensor:
         linear = self._linear
         if linear is None:
@@ -162,6 +170,7 @@ class MetricOperator:
         return rows.reshape(-1, self.d).detach(), shape
 
     # ------------------------------------------------------------- what is made of them
+    @plain_torch()
     def top(
         self, k: int, *, tolerance: float = 1e-3, steps: int | None = None, seed: int = 0
     ) -> TopDirections:
@@ -198,6 +207,7 @@ class MetricOperator:
     def _rounding(self, largest: float) -> float:
         return math.sqrt(self.d) * torch.finfo(self.z.dtype).eps * abs(largest)
 
+    @plain_torch()
     def solve(
         self,
         b: Tensor,
@@ -258,6 +268,7 @@ class MetricOperator:
         x = self._shaped(x.to(self.z.dtype), shape)
         return Solved(x, residual.max().item(), ridge, converged, self.passes - before, how)
 
+    @plain_torch()
     def trace(self, *, probes: int = 18, seed: int = 0) -> Measured:
         """Tr g: with coordinates of unit variance, how much the law changes in all."""
         before = self.passes
@@ -269,6 +280,7 @@ class MetricOperator:
         how = f"Hutch++, {probes} probes"
         return Measured("trace", out.value, out.error, self.passes - before, how)
 
+    @plain_torch()
     def log_volume(
         self,
         *,

@@ -48,9 +48,11 @@ def to_inference_data(draws: Draws) -> Any:
     z = draws.by_chain.detach().cpu()
     parts = {"z_real": z.real, "z_imag": z.imag} if z.is_complex() else {"z": z}
     statistics = {name: x.detach().cpu().numpy() for name, x in draws.statistics.items()}
-    return arviz.from_dict(
-        posterior={name: x.numpy() for name, x in parts.items()},
-        sample_stats=statistics or None,
-        dims={name: ["latent"] for name in parts},
-        posterior_attrs=dict(draws.details),
-    )
+    with warnings.catch_warnings():  # many short chains are what vectorised ones are
+        warnings.filterwarnings("ignore", "More chains", UserWarning)
+        return arviz.from_dict(
+            posterior={name: x.numpy() for name, x in parts.items()},
+            sample_stats=statistics or None,
+            dims={name: ["latent"] for name in parts},
+            posterior_attrs=dict(draws.details),
+        )

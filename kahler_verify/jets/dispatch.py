@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ _IN_PLACE_OPERATORS = {
     f"__i{name}__": getattr(Tensor, f"__{name}__")
     for name in ("add", "sub", "mul", "truediv", "pow")
 }
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
@@ -78,6 +80,7 @@ def dispatch(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[s
     if name in _STOPPING:
         (jet,) = arguments[:1]
         if jet.expansion.varies:
+            _require_followed(name)
             jet.record.stopped[name] += 1
         return call(jet.value, *arguments[1:], **named)
     if name in _REFUSED or name == "__set__":
@@ -98,6 +101,19 @@ def dispatch(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[s
     if name in _IN_PLACE_OPERATORS or name == "__setitem__" or _writes(name):
         return _in_place(call, name, arguments, named)
     return _out_of_place(call, name, arguments, named)
+
+
+def _require_followed(name: str) -> None:
+    """Derivatives end here as in autograd, but not where a function has a backward of its own."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            raise InputError(
+                f"expected a module whose functions can be followed, but {name} is called in "
+                f"{frame.f_locals['cls'].__name__}, a torch.autograd.Function, whose own backward "
+                "is not: write it in torch's operations"
+            )
+        frame = frame.f_back
 
 
 def _writes(name: str) -> bool:

@@ -117,7 +117,8 @@ def require_decoder(decoder: Any) -> None:
             f"got {type(decoder).__name__}"
         )
     if isinstance(decoder, nn.Module) and (
-        type(decoder).forward is nn.Module.forward and "forward" not in vars(decoder)
+        getattr(type(decoder), "forward", None) is nn.Module.forward
+        and "forward" not in vars(decoder)
     ):
         what = _WANTS_THE_DECODER if is_autoencoder(decoder) else "it has no forward"
         raise InputError(f"decoder: {type(decoder).__name__} cannot be called: {what}")

@@ -9,7 +9,8 @@ from kahler_verify.likelihoods.register import Letters, Likelihood, likelihood
 
 def _fields(law: MultivariateNormal) -> Letters:
     factor: Tensor = law._unbroadcasted_scale_tril
-    return {"mu": law.loc, "Sigma": factor @ factor.mT}
+    Sigma = (factor @ factor.mT).expand(*law.batch_shape, -1, -1)  # one for all points, maybe
+    return {"mu": law.loc, "Sigma": Sigma}
 
 
 def _low_rank(law: LowRankMultivariateNormal) -> Letters:

@@ -94,19 +94,24 @@ def _signs(count: int, like: Tensor, seed: int) -> Tensor:
 def trace(product: Product, like: Tensor, *, probes: int = 16, seed: int = 0) -> Estimate:
     """The trace of a positive semidefinite matrix by Hutch++, a third of the probes for its range.
 
+    With as many probes as rows it is the sum of the diagonal.
+
     Source: Meyer, Musco, Musco, Woodruff, arXiv 2010.09649.
     """
     d = like.shape[-1]
     if probes < 6:
         raise InputError(f"probes: expected at least 6, got {probes}")
+    if d <= probes:
+        axes = torch.eye(d, dtype=like.dtype, device=like.device)
+        return Estimate((product(axes) * axes).sum().item(), 0.0, d)
     sketch = probes // 3
     signs = _signs(probes - sketch, like, seed)
     range_of = product(signs[:sketch])
-    Q = torch.linalg.qr(range_of.mT).Q.mT[: min(sketch, d)]
+    Q = torch.linalg.qr(range_of.mT).Q.mT
     exact = (product(Q) * Q).sum()
     rest = signs[sketch:] - (signs[sketch:] @ Q.mT) @ Q
     samples = (product(rest) * rest).sum(-1)
-    error = 0.0 if d <= sketch else _half_width(samples)
+    error = _half_width(samples)
     return Estimate((exact + samples.mean()).item(), error, sketch + len(Q) + len(samples))
 
 

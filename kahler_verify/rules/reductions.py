@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kahler_verify.linear_algebra.products import is_transformed
 from kahler_verify.rules.arithmetic import by_kernel, plus, times
 from kahler_verify.rules.complex_parts import squared_modulus
 from kahler_verify.rules.expansion import Expansion, linear
@@ -47,10 +48,11 @@ def softmax(call: Any, x: Expansion, dim: int, dtype: Any = None) -> Expansion:
         dim = dim % x.value.ndim
         y = torch.softmax(x.value, dim)
         part = x.rows[0] * y
-        # y u_i in place: scores of attention are the largest there is
-        return Expansion(
-            y, part.addcmul_(y, part.sum(dim + 1, keepdim=True), value=-1), None, x.frame
-        )
+        mean = part.sum(dim + 1, keepdim=True)
+        # in place, as scores of attention are the largest there is; vmap has no rule for that
+        followed = is_transformed(part)
+        rows = part - y * mean if followed else part.addcmul_(y, mean, value=-1)
+        return Expansion(y, rows, None, x.frame)
     y, u, w = _weights(x, dim)
     return Expansion(y, None if u is None else y * u, None if w is None else y * w, x.frame)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kahler_verify.errors import InputError
 from kahler_verify.geometry import FisherMetric, matrix_free
 from kahler_verify.geometry.linear_tape import LinearTape, Transposed, UnrecordableError
 
@@ -214,3 +215,95 @@ def test_recording_imports_no_compiler() -> None:
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Reversed(torch.autograd.Function):
+    """As gradient reversal layers have it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, by_out: Tensor) -> Tensor:
+        return -0.5 * by_out
+
+
+class Reversing(Decoder):
+    def forward(self, z: Tensor) -> Tensor:
+        return Reversed.apply(super().forward(z))
+
+
+def test_a_backward_pass_that_is_not_the_transpose_is_refused(limit: int) -> None:
+    metric, z, u = FisherMetric(Reversing()), draw(12), draw(12, seed=1)
+    with pytest.raises(InputError, match=r"the transposed of its tangents.* matrix\(\)"):
+        metric.operator(z, method="matrix-free").product(u)
+    g = FisherMetric(Decoder()).metric_matrix(z)
+    for graph in (False, True):
+        with torch.set_grad_enabled(graph):  # which need not be without the matrix
+            torch.testing.assert_close(metric.metric_vector_product(u, z), g @ u)
+    torch.testing.assert_close(metric.operator(z, method="dense").matrix(), g)
+
+
+def test_a_value_that_is_written_over_is_refused(limit: int) -> None:
+    layers = nn.Linear(12, 9), nn.Sigmoid(), nn.SiLU(inplace=True), nn.Linear(9, 5)
+    metric, z, u = FisherMetric(nn.Sequential(*layers).double()), draw(12), draw(12, seed=1)
+    with pytest.raises(InputError, match="writes in place over a value"):
+        metric.operator(z, method="matrix-free").product(u)
+    g = metric.metric_matrix(z)
+    with torch.no_grad():
+        torch.testing.assert_close(metric.metric_vector_product(u, z), g @ u)
+    torch.testing.assert_close(metric.operator(z, method="matrix-free").matrix(), g)
+    torch.testing.assert_close(metric.operator(z).product(u), g @ u)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 4])
+def test_an_operator_of_weights_that_changed_is_refused(before: int, limit: int) -> None:
+    decoder = Decoder()
+    operator = FisherMetric(decoder).operator(draw(12), method="matrix-free")
+    for seed in range(before):
+        operator.product(draw(12, seed=seed))
+    with torch.no_grad():
+        decoder.layers[4].weight.mul_(2)
+    for _ in range(2):
+        with pytest.raises(InputError, match="changed in place since; make a new one"):
+            operator.product(draw(12))
+
+
+def test_a_decoder_may_bound_its_weights_in_each_call(limit: int) -> None:
+    class Bounded(Decoder):
+        def forward(self, z: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.layers[0].weight.clamp_(-0.1, 0.1)
+            return super().forward(z)
+
+    metric, z = FisherMetric(Bounded()), draw(12)
+    g, operator = metric.metric_matrix(z), metric.operator(z, method="matrix-free")
+    for seed in range(4):
+        u = draw(12, seed=seed)
+        torch.testing.assert_close(operator.product(u), g @ u)
+
+
+def test_no_mode_of_the_caller_is_at_work_inside(limit: int) -> None:
+    metric, z, u = FisherMetric(Decoder().float()), draw(12).float(), draw(12, seed=1).float()
+    truth = metric.metric_matrix(z) @ u
+    for mode in (torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        with mode:
+            operator = metric.operator(z, method="matrix-free")
+            inside = [operator.product(u) for _ in range(4)]
+            matrix = metric.operator(z, method="dense").matrix()
+            largest = operator.top(3).values
+        for found in (*inside, operator.product(u), matrix @ u):
+            torch.testing.assert_close(found.clone(), truth, rtol=1e-4, atol=1e-6)
+        values = torch.linalg.eigvalsh(matrix.double()).flip(0)[:3]
+        torch.testing.assert_close(largest, values, rtol=1e-3, atol=0)
+
+
+def test_a_metric_that_is_zero_has_directions_without_errors() -> None:
+    class Constant(Decoder):
+        def forward(self, z: Tensor) -> Tensor:
+            return 0 * super().forward(z)
+
+    top = FisherMetric(Constant()).operator(draw(12), method="matrix-free").top(3)
+    assert not top.values.any()
+    assert "errors up to 0.0e+00" in repr(top)

@@ -66,11 +66,33 @@ def test_the_command_writes_what_arviz_reads(tmp_path: Path) -> None:
         *("--method", "chains", "--count", "9", "--inference-data", str(tmp_path / "z.nc")),
     )
     assert done.returncode == 0, done.stderr
+    assert not done.stderr
     data, chosen = arviz.from_netcdf(str(tmp_path / "z.nc")), np.load(tmp_path / "z.npz")["z"]
     assert dict(data.posterior.sizes) == {"chain": 64, "draw": 50, "latent": 2}
     all_draws = data.posterior["z"].values.reshape(-1, 2)
     np.testing.assert_array_equal(all_draws[np.linspace(0, 3199, 9).round().astype(int)], chosen)
     assert data.sample_stats["diverging"].dtype == bool
+
+
+@needs_arviz
+def test_the_command_wants_a_file_of_its_own(tmp_path: Path) -> None:
+    model = tmp_path / "vae.nc"
+    save_checkpoint(model, RealVAE(RealVAEConfig(data_dim=7, hidden=(5,))))
+    before, out = model.read_bytes(), tmp_path / "z.nc"
+    for there, reason in (
+        (out, "a file of its own"),
+        (model, "a file of its own"),
+        (tmp_path / "z.txt", "the name of a .nc file"),
+    ):
+        done = run(
+            *("sample", str(model), "--out", str(out), "--inference-data", str(there)),
+            *("--count", "9"),
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: inference_data: expected")
+        assert reason in done.stderr
+        assert not out.exists()
+        assert model.read_bytes() == before
 
 
 def test_it_is_missed_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -906,6 +906,39 @@ def test_compiled_code_is_refused():
         propagate(scripted, points((3,)))
 
 
+class Detached(torch.autograd.Function):
+    """Whose backward is right, and whose forward says nothing of it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y = x.detach().tanh()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, by_out):
+        return by_out * (1 - ctx.saved_tensors[0] ** 2)
+
+
+class Late(Detached):
+    @staticmethod
+    def forward(x):
+        return x.detach().tanh()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output)
+
+
+@pytest.mark.parametrize("function", [Detached, Late])
+def test_a_function_that_hides_its_derivative_is_refused(function):
+    message = f"detach is called in {function.__name__}, a torch.autograd.Function"
+    with pytest.raises(InputError, match=message):
+        propagate(lambda z: function.apply(2 * z), points((3,)))
+    constant = function.apply(torch.ones(3, dtype=D))  # of what does not vary
+    assert propagate(lambda z: z * constant, points((3,))).value.shape[-1] == 3
+
+
 def test_first_order_has_no_second():
     with pytest.raises(InputError, match="order=2"):
         propagate(lambda z: z, points((3,))).dd  # noqa: B018

@@ -30,6 +30,7 @@ def _matrix(z: Tensor) -> Tensor:
     return c(z).unflatten(-1, (N, N))
 
 
+SCALE = torch.eye(N, dtype=torch.float64) + 0.25 * torch.ones(N, N, dtype=torch.float64).tril(-1)
 ZOO = {
     "tensor": lambda z: a(z),
     "image": lambda z: a(z).unflatten(-1, (2, 2)),
@@ -40,6 +41,10 @@ ZOO = {
     "LogNormal": lambda z: laws.LogNormal(a(z), b(z).exp()),
     "MultivariateNormal": lambda z: laws.MultivariateNormal(
         a(z), scale_tril=_matrix(z).tril(-1) + torch.diag_embed(b(z).exp())
+    ),
+    "MultivariateNormal, one scale": lambda z: laws.MultivariateNormal(a(z), scale_tril=SCALE),
+    "MultivariateNormal, one precision": lambda z: laws.MultivariateNormal(
+        a(z), precision_matrix=SCALE @ SCALE.mT
     ),
     "LowRank": lambda z: laws.LowRankMultivariateNormal(a(z), _matrix(z)[..., :1], b(z).exp()),
     "Bernoulli": lambda z: laws.Bernoulli(logits=a(z)),

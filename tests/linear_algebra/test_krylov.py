@@ -206,10 +206,14 @@ def test_trace_and_its_error_bar(spectrum):
         trace(Counted(A), A[0], probes=3)
 
 
-def test_trace_is_exact_where_the_probes_span_all():
-    A = matrix(torch.tensor([3.0, 2.0, 0.5], dtype=D))
-    found = trace(Counted(A), A[0], probes=12)
-    assert math.isclose(found.value, 5.5, rel_tol=1e-12)
+@pytest.mark.parametrize("d", [3, 12, 13])
+def test_trace_is_exact_where_the_probes_span_all(d):
+    A = Counted(matrix(torch.linspace(0.5, 3, d, dtype=D)))
+    found = trace(A, A.A[0], probes=12)
+    assert math.isclose(found.value, A.A.trace().item(), rel_tol=1e-12) is (d <= 12)
+    assert (found.error == 0) is (d <= 12)
+    assert found.products == A.count
+    assert A.count == d or d > 12
 
 
 @pytest.mark.parametrize("steps", [12, 30])

@@ -4,13 +4,16 @@ Seeds carry random first and second derivatives, so that f′ h″ is checked al
 """
 
 import math
+import warnings
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.func import grad, jacrev, jvp, vjp
 
+from kahler_verify import FisherMetric
 from kahler_verify.errors import InputError
 from kahler_verify.jets.tensor import Jet
 from kahler_verify.rules import RULES, Expansion, Frame, Record, find, rule
@@ -710,3 +713,13 @@ def test_recurrent_layers_take_one_input_many_times(kind):
 
     copied = lambda x: decode(x, lambda x: x[:, None].repeat(1, 5, 1))  # noqa: E731
     assert_follows(decode, weights(2, 3), copied, by_autograd=(kind.__name__.lower(),))
+
+
+def test_softmax_has_a_batching_rule() -> None:
+    """Torch's vmap has none for addcmul in place, and says so."""
+    decoder = nn.Sequential(nn.Linear(2, 4), nn.Softmax(-1), nn.Linear(4, 3)).double()
+    metric, z = FisherMetric(decoder).on_real_latents, torch.randn(5, 2, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = torch.func.vmap(metric.metric_matrix)(z)
+    torch.testing.assert_close(found, metric.metric_matrix(z))

@@ -257,7 +257,7 @@ GEOMETRY_RULES: dict[str, tuple[Rule, ...]] = {
         Rule(LOST, families.lowered, "g[:, 0, 1]", "g[:, 0, 0]"),
         Rule(SIGN, MatrixFree._accelerated, "out = -torch", "out = torch"),
         Rule(LOST, MatrixFree._accelerated, "pushed[name] + turned[name]", "pushed[name]"),
-        Rule(LOST, Linearised.product, "self.lower(self.along(u))", "self.along(u)"),
+        Rule(LOST, Linearised.product, "self.lower(tangents)", "tangents"),
         Rule(FACTOR, MetricOperator._made, "(g + g.mT) / 2", "g + g.mT"),
     ),
 }
