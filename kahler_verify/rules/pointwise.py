@@ -177,9 +177,10 @@ def jump(call: Any, x: Expansion, *bounds: Any, **named: Any) -> Expansion:
     """X, or a constant: these jump."""
     value = call(x.value, *bounds, **named)
     x.frame.record.kink(call.__name__, -1)
-    inside = (
-        (value == x.value) & (value != 0) if call.__name__ == "hardshrink" else value == x.value
-    )
+    if call.__name__ == "threshold":  # where torch's derivative is 0
+        inside = x.value > (bounds[0] if bounds else named["threshold"])
+    else:
+        inside = (value == x.value) & (value != 0)
     return chain(x, value, inside.to(value.dtype))
 
 

@@ -15,6 +15,7 @@ from torch.func import grad, jacrev, jvp, vjp
 
 from kahler_verify import FisherMetric
 from kahler_verify.errors import InputError
+from kahler_verify.jets import propagate
 from kahler_verify.jets.tensor import Jet
 from kahler_verify.rules import RULES, Expansion, Frame, Record, find, rule
 from kahler_verify.rules.expansion import chain
@@ -723,3 +724,10 @@ def test_softmax_has_a_batching_rule() -> None:
         warnings.simplefilter("error")
         found = torch.func.vmap(metric.metric_matrix)(z)
     torch.testing.assert_close(found, metric.metric_matrix(z))
+
+
+def test_a_threshold_has_no_derivative_where_torch_has_none() -> None:
+    """At the threshold, and where the constant beyond it happens to be x."""
+    x = torch.tensor([0.0, -1.0, 2.0], dtype=torch.float64)
+    out = propagate(lambda z: F.threshold(z, 0.0, -1.0), x[None], 1)
+    torch.testing.assert_close(out.d.squeeze(), torch.diag(torch.tensor([0.0, 0.0, 1.0])).to(x))
