@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,13 +49,17 @@ def run_chains(
     m = target.real_dimension
 
     def potential(parameters: dict[str, Tensor]) -> Tensor:
-        return -log_density(target, parameters["u"])
+        u = parameters["u"]
+        there = anywhere(target, u.detach()[None])
+        # NaN is a place that is never entered; a volume of 0 to a negative power is one, too
+        value = torch.where(there.value[0] < torch.inf, there.value[0], torch.nan)
+        return -(value + (there.slope[0] * (u - u.detach())).sum())
 
     drawn, acceptance = [], []
     for chain in range(chains):
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed * 1000 + chain)
-            start = {"u": torch.randn(m, dtype=torch.float64) / 2}
+            start = {"u": _start(target, m)}
             kernel = NUTS(potential_fn=potential)
             run = MCMC(
                 kernel,
@@ -70,6 +75,15 @@ def run_chains(
     with torch.no_grad():
         statistics = {"lp": log_density(target, u.flatten(0, 1)).unflatten(0, u.shape[:2])}
     return as_draws(target, u, rate, {"warmup": float(warmup)}, statistics)
+
+
+def _start(target: VolumeTarget, m: int) -> Tensor:
+    """A normal point of deviation ½, drawn again where the density is 0 or the metric refuses."""
+    for _ in range(100):
+        u = torch.randn(m, dtype=torch.float64) / 2
+        if bool(anywhere(target, u[None]).value.isfinite().all()):
+            return u
+    raise InputError("target: expected a positive and finite density near the origin, found none")
 
 
 def check_sizes(target: VolumeTarget, samples: int, chains: int, warmup: int) -> None:
@@ -115,6 +129,43 @@ def log_density(target: VolumeTarget, u: Tensor) -> Tensor:
     z, log_jacobian = to_region(target, u)
     density = target.log_density(z)
     return torch.where(density == -torch.inf, -torch.inf, density) + log_jacobian
+
+
+class State(NamedTuple):
+    """u [C, m], its log density [C], and the gradient of that [C, m]."""
+
+    u: Tensor
+    value: Tensor
+    slope: Tensor
+
+    def where(self, chosen: Tensor, other: State) -> State:
+        """The chosen chains [C] of this one, the rest of the other."""
+        row = chosen[:, None]
+        return State(
+            torch.where(row, self.u, other.u),
+            torch.where(chosen, self.value, other.value),
+            torch.where(row, self.slope, other.slope),
+        )
+
+
+def state_at(target: VolumeTarget, u: Tensor) -> State:
+    """At u [C, m]; a slope that is no number is 0."""
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        value = log_density(target, u)
+        (slope,) = torch.autograd.grad(value.sum(), u)
+    return State(u.detach(), value.detach(), slope.nan_to_num(0, 0, 0))
+
+
+def anywhere(target: VolumeTarget, u: Tensor) -> State:
+    """The same, with NaN for what the metric refuses: a step that is too long may end anywhere."""
+    try:
+        return state_at(target, u)
+    except InputError:
+        if len(u) == 1:
+            return State(u, torch.full_like(u[:, 0], torch.nan), torch.zeros_like(u))
+    halves = [anywhere(target, half) for half in u.tensor_split(2)]
+    return State(*(torch.cat(parts) for parts in zip(*halves, strict=True)))
 
 
 def to_region(target: VolumeTarget, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.statistics.chains import as_draws, check_sizes, log_density
+from kahler_verify.statistics.chains import State, anywhere, as_draws, check_sizes, state_at
 from kahler_verify.statistics.volume import Draws, VolumeTarget
 
 ACCEPTANCE = 0.8  # that the step is tuned to
@@ -76,23 +76,6 @@ def vectorised_chains(
     return as_draws(target, u, rates.mean().item(), details, statistics)
 
 
-class _State(NamedTuple):
-    """u [C, m], its log density [C], and the gradient of that [C, m]."""
-
-    u: Tensor
-    value: Tensor
-    slope: Tensor
-
-    def where(self, chosen: Tensor, other: _State) -> _State:
-        """The chosen chains [C] of this one, the rest of the other."""
-        row = chosen[:, None]
-        return _State(
-            torch.where(row, self.u, other.u),
-            torch.where(chosen, self.value, other.value),
-            torch.where(row, self.slope, other.slope),
-        )
-
-
 class _Moved(NamedTuple):
     """A step of all chains: where they are, and what was proposed, how fast, with what success."""
 
@@ -107,30 +90,11 @@ class _Moved(NamedTuple):
     part: float
 
 
-def _at(target: VolumeTarget, u: Tensor) -> _State:
-    with torch.enable_grad():
-        u = u.detach().requires_grad_()
-        value = log_density(target, u)
-        (slope,) = torch.autograd.grad(value.sum(), u)
-    return _State(u.detach(), value.detach(), slope.nan_to_num(0, 0, 0))
-
-
-def _anywhere(target: VolumeTarget, u: Tensor) -> _State:
-    """The same, with NaN for what the metric refuses: a step that is too long may end anywhere."""
-    try:
-        return _at(target, u)
-    except InputError:
-        if len(u) == 1:
-            return _State(u, torch.full_like(u[:, 0], torch.nan), torch.zeros_like(u))
-    halves = [_anywhere(target, half) for half in u.tensor_split(2)]
-    return _State(*(torch.cat(parts) for parts in zip(*halves, strict=True)))
-
-
-def _start(target: VolumeTarget, chains: int, generator: torch.Generator) -> _State:
+def _start(target: VolumeTarget, chains: int, generator: torch.Generator) -> State:
     """Normal points of deviation ½, drawn again where the density is 0."""
     shape, state = (chains, target.real_dimension), None
     for _ in range(100):
-        new = _at(target, torch.randn(shape, dtype=torch.float64, generator=generator) / 2)
+        new = state_at(target, torch.randn(shape, dtype=torch.float64, generator=generator) / 2)
         state = new if state is None else state.where(state.value.isfinite(), new)
         if bool(state.value.isfinite().all()):
             return state
@@ -140,7 +104,7 @@ def _start(target: VolumeTarget, chains: int, generator: torch.Generator) -> _St
 class _Walk:
     """Where all chains are; ``scale`` [m] are the units of the coordinates."""
 
-    def __init__(self, target: VolumeTarget, state: _State, generator: torch.Generator) -> None:
+    def __init__(self, target: VolumeTarget, state: State, generator: torch.Generator) -> None:
         self.target, self.state, self.generator = target, state, generator
         self.scale = torch.ones_like(state.u[0])
         self.gradients = 1  # of all chains at once
@@ -160,7 +124,7 @@ class _Walk:
         walled = ~alive
         for _ in range(steps):
             half = p + step / 2 * self.scale * there.slope
-            new = _anywhere(
+            new = anywhere(
                 self.target,
                 torch.where(alive[:, None], there.u + step * self.scale * half, there.u),
             )

@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch.distributions import Poisson
 
 from kahler_verify import FisherMetric, PulledBackMetric, RiemannianMetric
 from kahler_verify.errors import InputError
@@ -26,6 +27,7 @@ from kahler_verify.statistics import (
     importance_resample,
     run_chains,
 )
+from kahler_verify.statistics.chains import state_at
 from tests.command import run
 
 THOROUGH = pytest.mark.thorough
@@ -170,6 +172,21 @@ def test_latents_of_the_other_kind_are_refused() -> None:
     with pytest.raises(InputError, match="latents here are complex"):
         VolumeTarget(PotentialMetric("flat"), 2).log_density(real)
     assert VolumeTarget(FisherMetric(_single()).on_real_latents, 2).space.real_dimension == 2
+
+
+def test_nuts_never_enters_what_the_metric_refuses() -> None:
+    """Rates are negative behind |z| = 2."""
+
+    def law(z: Tensor) -> Poisson:
+        return Poisson((4 - z.square().sum(-1, keepdim=True)) * z.exp(), validate_args=False)
+
+    target = VolumeTarget(FisherRaoMetric(law), 2, gamma=0.5, radius=3.0)
+    outside = torch.full((1, 2), 2.0, dtype=torch.float64)
+    with pytest.raises(InputError, match="decoder: expected"):
+        state_at(target, 2 * outside)
+    draws = run_chains(target, 40, chains=2, warmup=20)
+    assert draws.z.norm(dim=-1).max() < 2
+    assert draws.statistics["lp"].isfinite().all()
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson", "categorical"])
