@@ -170,29 +170,29 @@ def largest_eigenpairs(
         fresh, m = False, m + 1
         if m < k:
             continue
-        found, done, worst = _ritz(basis[:m], images[:m], k, tolerance)
+        found, worst = _ritz(basis[:m], images[:m], k, tolerance)
         if m == d:
             return replace(found, converged=True)
         steady = settled is not None and bool(
             ((found.values - settled).abs() <= tolerance * found.values.abs()).all()
         )
-        if done and steady and since + 1 >= _FRESH_STEPS:
+        if found.converged and steady and since + 1 >= _FRESH_STEPS:
             return found
         if m == most:
             return replace(found, converged=False)
-        if done and steady:
+        if found.converged and steady:
             fresh, since = since < 0, since + 1
         else:
             several, since = several or since >= 0, -1
-            settled = found.values if done else None
+            settled = found.values if found.converged else None
             if several:  # starts, of which no image leads on, but what is left of the worst vector
                 lead = worst
 
 
-def _ritz(basis: Tensor, images: Tensor, k: int, tolerance: float) -> tuple[TopEigen, bool, Tensor]:
+def _ritz(basis: Tensor, images: Tensor, k: int, tolerance: float) -> tuple[TopEigen, Tensor]:
     """The k largest values and vectors that a space [m, d] has, of the matrix's images of it.
 
-    Besides: are all within the tolerance, and the residual [d] of the worst.
+    Besides, the residual [d] of the worst.
     """
     T = images @ basis.mT
     values, coordinates = (x.flip(-1) for x in torch.linalg.eigh((T + T.mT) / 2))
@@ -203,7 +203,7 @@ def _ritz(basis: Tensor, images: Tensor, k: int, tolerance: float) -> tuple[TopE
     errors = _errors(values, sizes)
     done = bool((errors <= tolerance * largest.abs()).all())
     found = TopEigen(largest, vectors, errors, sizes, len(basis), done)
-    return found, done, residuals[(errors / largest.abs()).argmax()]
+    return found, residuals[(errors / largest.abs()).argmax()]
 
 
 def _errors(values: Tensor, residuals: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.distributions import (
 from torch.func import jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kahler_verify import FisherMetric
 from kahler_verify.errors import InputError
 from kahler_verify.jets import Jet, parameters, propagate, values
 from kahler_verify.rules import RULES
@@ -904,6 +905,8 @@ def test_compiled_code_is_refused():
         scripted = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.Tanh()).to(D).eval())
     with pytest.raises(InputError, match="TorchScript"):
         propagate(scripted, points((3,)))
+    with pytest.raises(InputError, match="TorchScript"):
+        FisherMetric(scripted).metric_matrix(points((3,)).real)
 
 
 class Detached(torch.autograd.Function):

@@ -174,19 +174,31 @@ def test_latents_of_the_other_kind_are_refused() -> None:
     assert VolumeTarget(FisherMetric(_single()).on_real_latents, 2).space.real_dimension == 2
 
 
-def test_nuts_never_enters_what_the_metric_refuses() -> None:
-    """Rates are negative behind |z| = 2."""
-
-    def law(z: Tensor) -> Poisson:
-        return Poisson((4 - z.square().sum(-1, keepdim=True)) * z.exp(), validate_args=False)
+@pytest.mark.parametrize("wall", [2.0, 0.5])  # behind which few starts are, and most
+def test_nuts_never_enters_what_the_metric_refuses(wall: float) -> None:
+    def law(z: Tensor) -> Poisson:  # of negative rates there
+        rates = (wall**2 - z.square().sum(-1, keepdim=True)) * z.exp()
+        return Poisson(rates, validate_args=False)
 
     target = VolumeTarget(FisherRaoMetric(law), 2, gamma=0.5, radius=3.0)
-    outside = torch.full((1, 2), 2.0, dtype=torch.float64)
     with pytest.raises(InputError, match="decoder: expected"):
-        state_at(target, 2 * outside)
+        state_at(target, torch.full((1, 2), 4.0, dtype=torch.float64))
     draws = run_chains(target, 40, chains=2, warmup=20)
-    assert draws.z.norm(dim=-1).max() < 2
+    assert draws.z.norm(dim=-1).max() < wall
     assert draws.statistics["lp"].isfinite().all()
+
+
+def test_nuts_never_enters_volumes_of_zero_to_a_negative_power() -> None:
+    """Their density is infinite, and unchecked metrics do not refuse them."""
+
+    def mean(z: Tensor) -> Tensor:
+        return z * (1 - z.square().sum(-1, keepdim=True)).clamp_min(0)
+
+    target = VolumeTarget(FisherRaoMetric(mean, validate_args=False), 2, gamma=-0.5, radius=3.0)
+    outside = torch.full((1, 2), 4.0, dtype=torch.float64)
+    assert state_at(target, outside).value.item() == torch.inf
+    draws = run_chains(target, 40, chains=2, warmup=20)
+    assert draws.z.norm(dim=-1).max() < 1
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson", "categorical"])
