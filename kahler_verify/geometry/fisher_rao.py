@@ -23,7 +23,8 @@ from kahler_verify.geometry.folding import (
     with_smaller_layer,
 )
 from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
-from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
+from kahler_verify.geometry.linearised import LawAt
+from kahler_verify.geometry.matrix_free import MatrixFreeMetric
 from kahler_verify.geometry.plans import FOLD_RATIO, Fold, require_fold
 from kahler_verify.geometry.traced import Compile, Program, program_for, require_compile
 from kahler_verify.jets import propagate

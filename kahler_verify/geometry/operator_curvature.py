@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kahler_verify.errors import InputError
-from kahler_verify.geometry.matrix_free import Linearised
+from kahler_verify.geometry.linearised import Linearised
 from kahler_verify.geometry.operator_results import Solved
 from kahler_verify.jets import propagate
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kahler_verify.errors import InputError
 from kahler_verify.geometry.latent_shapes import is_shaped
-from kahler_verify.geometry.matrix_free import Linearised, MatrixFreeMetric, NoBackwardPassError
+from kahler_verify.geometry.linearised import Linearised, NoBackwardPassError
+from kahler_verify.geometry.matrix_free import MatrixFreeMetric
 from kahler_verify.geometry.operator_curvature import sectional_curvature
 from kahler_verify.geometry.operator_results import Measured, Solved, TopDirections
 from kahler_verify.geometry.riemannian import RiemannianMetric

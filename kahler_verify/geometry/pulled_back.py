@@ -18,7 +18,8 @@ from kahler_verify.errors import InputError
 from kahler_verify.geometry.base import MEMORY_BUDGET, MetricJet
 from kahler_verify.geometry.each_point import require_each_point_alone
 from kahler_verify.geometry.latent_shapes import dimension_of, keeps_latent_shape, represented
-from kahler_verify.geometry.matrix_free import LawAt, MatrixFreeMetric
+from kahler_verify.geometry.linearised import LawAt
+from kahler_verify.geometry.matrix_free import MatrixFreeMetric
 from kahler_verify.jets import propagate
 from kahler_verify.jets.domain import nowhere
 from kahler_verify.jets.gaussian_outputs import at_least_one, explained

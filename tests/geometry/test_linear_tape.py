@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kahler_verify.errors import InputError
-from kahler_verify.geometry import FisherMetric, matrix_free
+from kahler_verify.geometry import FisherMetric, linearised
 from kahler_verify.geometry.linear_tape import LinearTape, Transposed, UnrecordableError
 
 DOUBLE = torch.float64
@@ -93,7 +93,7 @@ class Attentive(Decoder):
 
 @pytest.fixture(params=[16 * 2**20, 0], ids=["small", "large"])
 def limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(matrix_free, "_TWICE_UP_TO", request.param)
+    monkeypatch.setattr(linearised, "_TWICE_UP_TO", request.param)
     return int(request.param)
 
 
@@ -148,7 +148,7 @@ def test_a_large_graph_is_dropped_before_a_tape_is_made(
         there.append(values() is not None)
         return LinearTape(*arguments)
 
-    monkeypatch.setattr(matrix_free, "LinearTape", watched)
+    monkeypatch.setattr(linearised, "LinearTape", watched)
     operator.product(draw(12))
     assert there == [limit > 0]
     assert (values() is not None) is (limit > 0)

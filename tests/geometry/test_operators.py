@@ -20,7 +20,7 @@ from torch.distributions import (
 from benchmarks.peoples_models import AutoencoderKL
 from kahler_verify import FisherMetric, FisherRaoMetric, PulledBackMetric, RiemannianMetric
 from kahler_verify.errors import InputError
-from kahler_verify.geometry.matrix_free import Linearised
+from kahler_verify.geometry.linearised import Linearised
 from kahler_verify.linear_algebra import quadrature
 
 pytestmark = pytest.mark.xdist_group("operators")  # one worker makes what the tests share

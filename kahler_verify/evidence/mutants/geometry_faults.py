@@ -27,7 +27,8 @@ from kahler_verify.evidence.mutants.rules import Rule, edited, plain_function
 from kahler_verify.geometry import families, folding, layouts, summands
 from kahler_verify.geometry.components import Components, DiagonalComponents, FullComponents
 from kahler_verify.geometry.fisher import FisherMetric
-from kahler_verify.geometry.matrix_free import Linearised, MatrixFreeMetric
+from kahler_verify.geometry.linearised import Linearised
+from kahler_verify.geometry.matrix_free import MatrixFreeMetric
 from kahler_verify.geometry.metric import HermitianMetric
 from kahler_verify.geometry.mixture import MixtureMetric
 from kahler_verify.geometry.operators import MetricOperator
