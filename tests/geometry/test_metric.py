@@ -110,10 +110,14 @@ def test_freed_memory_is_kept() -> None:
     def hold() -> list[Tensor]:
         return [torch.ones(2**21) for _ in range(20)]
 
+    def fetched() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        hold()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
     hold()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    hold()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5000
+    # the fewest: what other tests left may lie in the way of some pieces at first
+    assert min(fetched() for _ in range(3)) < 5000
 
 
 class Disc(HermitianMetric):
